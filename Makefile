@@ -1,0 +1,42 @@
+# Everything goes into .venv of this checkout, from package registries, without a compiler.
+# Needs make and Python 3.10 or newer; name another interpreter with `make PYTHON=python3.12 ...`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SOURCES := vmb_d2 weights_conversion tools demo tests setup.py
+
+.PHONY: install demo test lint format clean
+
+install: $(INSTALLED)
+
+# Detectron2's setup.py would compile: pure.cfg makes its wheel from the Python files alone.
+$(INSTALLED): requirements.txt requirements-dev.txt requirements-detectron2.txt setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "VMB-D2 needs Python 3.10 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PIP) install --quiet pip==25.3 setuptools==80.9.0 wheel==0.45.1
+	$(PIP) install --quiet --no-build-isolation -r requirements-dev.txt
+	printf '[aliases]\nbdist_wheel = build_py bdist_wheel --skip-build\n' > $(VENV)/pure.cfg
+	DIST_EXTRA_CONFIG=$(abspath $(VENV))/pure.cfg $(PIP) install --quiet --no-cache-dir \
+		--use-pep517 --no-build-isolation --no-deps -r requirements-detectron2.txt
+	$(PIP) install --quiet --no-build-isolation --no-deps --editable .
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python demo/demo.py
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,133 @@
+"""RPN post-processing against a naive loop, on random levels and on cases with ties."""
+
+import naive
+import numpy as np
+import pytest
+import torch
+from detectron2.structures import Boxes, ImageList
+
+from vmb_d2.config import VMBModel, to_detectron2
+from vmb_d2.modeling import VMBRPN, InclusiveBox2BoxTransform
+
+SIZE = (64, 96)
+
+
+def make_rpn(pre_nms=30, per_level=12, over_all=20, threshold=0.7, min_size=0.0):
+    return VMBRPN(
+        in_features=[],
+        head=torch.nn.Identity(),
+        anchor_generator=torch.nn.Identity(),
+        anchor_matcher=None,
+        box2box_transform=InclusiveBox2BoxTransform((1.0, 1.0, 1.0, 1.0)),
+        batch_size_per_image=1,
+        positive_fraction=0.5,
+        pre_nms_topk=(0, pre_nms),
+        post_nms_topk=(0, over_all),
+        post_nms_topk_per_level=per_level,
+        nms_thresh=threshold,
+        min_box_size=min_size,
+    ).eval()
+
+
+def random_levels(counts, images=2, seed=0):
+    """Anchors, logits and deltas of each level; some boxes reach out of the image."""
+    rng = np.random.default_rng(seed)
+    levels = []
+    for count in counts:
+        corners = rng.integers(-20, 90, (count, 2))
+        anchors = np.concatenate([corners, corners + rng.integers(0, 40, (count, 2))], axis=1)
+        logits = rng.normal(0, 2, (images, count))
+        deltas = rng.normal(0, 0.4, (images, count, 4))
+        levels.append([torch.tensor(a, dtype=torch.float32) for a in (anchors, logits, deltas)])
+    return levels
+
+
+def propose(rpn, levels, size=SIZE):
+    anchors, logits, deltas = zip(*levels, strict=True)
+    sizes = [size] * len(logits[0])
+    return rpn.predict_proposals([Boxes(a) for a in anchors], list(logits), list(deltas), sizes)
+
+
+@pytest.mark.parametrize("counts", [(80,), (80, 40, 15, 1)])
+@pytest.mark.parametrize("options", [{}, {"threshold": 0.3}, {"min_size": 12.0}])
+def test_equals_the_naive_loop(counts, options):
+    levels = random_levels(counts)
+    results = propose(make_rpn(**options), levels)
+    for image, result in enumerate(results):
+        expected = naive.propose(
+            [
+                list(zip(a.tolist(), x[image].tolist(), d[image].tolist(), strict=True))
+                for a, x, d in levels
+            ],
+            SIZE,
+            pre_nms=30,
+            per_level=12,
+            over_all=20,
+            threshold=options.get("threshold", 0.7),
+            min_size=options.get("min_size", 0),
+        )
+        boxes = result.proposal_boxes.tensor.numpy()
+        np.testing.assert_allclose(boxes, [b for b, _ in expected], atol=1e-3)
+        np.testing.assert_allclose(result.objectness.numpy(), [s for _, s in expected], rtol=1e-5)
+        assert torch.equal(result.objectness, result.objectness_logits.sigmoid())
+
+
+def test_equal_objectness_keeps_the_order_of_anchors():
+    """Logits that differ, but not as float32 sigmoids, are a tie in the original."""
+    anchors = torch.tensor([[i * 9.0, 0.0, i * 9.0 + 5, 5.0] for i in range(6)])
+    logits = torch.tensor([[30.0, 31.0, 30.0, 40.0, 2.0, 30.0]])
+    (result,) = propose(make_rpn(pre_nms=5), [[anchors, logits, torch.zeros(1, 6, 4)]])
+    assert result.proposal_boxes.tensor[:, 0].tolist() == [0, 9, 18, 27, 45]
+
+
+def test_without_several_levels_the_limit_over_all_has_no_effect():
+    level = random_levels((80,), images=1)
+    assert len(propose(make_rpn(per_level=12, over_all=3, threshold=0.9), level)[0]) == 12
+
+
+def test_boxes_outside_shrink_to_a_pixel_at_the_border_and_stay():
+    anchors = torch.tensor([[-50.0, -50.0, -30.0, -30.0], [200.0, 10.0, 220.0, 20.0]])
+    level = [anchors, torch.tensor([[1.0, 0.5]]), torch.zeros(1, 2, 4)]
+    (result,) = propose(make_rpn(), [level])
+    assert result.proposal_boxes.tensor.tolist() == [[0, 0, 0, 0], [95, 10, 95, 20]]
+
+
+def test_boxes_are_clipped_to_the_padded_batch_but_know_their_image(monkeypatch):
+    """The original's clipping size; the Instances keep the size that detectron2 expects."""
+    seen = []
+    parent = VMBRPN.__mro__[1]
+
+    def forward(self, images, features, gt_instances=None):
+        seen.append(images.image_sizes)
+        return propose(self, random_levels((20,)), images.image_sizes[0]), {}
+
+    monkeypatch.setattr(parent, "forward", forward)
+    images = ImageList(torch.zeros(2, 3, 64, 96), [(60, 90), (50, 96)])
+    proposals, _ = make_rpn()(images, {})
+    assert seen == [[(64, 96), (64, 96)]]
+    assert [p.image_size for p in proposals] == [(60, 90), (50, 96)]
+    assert max(p.proposal_boxes.tensor[:, 2].max().item() for p in proposals) == 95
+
+
+def test_numbers_come_from_the_config():
+    cfg = to_detectron2(
+        VMBModel(
+            fpn=True,
+            anchor_strides=(4, 8, 16, 32, 64),
+            pooler_scales=(1 / 4, 1 / 8, 1 / 16, 1 / 32),
+            rpn_pre_nms_top_n=7,
+            rpn_post_nms_top_n=5,
+            rpn_fpn_post_nms_top_n=3,
+            rpn_nms_threshold=0.6,
+            rpn_min_size=2.0,
+        )
+    )
+    from detectron2.modeling import build_model
+
+    cfg.MODEL.DEVICE = "meta"
+    with torch.device("meta"):
+        rpn = build_model(cfg).proposal_generator
+    assert rpn.pre_nms_topk[False] == 7
+    assert rpn.post_nms_topk_per_level == 5
+    assert rpn.post_nms_topk[False] == 3
+    assert (rpn.nms_thresh, rpn.min_box_size) == (0.6, 2.0)

@@ -1,0 +1,89 @@
+"""A :class:`VMBModel` as a Detectron2 config."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+from detectron2.config import get_cfg as get_detectron2_cfg
+
+from .vmb_model import VMBModel
+
+# MMF's preprocessing: BGR, 0..255, nothing but the mean taken off.
+PIXEL_MEAN_BGR = (102.9801, 115.9465, 122.7717)
+
+
+def add_vmb_config(cfg: CfgNode) -> None:
+    """Add the one key that VMB's RPN has beyond Detectron2's."""
+    cfg.MODEL.RPN.POST_NMS_TOPK_PER_LEVEL_TEST = 1000
+
+
+def to_detectron2(model: VMBModel) -> CfgNode:
+    """The Detectron2 config from which ``build_model`` makes ``model``."""
+    cfg = get_detectron2_cfg()
+    add_vmb_config(cfg)
+    cfg.MODEL.META_ARCHITECTURE = "VMBRCNN"
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.WEIGHTS = ""
+    cfg.MODEL.PIXEL_MEAN = list(PIXEL_MEAN_BGR)
+    cfg.MODEL.PIXEL_STD = [1.0, 1.0, 1.0]
+    cfg.INPUT.FORMAT = "BGR"
+    cfg.INPUT.MIN_SIZE_TEST = 800
+    cfg.INPUT.MAX_SIZE_TEST = 1333
+    _set_backbone(cfg, model)
+    _set_rpn(cfg, model)
+    _set_roi_heads(cfg, model)
+    return cfg
+
+
+def _set_backbone(cfg: CfgNode, model: VMBModel) -> None:
+    resnets = cfg.MODEL.RESNETS
+    resnets.DEPTH = model.depth
+    resnets.NUM_GROUPS = model.num_groups
+    resnets.WIDTH_PER_GROUP = model.width_per_group
+    resnets.STRIDE_IN_1X1 = model.stride_in_1x1
+    resnets.STEM_OUT_CHANNELS = model.stem_out_channels
+    resnets.RES2_OUT_CHANNELS = model.res2_out_channels
+    resnets.NORM = "FrozenBN"
+    if model.fpn:
+        cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
+        resnets.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+        cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+        cfg.MODEL.FPN.OUT_CHANNELS = model.backbone_out_channels
+    else:
+        cfg.MODEL.BACKBONE.NAME = "build_resnet_backbone"
+        resnets.OUT_FEATURES = ["res4"]
+
+
+def _set_rpn(cfg: CfgNode, model: VMBModel) -> None:
+    cfg.MODEL.PROPOSAL_GENERATOR.NAME = "VMBRPN"
+    cfg.MODEL.PROPOSAL_GENERATOR.MIN_SIZE = model.rpn_min_size
+    anchors = cfg.MODEL.ANCHOR_GENERATOR
+    anchors.NAME = "VMBAnchorGenerator"
+    anchors.OFFSET = 0.0
+    anchors.ASPECT_RATIOS = [list(model.aspect_ratios)]
+    sizes = model.anchor_sizes
+    anchors.SIZES = [[size] for size in sizes] if model.fpn else [list(sizes)]
+    rpn = cfg.MODEL.RPN
+    rpn.IN_FEATURES = ["p2", "p3", "p4", "p5", "p6"] if model.fpn else ["res4"]
+    rpn.NMS_THRESH = model.rpn_nms_threshold
+    rpn.PRE_NMS_TOPK_TEST = model.rpn_pre_nms_top_n
+    rpn.POST_NMS_TOPK_PER_LEVEL_TEST = model.rpn_post_nms_top_n
+    rpn.POST_NMS_TOPK_TEST = model.rpn_fpn_post_nms_top_n if model.fpn else model.rpn_post_nms_top_n
+
+
+def _set_roi_heads(cfg: CfgNode, model: VMBModel) -> None:
+    heads = cfg.MODEL.ROI_HEADS
+    heads.NAME = "VMBStandardROIHeads" if model.fpn else "VMBRes5ROIHeads"
+    heads.IN_FEATURES = ["p2", "p3", "p4", "p5"] if model.fpn else ["res4"]
+    heads.NUM_CLASSES = model.num_classes - 1
+    heads.SCORE_THRESH_TEST = model.score_threshold
+    heads.NMS_THRESH_TEST = model.nms_threshold
+    cfg.TEST.DETECTIONS_PER_IMAGE = model.detections_per_image
+    box = cfg.MODEL.ROI_BOX_HEAD
+    box.NAME = "TwoFCHead"
+    box.NUM_FC = 2
+    box.FC_DIM = model.mlp_head_dim
+    box.POOLER_TYPE = "ROIAlign"
+    box.POOLER_RESOLUTION = model.pooler_resolution
+    box.POOLER_SAMPLING_RATIO = model.pooler_sampling_ratio
+    box.BBOX_REG_WEIGHTS = model.bbox_reg_weights
+    box.CLS_AGNOSTIC_BBOX_REG = model.class_agnostic_bbox_reg

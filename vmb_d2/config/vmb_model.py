@@ -1,0 +1,78 @@
+"""A VMB model as plain values: what the inference part of a VMB yaml says, checked."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from ..errors import ConfigError
+
+BLOCKS_PER_STAGE = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+FPN_STRIDES = (4, 8, 16, 32, 64)
+C4_STRIDE = 16
+
+
+@dataclass(frozen=True)
+class VMBModel:
+    """One VMB ``GeneralizedRCNN`` box model.
+
+    The defaults are those of VMB's ``config/defaults.py``, so ``VMBModel()`` is what an empty yaml
+    means. ``num_classes`` counts the background, as VMB does. Box sides are in network pixels.
+    """
+
+    depth: int = 50
+    fpn: bool = False
+    num_groups: int = 1
+    width_per_group: int = 64
+    stride_in_1x1: bool = True
+    stem_out_channels: int = 64
+    res2_out_channels: int = 256
+    backbone_out_channels: int = 1024
+
+    anchor_sizes: tuple[float, ...] = (32, 64, 128, 256, 512)
+    aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    anchor_strides: tuple[int, ...] = (16,)
+    rpn_pre_nms_top_n: int = 6000
+    rpn_post_nms_top_n: int = 1000  # a level
+    rpn_fpn_post_nms_top_n: int = 2000  # over all levels; without an FPN it has no effect
+    rpn_nms_threshold: float = 0.7
+    rpn_min_size: float = 0.0
+
+    pooler_resolution: int = 14
+    pooler_sampling_ratio: int = 0
+    pooler_scales: tuple[float, ...] = (1.0 / 16,)
+    mlp_head_dim: int = 1024
+    num_classes: int = 81
+    class_agnostic_bbox_reg: bool = False
+    bbox_reg_weights: tuple[float, ...] = (10.0, 10.0, 5.0, 5.0)
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.5
+    detections_per_image: int = 100
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The features that this model's head has, its default one first."""
+        return ("fc6", "fc7") if self.fpn else ("pooled",)
+
+    @property
+    def blocks_per_stage(self) -> tuple[int, ...]:
+        """Bottleneck blocks in res2, res3, res4, res5."""
+        return BLOCKS_PER_STAGE[self.depth]
+
+    def to_dict(self) -> dict:
+        """Plain values only, as they are stored in a converted checkpoint."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> VMBModel:
+        """The inverse of :meth:`to_dict`. Raises ConfigError where the fields are not ours."""
+        fields = {f.name for f in dataclasses.fields(cls)}
+        if set(values) != fields:
+            names = ", ".join(sorted(set(values) ^ fields))
+            raise ConfigError(f"the model description differs from this version's in: {names}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    def differences(self, other: VMBModel) -> list[str]:
+        """``field: mine, not theirs`` for each field in which the two models differ."""
+        mine, theirs = self.to_dict(), other.to_dict()
+        return [f"{k}: {mine[k]}, not {theirs[k]}" for k in mine if mine[k] != theirs[k]]

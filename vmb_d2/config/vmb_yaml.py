@@ -1,0 +1,184 @@
+"""Reads a VMB yaml (``detectron_model.yaml``) into a :class:`VMBModel`.
+
+Every key is one of four kinds: it becomes a field of the model; it is supported at one value only;
+it has no effect on region features, for a reason; or it is an error that names it.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from ..errors import ConfigError
+from .vmb_keys import (
+    BACKBONE_CHANNEL_KEYS,
+    FIELDS,
+    SMALLEST,
+    STRUCTURE_KEYS,
+    SUPPORTED_ONLY_AT,
+    WITHOUT_EFFECT,
+)
+from .vmb_model import BLOCKS_PER_STAGE, C4_STRIDE, FPN_STRIDES, VMBModel
+
+
+@dataclass(frozen=True)
+class VMBYaml:
+    """What a yaml gave: the model, and ``key: reason`` for each key that was passed over."""
+
+    model: VMBModel
+    ignored: dict[str, str]
+
+
+def read_vmb_yaml(path: str | Path) -> VMBYaml:
+    """Read a VMB yaml file.
+
+    Raises:
+        ConfigError: the file can't be read, or a key in it is unknown, unsupported at its value, or
+            in contradiction to another. The message starts with the file's path.
+    """
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: can't be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: no valid yaml: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: no VMB configuration (expected sections such as MODEL)")
+    try:
+        return parse_vmb_config(tree)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def parse_vmb_config(tree: dict) -> VMBYaml:
+    """Translate the nested dict of a VMB yaml. Raises ConfigError, as :func:`read_vmb_yaml`."""
+    keys = dict(_flatten(tree))
+    fields, ignored = {}, {}
+    for key, value in keys.items():
+        if key in STRUCTURE_KEYS:
+            continue
+        if key in FIELDS:
+            field = FIELDS[key]
+            value = _typed(key, value, getattr(VMBModel, field))
+            if fields.setdefault(field, value) != value:
+                raise ConfigError(f"{' and '.join(BACKBONE_CHANNEL_KEYS)} contradict each other")
+        elif key in SUPPORTED_ONLY_AT:
+            if value not in SUPPORTED_ONLY_AT[key]:
+                only = " or ".join(map(repr, SUPPORTED_ONLY_AT[key]))
+                raise ConfigError(f"{key}: {value!r} is not supported, only {only}")
+        else:
+            ignored[key] = _reason_without_effect(key)
+    model = VMBModel(**_architecture(keys), **fields)
+    _check(model)
+    return VMBYaml(model, ignored)
+
+
+def _flatten(tree: dict, prefix: str = ""):
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", _literal(value)
+
+
+def _literal(value):
+    """A yaml value as yacs reads it: strings that are Python literals, and lists, as tuples."""
+    if isinstance(value, str):
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            return value
+    return tuple(_literal(v) for v in value) if isinstance(value, (list, tuple)) else value
+
+
+def _typed(key: str, value, default):
+    """``value`` in the type of ``default``; ConfigError where it is of another kind."""
+    if isinstance(default, bool):
+        if isinstance(value, bool):
+            return value
+    elif isinstance(default, tuple):
+        values = value if isinstance(value, tuple) else (value,)
+        values = [v[0] if isinstance(v, tuple) and len(v) == 1 else v for v in values]
+        if values and all(_is_number(v) for v in values):
+            return tuple(values)
+    elif _is_number(value) and (isinstance(default, float) or value == int(value)):
+        return type(default)(value)
+    kind = "numbers" if isinstance(default, tuple) else type(default).__name__
+    raise ConfigError(f"{key}: {value!r} is not of the type expected ({kind})")
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _reason_without_effect(key: str) -> str:
+    for pattern, reason in WITHOUT_EFFECT.items():
+        if re.fullmatch(pattern, key):
+            return reason
+    raise ConfigError(
+        f"{key}: not a key that VMB-D2 knows, so it may change the result; "
+        "remove it from the yaml if it has no part in inference"
+    )
+
+
+def _architecture(keys: dict) -> dict:
+    """Depth and kind of the model, with the keys that have to go together checked."""
+    body = keys.get("MODEL.BACKBONE.CONV_BODY", "R-50-C4")
+    match = re.fullmatch(r"R-(\d+)-(FPN|C4)", str(body))
+    if not match or int(match[1]) not in BLOCKS_PER_STAGE:
+        bodies = ", ".join(f"R-{d}-{kind}" for kind in ("FPN", "C4") for d in BLOCKS_PER_STAGE)
+        raise ConfigError(f"MODEL.BACKBONE.CONV_BODY: {body!r} is not supported, only {bodies}")
+    fpn = match[2] == "FPN"
+    goes_with = {
+        "MODEL.RPN.USE_FPN": (False, fpn),
+        "MODEL.ROI_HEADS.USE_FPN": (False, fpn),
+        "MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR": (
+            "ResNet50Conv5ROIFeatureExtractor",
+            "FPN2MLPFeatureExtractor" if fpn else "ResNet50Conv5ROIFeatureExtractor",
+        ),
+        "MODEL.ROI_BOX_HEAD.PREDICTOR": (
+            "FastRCNNPredictor",
+            "FPNPredictor" if fpn else "FastRCNNPredictor",
+        ),
+    }
+    for key, (default, needed) in goes_with.items():
+        value = keys.get(key, default)
+        if value != needed:
+            raise ConfigError(f"{key}: {value!r} is not supported with {body}, only {needed!r}")
+    return {"depth": int(match[1]), "fpn": fpn}
+
+
+def _check(model: VMBModel) -> None:
+    """Raise ConfigError for a model whose parts don't fit together."""
+    strides = FPN_STRIDES if model.fpn else (C4_STRIDE,)
+    if model.anchor_strides != strides:
+        raise ConfigError(
+            f"MODEL.RPN.ANCHOR_STRIDE: {model.anchor_strides} doesn't fit the backbone's {strides}"
+        )
+    if model.fpn and len(model.anchor_sizes) != len(strides):
+        raise ConfigError(
+            f"MODEL.RPN.ANCHOR_SIZES: {len(model.anchor_sizes)} sizes for {len(strides)} levels"
+        )
+    scales = tuple(1.0 / s for s in (FPN_STRIDES[:4] if model.fpn else strides))
+    if model.pooler_scales != scales:
+        raise ConfigError(
+            f"MODEL.ROI_BOX_HEAD.POOLER_SCALES: {model.pooler_scales} is not supported, "
+            f"only {scales} with this backbone"
+        )
+    channels = model.res2_out_channels * 4
+    if not model.fpn and model.backbone_out_channels != channels:
+        raise ConfigError(
+            f"{BACKBONE_CHANNEL_KEYS[0]}: {model.backbone_out_channels} doesn't fit a C4 backbone "
+            f"whose last map has {channels} channels (4 x MODEL.RESNETS.RES2_OUT_CHANNELS)"
+        )
+    if len(model.bbox_reg_weights) != 4:
+        raise ConfigError("MODEL.ROI_HEADS.BBOX_REG_WEIGHTS: four numbers expected")
+    for key, field in FIELDS.items():
+        value = getattr(model, field)
+        smallest = SMALLEST.get(field, 1)
+        if isinstance(value, (int, float)) and value < smallest:
+            raise ConfigError(f"{key}: {value} is too small (at least {smallest})")

@@ -1,0 +1,29 @@
+"""The errors that a user can cause and mend. Their text is one line, fit to be shown as it is."""
+
+
+class VMBError(Exception):
+    """Base of all errors below."""
+
+
+class ConfigError(VMBError):
+    """A setting that doesn't exist, has a value outside its range, or contradicts another."""
+
+
+class InputError(VMBError):
+    """The images asked for can't be listed."""
+
+
+class ImageReadError(VMBError):
+    """One image can't be read; the others can."""
+
+
+class CheckpointError(VMBError):
+    """A file is no checkpoint, or not one of the model that it should be."""
+
+
+class DownloadError(VMBError):
+    """A file can't be fetched."""
+
+
+class OutputError(VMBError):
+    """Features can't be written."""

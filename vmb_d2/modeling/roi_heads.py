@@ -1,0 +1,114 @@
+"""VMB's box heads on Detectron2: fc6 and fc7 over an FPN, and res5 over a C4 backbone."""
+
+from __future__ import annotations
+
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import ROI_BOX_HEAD_REGISTRY, ROI_HEADS_REGISTRY
+from detectron2.modeling.roi_heads import (
+    FastRCNNConvFCHead,
+    FastRCNNOutputLayers,
+    Res5ROIHeads,
+    StandardROIHeads,
+)
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from .box_geometry import to_exclusive
+from .box_transform import InclusiveBox2BoxTransform
+from .roi_pooler import InclusiveROIPooler
+
+
+class VMBOutputLayers(FastRCNNOutputLayers):
+    """Class logits and box regression from inclusive proposals.
+
+    The boxes that it predicts are exclusive, as Detectron2's inference, evaluators and visualiser
+    expect them; its NMS on exclusive boxes is then VMB's on inclusive ones.
+    """
+
+    @classmethod
+    def from_config(cls, cfg, input_shape):
+        args = super().from_config(cfg, input_shape)
+        weights = cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS
+        args["box2box_transform"] = InclusiveBox2BoxTransform(weights)
+        return args
+
+    def predict_boxes(self, predictions, proposals: list[Instances]) -> list[Tensor]:
+        """Regressed boxes (R_i, 4 K) of each image: exclusive, network pixels, not clipped."""
+        predicted = super().predict_boxes(predictions, proposals)
+        return [to_exclusive(boxes.view(-1, 4)).view(boxes.shape) for boxes in predicted]
+
+
+@ROI_BOX_HEAD_REGISTRY.register()
+class TwoFCHead(FastRCNNConvFCHead):
+    """Two fully connected layers with ReLU, VMB's fc6 and fc7 (``fc1`` and ``fc2`` here)."""
+
+    def region_features(self, pooled: Tensor) -> dict[str, Tensor]:
+        """``fc6`` and ``fc7``, both after ReLU, (R, D) each, of pooled maps (R, C, H, W)."""
+        fc6 = self.fc_relu1(self.fc1(self.flatten(pooled)))
+        return {"fc6": fc6, "fc7": self.fc_relu2(self.fc2(fc6))}
+
+
+class RegionReadout:
+    """What both kinds of VMB heads offer beyond Detectron2's: features and logits of given boxes.
+
+    ``feature_names`` are the features, the default one first and the one that is classified last.
+    """
+
+    feature_names: tuple[str, ...]
+
+    def region_features(self, features: dict[str, Tensor], boxes: list[Boxes]) -> dict[str, Tensor]:
+        """All features of all boxes.
+
+        Args:
+            features: the backbone's maps by name, (N, C, H, W) each.
+            boxes: for each of the N images, inclusive boxes in network pixels.
+
+        Returns:
+            name -> (R, D), R boxes of all images in order.
+        """
+        raise NotImplementedError
+
+    def class_logits(self, region_features: dict[str, Tensor]) -> Tensor:
+        """Logits (R, K + 1) in Detectron2's order: the background is the last column."""
+        return self.box_predictor.cls_score(region_features[self.feature_names[-1]])
+
+
+@ROI_HEADS_REGISTRY.register()
+class VMBStandardROIHeads(RegionReadout, StandardROIHeads):
+    """Head of the FPN models."""
+
+    feature_names = ("fc6", "fc7")
+
+    @classmethod
+    def _init_box_head(cls, cfg, input_shape):
+        args = super()._init_box_head(cfg, input_shape)
+        args["box_pooler"] = InclusiveROIPooler(
+            cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION,
+            [1.0 / input_shape[name].stride for name in args["box_in_features"]],
+            cfg.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO,
+        )
+        args["box_predictor"] = VMBOutputLayers(cfg, args["box_head"].output_shape)
+        return args
+
+    def region_features(self, features, boxes):
+        pooled = self.box_pooler([features[name] for name in self.box_in_features], boxes)
+        return self.box_head.region_features(pooled)
+
+
+@ROI_HEADS_REGISTRY.register()
+class VMBRes5ROIHeads(RegionReadout, Res5ROIHeads):
+    """Head of the C4 models: the mean over res5's map of each region."""
+
+    feature_names = ("pooled",)
+
+    @classmethod
+    def from_config(cls, cfg, input_shape):
+        args = super().from_config(cfg, input_shape)
+        channels = args["box_predictor"].cls_score.in_features
+        args["box_predictor"] = VMBOutputLayers(cfg, ShapeSpec(channels=channels))
+        return args
+
+    def region_features(self, features, boxes):
+        maps = self._shared_roi_transform([features[name] for name in self.in_features], boxes)
+        return {"pooled": torch.mean(maps, dim=(2, 3))}

@@ -1,0 +1,1 @@
+"""Converts VMB checkpoints to Detectron2's layout, and back."""
