@@ -1,0 +1,68 @@
+import http.server
+import os
+import threading
+import time
+
+import pytest
+import support
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _scratch_folder():
+    yield
+    support.remove_scratch()
+
+
+class FaultyHandler(http.server.BaseHTTPRequestHandler):
+    """Serves ``server.content``; what goes wrong is up to ``server.faults``, one a request."""
+
+    def do_GET(self):
+        self.server.requests.append(self.path)
+        fault = self.server.faults.pop(0) if self.server.faults else None
+        if fault == 404:
+            self.send_error(404, "Not Found")
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.server.content)))
+        self.end_headers()
+        if fault == "break":
+            self.wfile.write(self.server.content[:100_000])
+            return
+        if fault == "stall":
+            self.wfile.write(self.server.content[:100_000])
+            if not self.server.stalled.wait(60):
+                self.server.requests.append("the client waited for a minute")
+            return
+        if fault == "slow":
+            time.sleep(1)
+        self.wfile.write(self.server.content)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server():
+    """An HTTP server on this machine that can misbehave; it counts the requests."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), FaultyHandler) as server:
+        server.content = os.urandom(300_000)
+        server.requests, server.faults, server.stalled = [], [], threading.Event()
+        server.url = f"http://127.0.0.1:{server.server_port}/models/x.pth"
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.stalled.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def state():
+    """A tiny FPN model's state dict in VMB's layout."""
+    return support.vmb_state(support.TINY_FPN)
+
+
+@pytest.fixture
+def model():
+    """The description of the model that ``state`` is of."""
+    return support.description(support.TINY_FPN)

@@ -1,0 +1,148 @@
+"""Reference data, synthetic checkpoints and the models made of them."""
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from reference.goldens import image_path
+from reference.synthetic_weights import synthetic_state_dict
+
+from vmb_d2.config import named_model, read_vmb_yaml
+from vmb_d2.pretrained import load_model
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT / "tests" / "reference"
+TINY_MODELS = ("tiny_x152_fpn", "tiny_r101_c4", "tiny_x152_c4")
+TINY_FPN = TINY_MODELS[0]
+FULL_MODELS = ("x152", "x101", "r101_c4", "x152_c4")
+
+
+def yaml_path(model):
+    return REFERENCE / "configs" / f"{model}.yaml"
+
+
+def description(model):
+    return named_model(model) if model in FULL_MODELS else read_vmb_yaml(yaml_path(model)).model
+
+
+@functools.cache
+def listing(model):
+    """Names, shapes and anchors of the original's state dict."""
+    return json.loads((REFERENCE / "state_dicts" / f"{model}.json").read_text())
+
+
+def vmb_state(model, seed=0):
+    """A state dict in VMB's layout, as the goldens' weights are."""
+    spec = listing(model)
+    arrays = synthetic_state_dict(spec["shapes"], seed)
+    state = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    for name, values in spec["anchors"].items():
+        state[name] = torch.tensor(values, dtype=torch.float32)
+    return state
+
+
+def saved(folder, content, name="in.pth", **options):
+    path = folder / name
+    torch.save(content, path, **options)
+    return path
+
+
+def shapes_only(name):
+    """The original's state dict with ones for its weights."""
+    spec = listing(name)
+    state = {k: torch.ones(1).expand(shape) for k, shape in spec["shapes"].items()}
+    return state | {k: torch.tensor(v) for k, v in spec["anchors"].items()}
+
+
+def with_training_state(state):
+    """A checkpoint as VMB's trainer writes it."""
+    return {
+        "model": state,
+        "optimizer": {"state": {}, "param_groups": [{"lr": 0.01}]},
+        "scheduler": {"last_epoch": 7},
+        "iteration": 7,
+    }
+
+
+@functools.cache
+def scratch():
+    """A folder for what several tests share; removed when the tests end."""
+    return Path(tempfile.mkdtemp(prefix="vmb_d2_tests_"))
+
+
+def remove_scratch():
+    if scratch.cache_info().currsize:
+        shutil.rmtree(scratch())
+
+
+@functools.cache
+def vmb_checkpoint(model):
+    """Path of a synthetic VMB checkpoint."""
+    path = scratch() / f"{model}.pth"
+    torch.save({"model": vmb_state(model)}, path)
+    return path
+
+
+@functools.cache
+def tiny_model(model):
+    return load_model(vmb_checkpoint(model), description(model), cache_dir=scratch() / "cache")
+
+
+def run_tool(*arguments, cwd=ROOT, **environment):
+    """Run a program of the project with its own interpreter; return the finished process."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, **{k: str(v) for k, v in environment.items()}},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+
+
+def extract(*overrides, **environment):
+    """Run tools/extract.py. Its weights' cache is the tests' own."""
+    environment.setdefault("VMB_D2_CACHE", scratch() / "cache")
+    return run_tool("tools/extract.py", *overrides, **environment)
+
+
+def extract_tiny(model, source, target, *overrides, **environment):
+    """Run tools/extract.py with a tiny model."""
+    return extract(
+        "model=vmb",
+        f"model.config_file={yaml_path(model)}",
+        f"model.weights={vmb_checkpoint(model)}",
+        f"input.dir={source}",
+        f"output.dir={target}",
+        *overrides,
+        **environment,
+    )
+
+
+@contextlib.contextmanager
+def file_size_limit(size):
+    """Let this process write no file beyond ``size`` bytes: what a full disk or quota does."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def links(folder, *names):
+    """A folder of some of the goldens' images."""
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        os.symlink(image_path(name), folder / name)
+    return folder

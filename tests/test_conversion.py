@@ -1,0 +1,161 @@
+"""Conversion of checkpoints: nothing lost, nothing guessed, nothing half written."""
+
+import collections
+import subprocess
+
+import pytest
+import support
+import torch
+import torch.nn.functional as F
+from support import TINY_FPN as TINY
+from support import saved, shapes_only
+
+from vmb_d2 import get_cfg
+from vmb_d2.config import VMBModel, parse_vmb_config
+from vmb_d2.version import __version__
+from weights_conversion import layouts, state_dict
+from weights_conversion.convert import convert_checkpoint, revert_checkpoint
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("name", support.TINY_MODELS)
+def test_round_trip_is_exact(tmp_path, name):
+    source, there, back = support.vmb_checkpoint(name), tmp_path / "d2.pth", tmp_path / "vmb.pth"
+    convert_checkpoint(source, there, support.description(name))
+    revert_checkpoint(there, back)
+    before, after = (torch.load(p, weights_only=True)["model"] for p in (source, back))
+    assert same(before, after)
+
+
+@pytest.mark.parametrize("name", support.FULL_MODELS + support.TINY_MODELS)
+def test_every_key_of_the_original_is_mapped(name):
+    """On shapes alone, for the models too large to convert in passing."""
+    state = shapes_only(name)
+    audited = state_dict.audit(state, support.description(name))
+    assert audited.problems() == []
+    assert len(audited.parameters) + len(audited.anchors) == len(state)
+    assert {p.d2 for p in audited.parameters} == set(audited.d2_shapes)
+
+
+def test_background_moves_from_first_to_last(tmp_path, state, model):
+    converted, dropped = state_dict.to_d2(state, state_dict.audit(state, model))
+    scores = state["roi_heads.box.predictor.cls_score.weight"]
+    boxes = state["roi_heads.box.predictor.bbox_pred.weight"]
+    assert torch.equal(converted["roi_heads.box_predictor.cls_score.weight"][-1], scores[0])
+    assert torch.equal(converted["roi_heads.box_predictor.cls_score.weight"][:-1], scores[1:])
+    assert torch.equal(converted["roi_heads.box_predictor.bbox_pred.weight"], boxes[4:])
+    assert torch.equal(dropped["roi_heads.box_predictor.bbox_pred.weight"], boxes[:4])
+
+
+def test_what_was_dropped_comes_back_as_zeros_if_lost(state, model):
+    converted, _ = state_dict.to_d2(state, state_dict.audit(state, model))
+    back = state_dict.to_vmb(converted, model)
+    assert not back["roi_heads.box.predictor.bbox_pred.bias"][:4].any()
+
+
+@pytest.mark.parametrize(
+    "variance", [1e-12, 1e-8, 4e-6, 6e-6, 1e-5, 1.1e-5, 7e-5, 1e-3, 0.3, 1.0, 17.0, 2e4]
+)
+def test_batch_norm_keeps_its_function(variance):
+    """Against the original's formula, without epsilon, for variances of any size."""
+    generator = torch.Generator().manual_seed(0)
+    weight, bias, shift = torch.randn(3, 32, generator=generator)
+    var = variance * (0.5 + torch.rand(32, generator=generator))
+    mean = shift * var.sqrt()
+    x = torch.randn(500, 32, 1, 1, generator=generator) * var.sqrt()[:, None, None]
+    new_weight, new_var = layouts.batch_norm_to_d2(weight, var)
+    result = F.batch_norm(x, mean, new_var, new_weight, bias, eps=layouts.BATCH_NORM_EPS)
+    x64, mean64, std64 = (t.double() for t in (x[:, :, 0, 0], mean, var.double().sqrt()))
+    expected = (x64 - mean64) / std64 * weight.double() + bias.double()
+    assert torch.allclose(result[:, :, 0, 0].double(), expected, rtol=0, atol=1e-5)
+    if variance > layouts.BATCH_NORM_EPS:
+        assert torch.equal(new_weight, weight)
+        assert torch.allclose(layouts.batch_norm_to_vmb(new_var), var, rtol=1.2e-7, atol=0)
+
+
+def test_metadata_and_safe_loading(tmp_path, model):
+    target = tmp_path / "out.pth"
+    source = support.vmb_checkpoint(TINY)
+    convert_checkpoint(source, target, model)
+    content = torch.load(target, weights_only=True)
+    origin = content["vmb_d2"]
+    digest = subprocess.run(["sha256sum", source], capture_output=True, text=True, check=True)
+    assert origin["source_sha256"] == digest.stdout.split()[0]
+    assert origin["source_config"] == model.to_dict()
+    assert origin["converter_version"] == __version__
+    assert origin["source_name"] == source.name
+
+
+def wrapped(state):
+    prefixed = {f"module.{k}": v for k, v in state.items()}
+    return {
+        "model": {"model": state},
+        "training state": support.with_training_state(state),
+        "module prefix": {"model": prefixed},
+        "bare": state,
+        "bare with module prefix": prefixed,
+        "ordered": {"model": collections.OrderedDict(state)},
+        "half precision": {"model": {k: v.half().float().half() for k, v in state.items()}},
+    }
+
+
+@pytest.mark.parametrize("layout", list(wrapped({})))
+@pytest.mark.parametrize("zipped", [True, False])
+def test_wrapped_layouts(tmp_path, state, model, layout, zipped):
+    source = saved(tmp_path, wrapped(state)[layout], _use_new_zipfile_serialization=zipped)
+    convert_checkpoint(source, tmp_path / "out.pth", model)
+    converted = torch.load(tmp_path / "out.pth", weights_only=True)["model"]
+    if layout == "half precision":
+        state = {k: v.half().float() for k, v in state.items()}
+    expected, _ = state_dict.to_d2(state, state_dict.audit(state, model))
+    assert same(converted, expected)
+    assert all(v.dtype == torch.float32 for v in converted.values())
+
+
+@pytest.mark.parametrize("kind", ["FPN", "C4"])
+@pytest.mark.parametrize("depth", [50, 101, 152])
+def test_every_parameter_of_any_depth_and_width_is_mapped(kind, depth):
+    tree = {
+        "MODEL": {
+            "BACKBONE": {"CONV_BODY": f"R-{depth}-{kind}", "OUT_CHANNELS": 96},
+            "RESNETS": {"NUM_GROUPS": 4, "WIDTH_PER_GROUP": 6, "RES2_OUT_CHANNELS": 24},
+            "ROI_BOX_HEAD": {"NUM_CLASSES": 12},
+        }
+    }
+    if kind == "FPN":
+        tree["MODEL"]["RPN"] = {"USE_FPN": True, "ANCHOR_STRIDE": "(4, 8, 16, 32, 64)"}
+        tree["MODEL"]["ROI_HEADS"] = {"USE_FPN": True}
+        tree["MODEL"]["ROI_BOX_HEAD"] |= {
+            "FEATURE_EXTRACTOR": "FPN2MLPFeatureExtractor",
+            "PREDICTOR": "FPNPredictor",
+            "POOLER_SCALES": "(0.25, 0.125, 0.0625, 0.03125)",
+        }
+    model = parse_vmb_config(tree).model
+    audited = state_dict.audit({}, model)
+    assert len(audited.missing) == len(audited.parameters) == len(audited.d2_shapes)
+    assert audited.unknown == audited.wrong == []
+
+
+def class_agnostic():
+    """A tiny model with two "classes" of boxes: the background's and everything else's."""
+    values = support.description(TINY).to_dict()
+    state = support.vmb_state(TINY)
+    for leaf in ("weight", "bias"):
+        key = f"roi_heads.box.predictor.bbox_pred.{leaf}"
+        state[key] = state[key][:8]
+    return VMBModel.from_dict({**values, "class_agnostic_bbox_reg": True}), state
+
+
+def test_class_agnostic_boxes(tmp_path):
+    model, state = class_agnostic()
+    source, there, back = saved(tmp_path, state), tmp_path / "d2.pth", tmp_path / "vmb.pth"
+    convert_checkpoint(source, there, model)
+    converted = torch.load(there, weights_only=True)["model"]
+    rows = state["roi_heads.box.predictor.bbox_pred.weight"][4:]
+    assert torch.equal(converted["roi_heads.box_predictor.bbox_pred.weight"], rows)
+    assert get_cfg(model).MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG
+    revert_checkpoint(there, back)
+    assert same(torch.load(back, weights_only=True)["model"], state)

@@ -1,0 +1,234 @@
+"""The converter's command line, and the files that it reads and writes."""
+
+import pytest
+import support
+import torch
+from support import TINY_FPN as TINY
+from support import saved, shapes_only
+
+from vmb_d2.errors import CheckpointError
+from weights_conversion import checkpoint_file
+from weights_conversion.convert import convert_checkpoint, main
+
+
+def convert(source, target):
+    """Run the converter as users do."""
+    config = support.yaml_path(TINY)
+    return support.run_tool("-m", "weights_conversion.convert", source, target, "--config", config)
+
+
+def run(capsys, *arguments):
+    status = main([str(a) for a in arguments])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+ATTRIBUTES = {
+    "roi_heads.box.predictor.cls_embed.weight": (101, 32),
+    "roi_heads.box.predictor.attr_linear1.weight": (64, 160),
+    "roi_heads.box.predictor.attr_linear1.bias": (64,),
+    "roi_heads.box.predictor.attr_linear2.weight": (401, 64),
+    "roi_heads.box.predictor.attr_linear2.bias": (401,),
+}
+
+
+def test_ignored_keys_are_printed_with_their_reason(tmp_path, state):
+    state |= {k: torch.zeros(shape) for k, shape in ATTRIBUTES.items()}
+    source = saved(tmp_path, support.with_training_state(state))
+    target = tmp_path / "out.pth"
+    done = convert(source, target)
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    line = next(line for line in lines if "attribute head" in line)
+    assert all(key in line for key in ATTRIBUTES)
+    line = next(line for line in lines if "not part of the model" in line)
+    assert all(key in line for key in ("optimizer", "scheduler", "iteration"))
+    assert not set(ATTRIBUTES) & set(torch.load(target, weights_only=True)["model"])
+
+
+CLS = "roi_heads.box.predictor.cls_score.weight"
+ANCHOR = "rpn.anchor_generator.cell_anchors.3"
+VARIANCE = "backbone.body.stem.bn1.running_var"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda s: s.pop(CLS), [f"missing: {CLS}"]),
+        (lambda s: s.update({"backbone.extra": torch.ones(1)}), ["unknown: backbone.extra"]),
+        (lambda s: s.update({CLS: torch.ones(81, 128)}), [CLS, "(81, 128)", "(101, 128)"]),
+        (lambda s: s.update({ANCHOR: s[ANCHOR] + 1}), [ANCHOR, "anchors"]),
+        (lambda s: s.update({ANCHOR[:-1] + "9": s[ANCHOR]}), ["cell_anchors.9", "anchors"]),
+        (lambda s: s[VARIANCE].__setitem__(3, 0.0), [VARIANCE, "not positive"]),
+    ],
+)
+def test_keys_that_dont_fit(tmp_path, state, capsys, change, expected):
+    change(state)
+    source, target = saved(tmp_path, {"model": state}), tmp_path / "out.pth"
+    status, _, err = run(capsys, source, target, "--config", support.yaml_path(TINY))
+    assert status == 1
+    assert len(err.splitlines()) == 1
+    assert all(text in err for text in expected)
+    assert [p.name for p in tmp_path.iterdir()] == ["in.pth"]
+
+
+def test_anchors_may_be_absent(tmp_path, state, model):
+    state = {k: v for k, v in state.items() if "cell_anchors" not in k}
+    audited = convert_checkpoint(saved(tmp_path, state), tmp_path / "out.pth", model)
+    assert audited.anchors == []
+
+
+def test_wrong_architecture_is_one_line_that_names_the_right_one(tmp_path, capsys):
+    source = saved(tmp_path, shapes_only("x152_c4"))
+    status, _, err = run(capsys, source, tmp_path / "out.pth", "--model", "x152")
+    assert status == 1
+    assert len(err.splitlines()) == 1
+    assert "it is a checkpoint of x152_c4" in err
+    assert not (tmp_path / "out.pth").exists()
+
+
+class Refused:
+    """An object that ``weights_only`` doesn't load."""
+
+
+def bad_content(kind, folder, state):
+    zipped = kind == "truncated"
+    path = saved(folder, {"model": state}, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    return {
+        "truncated": whole[: len(whole) // 2],
+        "truncated, old format": whole[: len(whole) // 2],
+        "cut in its header": whole[:20],
+        "empty": b"",
+        "text": b"<html>404 not found</html>",
+        "random": bytes(range(256)) * 40,
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["truncated", "truncated, old format", "cut in its header", "empty", "text", "random"],
+)
+def test_files_that_are_no_whole_checkpoint(tmp_path, state, capsys, kind):
+    source = tmp_path / "in.pth"
+    source.write_bytes(bad_content(kind, tmp_path, state))
+    status, _, err = run(capsys, source, tmp_path / "out.pth", "--config", support.yaml_path(TINY))
+    assert status == 1
+    assert len(err.splitlines()) == 1
+    assert str(source) in err
+    assert [p.name for p in tmp_path.iterdir()] == ["in.pth"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "holds a list"),
+        ({"model": {}}, "no state dict"),
+        ({"epoch": 3}, "no tensors: epoch"),
+        ({"model": {"a": torch.ones(1), "b": "text"}}, "no tensors: b"),
+    ],
+)
+def test_checkpoints_without_a_state_dict(tmp_path, capsys, content, message):
+    source = saved(tmp_path, content)
+    status, _, err = run(capsys, source, tmp_path / "out.pth", "--model", "x152")
+    assert status == 1
+    assert message in err
+
+
+def test_missing_source_and_target_folder(tmp_path, capsys):
+    status, _, err = run(capsys, tmp_path / "no.pth", tmp_path / "out.pth", "--model", "x152")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "No such file" in err
+    target = tmp_path / "none" / "out.pth"
+    arguments = (support.vmb_checkpoint(TINY), target, "--config", support.yaml_path(TINY))
+    status, _, err = run(capsys, *arguments)
+    assert (status, err.count("\n")) == (1, 1)
+    assert "can't be written" in err
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pickled_objects_need_the_flag(tmp_path, state, capsys, caplog, zipped):
+    content = {"model": state, "scheduler": Refused()}
+    source = saved(tmp_path, content, _use_new_zipfile_serialization=zipped)
+    arguments = (source, tmp_path / "out.pth", "--config", support.yaml_path(TINY))
+    status, _, err = run(capsys, *arguments)
+    assert status == 1
+    assert f"{__name__}.Refused" in err
+    assert "--unsafe-load" in err
+    assert not (tmp_path / "out.pth").exists()
+    status, _, _ = run(capsys, *arguments, "--unsafe-load")
+    assert status == 0
+    assert "runs any code" in caplog.text
+    assert torch.load(tmp_path / "out.pth", weights_only=True)
+
+
+def test_no_room_leaves_nothing(tmp_path, model):
+    source, target = support.vmb_checkpoint(TINY), tmp_path / "out.pth"
+    with support.file_size_limit(100_000), pytest.raises(CheckpointError, match="can't be written"):
+        convert_checkpoint(source, target, model)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failing_conversion_leaves_an_older_target_alone(tmp_path, state, model):
+    target = tmp_path / "out.pth"
+    target.write_text("older")
+    state.pop(CLS)
+    with pytest.raises(CheckpointError):
+        convert_checkpoint(saved(tmp_path, state), target, model)
+    assert target.read_text() == "older"
+
+
+def test_dry_run_prints_every_key_and_writes_nothing(tmp_path, state, capsys):
+    state["backbone.extra"] = torch.ones(1)
+    del state[CLS]
+    source = saved(tmp_path, {"model": state})
+    config = ("--config", support.yaml_path(TINY))
+    status, out, err = run(capsys, source, "--dry-run", *config)
+    assert status == 1
+    assert all(key in out for key in [*state, CLS])
+    assert "unknown: backbone.extra" in out
+    assert "background row moved" in out
+    assert CLS in err
+    assert [p.name for p in tmp_path.iterdir()] == ["in.pth"]
+    status, out, err = run(capsys, support.vmb_checkpoint(TINY), "--dry-run", *config)
+    assert (status, err) == (0, "")
+
+
+def test_converted_checkpoint_is_not_converted_again(tmp_path, model, capsys):
+    target = tmp_path / "out.pth"
+    convert_checkpoint(support.vmb_checkpoint(TINY), target, model)
+    status, _, err = run(capsys, target, tmp_path / "2.pth", "--config", support.yaml_path(TINY))
+    assert status == 1
+    assert "Detectron2's layout already" in err
+
+
+def test_reverse_on_the_command_line(tmp_path, model, capsys):
+    convert_checkpoint(support.vmb_checkpoint(TINY), tmp_path / "d2.pth", model)
+    status, _, _ = run(capsys, tmp_path / "d2.pth", tmp_path / "vmb.pth", "--reverse")
+    assert status == 0
+    status, _, err = run(capsys, support.vmb_checkpoint(TINY), tmp_path / "x.pth", "--reverse")
+    assert status == 1
+    assert "not written by this converter" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["in.pth"], "OUT.pth is missing"),
+        (["in.pth", "out.pth"], "--model (x152, x101, r101_c4, x152_c4) or --config"),
+        (["in.pth", "out.pth", "--model", "x153"], "x152_c4"),
+        (["in.pth", "out.pth", "--reverse", "--model", "x152"], "takes no other option"),
+    ],
+)
+def test_usage(arguments, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_runs_as_a_module(tmp_path):
+    done = convert(support.vmb_checkpoint(TINY), tmp_path / "out.pth")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "805 parameters converted" in done.stdout
+    assert checkpoint_file.read_checkpoint(tmp_path / "out.pth")["__author__"] == "VMB-D2"

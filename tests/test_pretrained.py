@@ -1,0 +1,100 @@
+"""Loading a model from whatever a user has."""
+
+import logging
+
+import pytest
+import support
+import torch
+
+from vmb_d2.config import named_model
+from vmb_d2.errors import CheckpointError, ConfigError, DownloadError
+from vmb_d2.pretrained import load_model
+from weights_conversion.convert import convert_checkpoint
+
+TINY = "tiny_r101_c4"
+
+
+@pytest.fixture
+def converted(tmp_path):
+    path = tmp_path / "converted.pth"
+    convert_checkpoint(support.vmb_checkpoint(TINY), path, support.description(TINY))
+    return path
+
+
+def same_weights(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_vmb_and_converted_checkpoints_are_told_apart(tmp_path, converted):
+    expected = support.tiny_model(TINY)
+    description = support.description(TINY)
+    for weights in (support.vmb_checkpoint(TINY), converted):
+        model = load_model(weights, description, cache_dir=tmp_path / "cache")
+        assert same_weights(model, expected)
+        assert not model.training
+
+
+def test_a_converted_checkpoint_knows_its_model(tmp_path, converted):
+    model = load_model(converted, cache_dir=tmp_path / "cache")
+    assert same_weights(model, support.tiny_model(TINY))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_state_dict_saved_by_detectron2_needs_a_description(tmp_path, converted):
+    path = tmp_path / "saved.pth"
+    torch.save({"model": torch.load(converted, weights_only=True)["model"]}, path)
+    assert same_weights(load_model(path, support.description(TINY)), support.tiny_model(TINY))
+    with pytest.raises(ConfigError, match=r"model\.config_file is missing"):
+        load_model(path)
+    with pytest.raises(CheckpointError, match="doesn't fit the model"):
+        load_model(path, support.description("tiny_x152_c4"))
+
+
+def test_converted_once(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    for _ in range(2):
+        load_model(support.vmb_checkpoint(TINY), support.description(TINY), cache_dir=tmp_path)
+    assert caplog.text.count("converting") == 1
+    assert len(list((tmp_path / "converted").glob("*.pth"))) == 1
+
+
+def test_other_content_under_the_same_name_is_converted_anew(tmp_path):
+    source = tmp_path / "model.pth"
+    for seed in (0, 1):
+        torch.save(support.vmb_state(TINY, seed), source)
+        model = load_model(source, support.description(TINY), cache_dir=tmp_path / "cache")
+        scores = support.vmb_state(TINY, seed)["roi_heads.box.predictor.cls_score.bias"]
+        assert torch.equal(model.roi_heads.box_predictor.cls_score.bias, scores.roll(-1))
+
+
+def test_vmb_checkpoint_needs_a_description(tmp_path):
+    with pytest.raises(ConfigError, match=r"model\.config_file is missing"):
+        load_model(support.vmb_checkpoint(TINY), cache_dir=tmp_path)
+
+
+def test_converted_as_another_model(converted):
+    with pytest.raises(CheckpointError, match=r"converted as another model.*num_classes: 101"):
+        load_model(converted, named_model("x152"))
+
+
+def test_cache_that_cant_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cache_dir="):
+        load_model(
+            support.vmb_checkpoint(TINY), support.description(TINY), cache_dir=tmp_path / "file"
+        )
+
+
+def test_url_of_something_else(server, tmp_path):
+    with pytest.raises(CheckpointError, match="delete the file to download it again"):
+        load_model(server.url, support.description(TINY), cache_dir=tmp_path)
+    server.faults = [404]
+    with pytest.raises(DownloadError, match="HTTP 404"):
+        load_model(server.url + "2", support.description(TINY), cache_dir=tmp_path)
+
+
+def test_url_of_a_checkpoint(server, tmp_path):
+    server.content = support.vmb_checkpoint(TINY).read_bytes()
+    model = load_model(server.url, support.description(TINY), cache_dir=tmp_path)
+    assert same_weights(model, support.tiny_model(TINY))

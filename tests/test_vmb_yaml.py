@@ -1,0 +1,155 @@
+"""Every key of a yaml is translated, harmless for a reason, or an error that names it."""
+
+import dataclasses
+
+import pytest
+import support
+import yaml
+
+from vmb_d2.config import VMBModel, get_cfg, named_model, parse_vmb_config, read_vmb_yaml
+from vmb_d2.errors import ConfigError
+
+
+def tree_of(model="tiny_x152_fpn"):
+    return yaml.safe_load(support.yaml_path(model).read_text())
+
+
+def with_key(key, value, model="tiny_x152_fpn"):
+    tree = tree_of(model)
+    *sections, leaf = key.split(".")
+    node = tree
+    for section in sections:
+        node = node.setdefault(section, {})
+    node[leaf] = value
+    return tree
+
+
+def test_silence_means_the_original_defaults():
+    model = parse_vmb_config({}).model
+    assert model == VMBModel()
+    assert (model.anchor_strides, model.pooler_scales) == ((16,), (1 / 16,))
+    assert (model.rpn_pre_nms_top_n, model.rpn_post_nms_top_n) == (6000, 1000)
+    assert (model.rpn_fpn_post_nms_top_n, model.num_classes) == (2000, 81)
+    assert (model.mlp_head_dim, model.backbone_out_channels) == (1024, 1024)
+    assert (model.pooler_resolution, model.pooler_sampling_ratio) == (14, 0)
+    assert (model.stride_in_1x1, model.bbox_reg_weights) == (True, (10, 10, 5, 5))
+
+
+def test_named_models():
+    assert dataclasses.asdict(named_model("x152")) == {
+        **dataclasses.asdict(VMBModel()),
+        "depth": 152,
+        "fpn": True,
+        "num_groups": 32,
+        "width_per_group": 8,
+        "stride_in_1x1": False,
+        "backbone_out_channels": 512,
+        "anchor_strides": (4, 8, 16, 32, 64),
+        "rpn_pre_nms_top_n": 1000,
+        "rpn_post_nms_top_n": 1000,
+        "rpn_fpn_post_nms_top_n": 1000,
+        "pooler_resolution": 7,
+        "pooler_sampling_ratio": 2,
+        "pooler_scales": (1 / 4, 1 / 8, 1 / 16, 1 / 32),
+        "mlp_head_dim": 2048,
+        "num_classes": 1601,
+    }
+    x101 = named_model("x101")
+    assert x101.differences(named_model("x152")) == [
+        "depth: 101, not 152",
+        "num_groups: 64, not 32",
+        "width_per_group: 4, not 8",
+    ]
+    assert named_model("r101_c4").stride_in_1x1
+    assert not named_model("x152_c4").stride_in_1x1
+
+
+def test_unknown_name_lists_the_valid_ones():
+    with pytest.raises(ConfigError, match="x152, x101, r101_c4, x152_c4"):
+        get_cfg("x153")
+
+
+def test_reasons_are_given_for_keys_without_effect():
+    tree = with_key("SOLVER.BASE_LR", 0.005)
+    tree["INPUT"] = {"MIN_SIZE_TEST": 600}
+    ignored = parse_vmb_config(tree).ignored
+    assert ignored["SOLVER.BASE_LR"] == "training and evaluation"
+    assert "preprocessing" in ignored["INPUT.MIN_SIZE_TEST"]
+    assert "MODEL.ROI_BOX_HEAD.RETURN_FC_FEATS" in ignored
+
+
+@pytest.mark.parametrize("spelling", ["BACKBONE.OUT_CHANNELS", "RESNETS.BACKBONE_OUT_CHANNELS"])
+def test_both_spellings_of_the_channels(spelling):
+    tree = tree_of()
+    del tree["MODEL"]["BACKBONE"]["OUT_CHANNELS"]
+    section, leaf = spelling.split(".")
+    tree["MODEL"][section][leaf] = 72
+    assert parse_vmb_config(tree).model.backbone_out_channels == 72
+
+
+@pytest.mark.parametrize("value", ["(32, 64, 128, 256, 480)", [32, 64, 128, 256, 480]])
+def test_tuples_as_text_and_as_lists(value):
+    model = parse_vmb_config(with_key("MODEL.RPN.ANCHOR_SIZES", value)).model
+    assert model.anchor_sizes == (32, 64, 128, 256, 480)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("MODEL.RESNETS.BACKBONE_OUT_CHANNELS", 72, "contradict"),
+        ("MODEL.META_ARCHITECTURE", "RetinaNet", "GeneralizedRCNN"),
+        ("MODEL.MASK_ON", True, "only False"),
+        ("MODEL.FPN.USE_GN", True, "only False"),
+        ("MODEL.RESNETS.RES5_DILATION", 2, "only 1"),
+        ("MODEL.RESNETS.STAGE_WITH_DCN", [False, True, True, True], "not supported"),
+        ("MODEL.RESNETS.TRANS_FUNC", "BottleneckWithGN", "BottleneckWithFixedBatchNorm"),
+        ("MODEL.BACKBONE.CONV_BODY", "R-34-FPN", "R-152-FPN"),
+        ("MODEL.BACKBONE.CONV_BODY", "R-50-C5", "R-50-C4"),
+        ("MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR", "FPNXconv1fcFeatureExtractor", "FPN2MLP"),
+        ("MODEL.ROI_BOX_HEAD.PREDICTOR", "FastRCNNPredictor", "FPNPredictor"),
+        ("MODEL.RPN.USE_FPN", False, "only True"),
+        ("MODEL.RPN.ANCHOR_STRIDE", "(16,)", "doesn't fit"),
+        ("MODEL.RPN.ANCHOR_SIZES", "(32, 64)", "2 sizes for 5 levels"),
+        ("MODEL.ROI_BOX_HEAD.POOLER_SCALES", "(0.25, 0.125)", "only"),
+        ("MODEL.ROI_BOX_HEAD.NUM_CLASSES", 1, "at least 2"),
+        ("MODEL.ROI_BOX_HEAD.NUM_CLASSES", "many", "type expected"),
+        ("MODEL.ROI_BOX_HEAD.NUM_CLASSES", 10.5, "type expected"),
+        ("MODEL.RESNETS.STRIDE_IN_1X1", 1, "type expected"),
+        ("MODEL.RESNETS.NUM_GROUPS", 0, "at least 1"),
+        ("MODEL.ROI_HEADS.BBOX_REG_WEIGHTS", "(1, 1)", "four"),
+        ("MODEL.ROI_BOX_HEAD.POOLER_KIND", "other", "not a key that VMB-D2 knows"),
+        ("MODEL.NEW_SECTION.KEY", 1, "not a key that VMB-D2 knows"),
+        ("TOP_LEVEL", 1, "not a key that VMB-D2 knows"),
+    ],
+)
+def test_mistakes_name_their_key(key, value, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        parse_vmb_config(with_key(key, value))
+    assert key in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_c4_channels_have_to_fit_the_backbone():
+    with pytest.raises(ConfigError, match=r"BACKBONE\.OUT_CHANNELS: 100"):
+        parse_vmb_config(with_key("MODEL.BACKBONE.OUT_CHANNELS", 100, "tiny_r101_c4"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("a: [1", "no valid yaml"), ("just text", "no VMB configuration"), (None, "can't be read")],
+)
+def test_files_that_are_no_yaml(tmp_path, content, message):
+    path = tmp_path / "model.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_vmb_yaml(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_description_survives_a_round_trip():
+    model = named_model("r101_c4")
+    assert VMBModel.from_dict(model.to_dict()) == model
+    with pytest.raises(ConfigError, match="depth"):
+        VMBModel.from_dict({k: v for k, v in model.to_dict().items() if k != "depth"})

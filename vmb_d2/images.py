@@ -1,0 +1,140 @@
+"""Reading and preprocessing of images, as MMF's extraction does it."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .config import PIXEL_MEAN_BGR
+from .errors import ImageReadError
+from .modeling import SIZE_DIVISIBILITY
+
+SHORT_SIDE = 800
+LONG_SIDE = 1333
+
+# What Pillow's decoders were seen to raise on files that are damaged or no images.
+_DECODING_ERRORS = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+@dataclass(frozen=True)
+class NetworkImage:
+    """An image as the network takes it.
+
+    Attributes:
+        tensor: float32 (3, h, w), BGR, mean taken off, resized, not padded.
+        scale: network pixels for one original pixel.
+        width, height: of the original.
+    """
+
+    tensor: Tensor
+    scale: float
+    width: int
+    height: int
+
+
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Original (height, width) from the file's header. Raises ImageReadError."""
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except _DECODING_ERRORS as error:
+        raise _read_error(path, error) from error
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Decode the first frame of an image file.
+
+    As the original: no rotation by EXIF; any mode but RGB goes through ``convert("RGB")``, which
+    drops alpha without blending and clips 16-bit greys at 255.
+
+    Returns:
+        uint8 (H, W, 3), RGB.
+
+    Raises:
+        ImageReadError: missing, unreadable, damaged, or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    except _DECODING_ERRORS as error:
+        raise _read_error(path, error) from error
+
+
+def _read_error(path, error: Exception) -> ImageReadError:
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    reason = reason.replace(f" {str(path)!r}", "")  # Pillow's own messages name the file too
+    return ImageReadError(f"{path}: {' '.join(reason.split())}")
+
+
+def resize_scale(height: int, width: int) -> float:
+    """Network pixels for one original pixel of an image of (height, width).
+
+    The short side becomes 800, unless that makes the long side, rounded, more than 1333.
+    """
+    scale = SHORT_SIDE / min(height, width)
+    if np.round(scale * max(height, width)) > LONG_SIDE:
+        scale = LONG_SIDE / max(height, width)
+    return scale
+
+
+def network_size(height: int, width: int) -> tuple[int, int]:
+    """(h, w) of the image after resizing, before padding, in network pixels."""
+    scale = resize_scale(height, width)
+    return round(height * scale), round(width * scale)
+
+
+def padded_size(height: int, width: int) -> tuple[int, int]:
+    """``(height, width)`` in network pixels, each rounded up to a multiple of 32."""
+    return (
+        -(-height // SIZE_DIVISIBILITY) * SIZE_DIVISIBILITY,
+        -(-width // SIZE_DIVISIBILITY) * SIZE_DIVISIBILITY,
+    )
+
+
+def preprocess(rgb: np.ndarray) -> NetworkImage:
+    """Take the mean off, then resize.
+
+    Args:
+        rgb: uint8 (H, W, 3), RGB.
+
+    Raises:
+        ImageReadError: so narrow that its short side would be resized to nothing.
+    """
+    height, width = rgb.shape[:2]
+    scale = resize_scale(height, width)
+    if min(network_size(height, width)) < 1:
+        raise ImageReadError(f"{width} x {height} pixels: too narrow to be resized to {LONG_SIDE}")
+    # Subtracted in float64 and stored in float32, as the original's arrays have it.
+    bgr = (rgb[:, :, ::-1] - np.array(PIXEL_MEAN_BGR)).astype(np.float32)
+    resized = cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+    return NetworkImage(tensor, scale, width, height)
+
+
+def load(path: str | Path) -> NetworkImage:
+    """:func:`read_image` and :func:`preprocess`. Raises ImageReadError, naming ``path``."""
+    rgb = read_image(path)
+    try:
+        return preprocess(rgb)
+    except ImageReadError as error:
+        raise ImageReadError(f"{path}: {error}") from error

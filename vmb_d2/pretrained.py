@@ -1,0 +1,112 @@
+"""From a checkpoint, wherever and in whichever layout it is, to a model ready to run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+import torch
+from detectron2.modeling import build_model
+from iopath.common.file_io import file_lock
+
+from weights_conversion import checkpoint_file
+from weights_conversion.convert import convert_checkpoint
+
+from .config import VMBModel, to_detectron2
+from .downloads import default_cache_dir, fetch, is_url
+from .errors import CheckpointError, ConfigError
+from .modeling import VMBRCNN
+from .version import __version__
+
+logger = logging.getLogger(__name__)
+
+
+def load_model(
+    weights: str | Path,
+    model: VMBModel | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    cache_dir: str | Path | None = None,
+    unsafe: bool = False,
+) -> VMBRCNN:
+    """Load a model for inference.
+
+    Args:
+        weights: path or URL of a VMB or of a converted checkpoint, told apart by content. A VMB
+            one is converted once, into ``cache_dir``.
+        model: what the weights are of. A checkpoint that this package converted knows it itself.
+        device: where to run.
+        cache_dir: for downloads and conversions; None for :func:`default_cache_dir`.
+        unsafe: load pickled objects too, which can run any code.
+
+    Raises:
+        DownloadError, CheckpointError, ConfigError: see their texts.
+    """
+    cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+    path = fetch(str(weights), cache_dir) if is_url(weights) else Path(weights).expanduser()
+    try:
+        checkpoint = checkpoint_file.read_checkpoint(path, unsafe)
+        if checkpoint_file.layout_of(checkpoint, path) == "vmb":
+            if model is None:
+                raise ConfigError(
+                    f"model.config_file is missing: {path} is a VMB checkpoint, "
+                    "which doesn't say what model it is of"
+                )
+            path = _converted(path, model, cache_dir, unsafe)
+            checkpoint = checkpoint_file.read_checkpoint(path)
+    except CheckpointError as error:
+        if is_url(weights):
+            raise CheckpointError(f"{error}; delete the file to download it again") from error
+        raise
+    network = _build(_model_of(checkpoint, model, path), device)
+    _load_state(network, checkpoint, path)
+    return network
+
+
+def _model_of(checkpoint, model: VMBModel | None, path: Path) -> VMBModel:
+    """The model that a converted checkpoint says it is of, which has to be ``model``, if given."""
+    origin = checkpoint.get(checkpoint_file.ORIGIN_KEY)
+    if origin is None:
+        if model is None:
+            raise ConfigError(f"model.config_file is missing: {path} doesn't say what it is of")
+        return model
+    own = VMBModel.from_dict(origin["source_config"])
+    if model is not None and own != model:
+        raise CheckpointError(
+            f"{path}: converted as another model ({'; '.join(own.differences(model))}); "
+            "model=vmb takes the checkpoint's own description"
+        )
+    return own
+
+
+def _converted(source: Path, model: VMBModel, cache_dir: Path, unsafe: bool) -> Path:
+    """The conversion of ``source`` in the cache, made now if it isn't there."""
+    key = [checkpoint_file.sha256(source), model.to_dict(), __version__]
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    target = cache_dir / "converted" / f"{source.stem}.{digest}.pth"
+    if not target.exists():
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with file_lock(str(target)):
+                if not target.exists():
+                    logger.info("converting %s to %s", source, target)
+                    convert_checkpoint(source, target, model, unsafe)
+        except OSError as error:
+            raise ConfigError(f"cache_dir={cache_dir}: {error.strerror or error}") from error
+    return target
+
+
+def _build(model: VMBModel, device: str | torch.device) -> VMBRCNN:
+    cfg = to_detectron2(model)
+    cfg.MODEL.DEVICE = str(device)
+    return build_model(cfg).eval()
+
+
+def _load_state(network: VMBRCNN, checkpoint, path: Path) -> None:
+    try:
+        network.load_state_dict(checkpoint_file.state_dict_of(checkpoint, path))
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:4]]
+        raise CheckpointError(f"{path}: doesn't fit the model: {' '.join(lines)}") from error

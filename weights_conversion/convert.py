@@ -1,0 +1,193 @@
+"""Convert a VMB checkpoint to Detectron2's layout.
+
+    python -m weights_conversion.convert detectron_model_x152.pth x152.pth --model x152
+
+The output loads with detectron2's DetectionCheckpointer into the model that
+`vmb_d2.get_cfg("x152")` describes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from vmb_d2 import __version__
+from vmb_d2.config import MODEL_NAMES, VMBModel, named_model, read_vmb_yaml
+from vmb_d2.errors import CheckpointError, VMBError
+
+from . import checkpoint_file, state_dict
+
+logger = logging.getLogger(__name__)
+
+# Up to so many keys that don't fit are listed in the error; with more, it is another model.
+MOST_LISTED = 20
+
+
+def convert_checkpoint(
+    source: str | Path, target: str | Path, model: VMBModel, unsafe: bool = False
+) -> state_dict.Audit:
+    """Convert the VMB checkpoint ``source`` to the Detectron2 checkpoint ``target``.
+
+    The target is written whole or not at all. It holds ``model``, the state dict; and ``vmb_d2``:
+    the source's name and SHA-256, the converter's version, the model's description, and the rows
+    that Detectron2 has no place for. ``torch.load(..., weights_only=True)`` reads it.
+
+    Raises:
+        CheckpointError: the source can't be read, or a key doesn't fit; the target can't be
+            written.
+    """
+    checkpoint, state, audited = _audit_file(source, model, unsafe)
+    _raise_problems(source, state, audited)
+    converted, dropped = state_dict.to_d2(state, audited)
+    origin = {
+        "source_name": Path(source).name,
+        "source_sha256": checkpoint_file.sha256(source),
+        "source_config": model.to_dict(),
+        "converter_version": __version__,
+        "dropped": dropped,
+    }
+    target_content = {
+        "model": converted,
+        "__author__": "VMB-D2",
+        checkpoint_file.ORIGIN_KEY: origin,
+    }
+    checkpoint_file.write_checkpoint(target_content, target)
+    for line in _passed_over(checkpoint, audited):
+        logger.info("%s", line)
+    return audited
+
+
+def revert_checkpoint(source: str | Path, target: str | Path, unsafe: bool = False) -> None:
+    """Write a converted checkpoint in VMB's layout again, as ``{"model": state_dict}``."""
+    checkpoint = checkpoint_file.read_checkpoint(source, unsafe)
+    if checkpoint_file.ORIGIN_KEY not in checkpoint:
+        raise CheckpointError(f"{source}: was not written by this converter")
+    origin = checkpoint[checkpoint_file.ORIGIN_KEY]
+    model = VMBModel.from_dict(origin["source_config"])
+    state = checkpoint_file.state_dict_of(checkpoint, source)
+    reverted = state_dict.to_vmb(state, model, origin["dropped"])
+    checkpoint_file.write_checkpoint({"model": reverted}, target)
+
+
+def _audit_file(source, model, unsafe):
+    checkpoint = checkpoint_file.read_checkpoint(source, unsafe)
+    if checkpoint_file.layout_of(checkpoint, source) == "detectron2":
+        raise CheckpointError(f"{source}: is in Detectron2's layout already")
+    state = checkpoint_file.state_dict_of(checkpoint, source)
+    return checkpoint, state, state_dict.audit(state, model)
+
+
+def _raise_problems(source, state, audited: state_dict.Audit) -> None:
+    problems = audited.problems()
+    if not problems:
+        return
+    counts = ", ".join(
+        f"{len(keys)} {kind}"
+        for kind, keys in (
+            ("missing", audited.missing),
+            ("unknown", audited.unknown),
+            ("wrong", audited.wrong),
+        )
+        if keys
+    )
+    if len(problems) <= MOST_LISTED:
+        raise CheckpointError(f"{source}: {counts}: {'; '.join(problems)}")
+    fitting = state_dict.fitting_models(state)
+    what = f"it is a checkpoint of {fitting[0]}" if fitting else "first of them: " + problems[0]
+    raise CheckpointError(
+        f"{source}: doesn't fit the model ({counts}); {what} ("
+        "weights_conversion.convert --dry-run lists all)"
+    )
+
+
+def _passed_over(checkpoint, audited: state_dict.Audit) -> list[str]:
+    """A line for each reason, with the keys that were not converted for it."""
+    reasons = defaultdict(list)
+    if "model" in checkpoint:
+        reasons["not part of the model"] = [str(k) for k in checkpoint if k != "model"]
+    for key, reason in audited.ignored.items():
+        reasons[reason].append(key)
+    if audited.anchors:
+        reasons["computed, and found the same"] = audited.anchors
+    return [f"ignored ({reason}): {', '.join(keys)}" for reason, keys in reasons.items() if keys]
+
+
+def _print_table(checkpoint, audited: state_dict.Audit) -> None:
+    missing = set(audited.missing)
+    for p in audited.parameters:
+        mark = "MISSING" if p.vmb in missing else "x".join(map(str, audited.d2_shapes[p.d2]))
+        note = "" if p.layout.value == "same" else f"  ({p.layout.value})"
+        print(f"{p.vmb}  ->  {p.d2}  [{mark}]{note}")
+    for line in [*_passed_over(checkpoint, audited), *audited.problems()]:
+        print(line)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m weights_conversion.convert",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", metavar="IN.pth", help="the checkpoint to read")
+    parser.add_argument("target", metavar="OUT.pth", nargs="?", help="the checkpoint to write")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--model", choices=MODEL_NAMES, help="the model that IN.pth is of")
+    which.add_argument("--config", metavar="YAML", help="the VMB yaml of any other model")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what would become of each key; write nothing"
+    )
+    parser.add_argument(
+        "--reverse", action="store_true", help="from a converted checkpoint back to VMB's layout"
+    )
+    parser.add_argument(
+        "--unsafe-load",
+        action="store_true",
+        help="also load pickled objects, which can run any code: only for files that you trust",
+    )
+    return parser
+
+
+def _run(args: argparse.Namespace) -> None:
+    if args.reverse:
+        revert_checkpoint(args.source, args.target, args.unsafe_load)
+        return
+    if args.config:
+        description = read_vmb_yaml(args.config)
+        for key, reason in description.ignored.items():
+            logger.info("%s: %s has no effect (%s)", args.config, key, reason)
+        model = description.model
+    else:
+        model = named_model(args.model)
+    if args.dry_run:
+        checkpoint, state, audited = _audit_file(args.source, model, args.unsafe_load)
+        _print_table(checkpoint, audited)
+        _raise_problems(args.source, state, audited)
+        return
+    audited = convert_checkpoint(args.source, args.target, model, args.unsafe_load)
+    logger.info("%s: %d parameters converted", args.target, len(audited.parameters))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line. Returns the exit status: 0, or 1 with one line on stderr."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.target is None and not args.dry_run:
+        parser.error("OUT.pth is missing (only --dry-run goes without)")
+    if args.reverse and (args.dry_run or args.model or args.config):
+        parser.error("--reverse reads the model from the checkpoint and takes no other option")
+    if not args.reverse and not (args.model or args.config):
+        parser.error(f"--model ({', '.join(MODEL_NAMES)}) or --config YAML is missing")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    try:
+        _run(args)
+    except VMBError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
