@@ -1,0 +1,126 @@
+"""What the Hydra apps in this folder share: one-line errors, exit statuses, the device option."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+
+from vmb_d2.errors import ConfigError, VMBError
+
+MEANING = {
+    "input.dir": "a folder of images, or one image",
+    "model.weights": "path or URL of a VMB or of a converted checkpoint",
+}
+
+_USER_ERRORS = (VMBError, HydraException, OmegaConfBaseException)
+_traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
+class SomeImagesFailed(VMBError):
+    """The run went to its end, but not every image was extracted."""
+
+
+def required(cfg: DictConfig, key: str) -> str:
+    """The value of a mandatory option. Raises ConfigError where it isn't given."""
+    value = OmegaConf.select(cfg, key)  # None where it is missing
+    if not value:
+        raise ConfigError(f"{key} is missing: {MEANING[key]}, given as {key}=...")
+    return value
+
+
+def device_of(name: str) -> torch.device:
+    """The device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. Raises ConfigError."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        name = "cuda" if gpus else "cpu"
+    valid = ["cpu", *(["cuda"] if gpus else []), *(f"cuda:{i}" for i in range(gpus))]
+    if name not in valid:
+        raise ConfigError(f"device={name}: valid here are auto, {', '.join(valid)}")
+    return torch.device(name)
+
+
+def task(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """Decorator of a Hydra app's function, under ``hydra.main``.
+
+    Outside a multirun, an error that the user can mend ends the program here, in one line. In a
+    multirun it goes on to the launcher, which has other jobs to look after.
+    """
+
+    @functools.wraps(function)
+    def wrapper(cfg: DictConfig) -> None:
+        try:
+            function(cfg)
+        except _USER_ERRORS as error:
+            if HydraConfig.get().mode is RunMode.MULTIRUN or _traceback_wanted:
+                raise
+            _exit(error)
+
+    return wrapper
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run what ``hydra.main`` made, and exit.
+
+    The exit status is 0, or 1 if some images failed, or 2 if the work could not be done. An error
+    that the user can mend is one line on stderr; with HYDRA_FULL_ERROR=1 it is a traceback.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
+    try:
+        main()
+    except _USER_ERRORS as error:
+        if _traceback_wanted:
+            raise
+        _exit(error)
+
+
+def one_line(error: BaseException) -> str:
+    """The text of an error, with the key it is about and the values that are valid."""
+    if isinstance(error, VMBError):
+        return str(error)
+    for cause in _causes(error):
+        if isinstance(cause, MissingConfigException) and cause.options:
+            group, _, choice = cause.missing_cfg_file.rpartition("/")
+            return f"{group}={choice}: valid are {', '.join(cause.options)}"
+        key = getattr(cause, "full_key", None)
+        if key and isinstance(cause, MissingMandatoryValue):
+            return f"{key} is missing"
+        if key and isinstance(cause, (ConfigKeyError, ConfigAttributeError)):
+            valid = ", ".join(str(k) for k in cause.parent_node or () if k != "hydra")
+            return f"{key}: no such key; valid here are {valid}"
+        if key:
+            return f"{key}: {_first_line(cause)}"
+    if isinstance(error, OverrideParseException):
+        hint = "a value with special characters needs quotes, as in \"key='a=b'\""
+        lines = [line.strip(" ^") for line in str(error).splitlines()]
+        reason = ": ".join(line for line in lines if line and not line.startswith("See "))
+        return f"{reason} ({hint})"
+    return _first_line(error)
+
+
+def _exit(error: BaseException) -> None:
+    print(f"error: {one_line(error)}", file=sys.stderr)
+    sys.exit(1 if isinstance(error, SomeImagesFailed) else 2)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
