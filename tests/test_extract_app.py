@@ -89,6 +89,7 @@ def test_progress_shows_rate_and_remaining_time(tmp_path, photographs):
         (["extract.num_features=0"], ["extract.num_features=0", "at least 1"]),
         (["extract.confidence_threshold=1.5"], ["extract.confidence_threshold=1.5", "[0, 1)"]),
         (["extract.feature_name=fc5"], ["extract.feature_name=fc5", "fc6, fc7"]),
+        (["extract.feature_name=fc5", "model.weights=/no/such.pth"], ["fc5", "fc6, fc7"]),
         (["device=tpu"], ["device=tpu", "auto, cpu"]),
         (["device=cuda:99"], ["device=cuda:99", "auto, cpu"]),
         (["input.exclude_list=/no/list"], ["input.exclude_list=/no/list", "No such file"]),

@@ -50,10 +50,13 @@ def main(cfg: DictConfig) -> None:
         logger.info("%s: nothing to do, %d images are there", cfg.output.dir, len(paths))
         return
     device = device_of(cfg.device)
+    description = model_description(cfg)
+    if description:
+        options.choose_feature(description.feature_names)  # before a long download
     logger.info("%d of %d images to extract, on %s", pending, len(paths), device)
     model = load_model(
         required(cfg, "model.weights"),
-        model_description(cfg),
+        description,
         device=device,
         cache_dir=cfg.cache_dir,
         unsafe=cfg.model.unsafe_load,

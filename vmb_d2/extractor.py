@@ -68,6 +68,14 @@ class RegionOptions:
                 f"extract.confidence_threshold={self.confidence_threshold}: has to be in [0, 1)"
             )
 
+    def choose_feature(self, feature_names: Sequence[str]) -> str:
+        """``feature_name``, or the first where it is None. Raises ConfigError for any other."""
+        name = self.feature_name or feature_names[0]
+        if name not in feature_names:
+            valid = ", ".join(feature_names)
+            raise ConfigError(f"extract.feature_name={name}: this model has {valid}")
+        return name
+
 
 class RegionFeatureExtractor:
     """Runs a VMB model on images and keeps the most confident regions.
@@ -83,12 +91,7 @@ class RegionFeatureExtractor:
     def __init__(self, model: VMBRCNN, options: RegionOptions | None = None):
         self.model = model
         self.options = options or RegionOptions()
-        self.feature_name = self.options.feature_name or model.feature_names[0]
-        if self.feature_name not in model.feature_names:
-            raise ConfigError(
-                f"extract.feature_name={self.feature_name}: this model has "
-                f"{', '.join(model.feature_names)}"
-            )
+        self.feature_name = self.options.choose_feature(model.feature_names)
 
     @torch.no_grad()
     def __call__(
