@@ -1,5 +1,4 @@
 import http.server
-import os
 import threading
 import time
 
@@ -45,7 +44,7 @@ class FaultyHandler(http.server.BaseHTTPRequestHandler):
 def server():
     """An HTTP server on this machine that can misbehave; it counts the requests."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), FaultyHandler) as server:
-        server.content = os.urandom(300_000)
+        server.content = bytes(range(1, 251)) * 1200
         server.requests, server.faults, server.stalled = [], [], threading.Event()
         server.url = f"http://127.0.0.1:{server.server_port}/models/x.pth"
         thread = threading.Thread(target=server.serve_forever)

@@ -1,5 +1,7 @@
 """The converter's command line, and the files that it reads and writes."""
 
+import random
+
 import pytest
 import support
 import torch
@@ -117,6 +119,27 @@ def test_files_that_are_no_whole_checkpoint(tmp_path, state, capsys, kind):
     assert len(err.splitlines()) == 1
     assert str(source) in err
     assert [p.name for p in tmp_path.iterdir()] == ["in.pth"]
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_randomly_damaged_checkpoints_are_read_or_refused(tmp_path, zipped):
+    """The unpickler raises all kinds of errors; none but ours may come out."""
+    rng = random.Random(0)
+    content = {"model": {"a.weight": torch.ones(3, 4), "b": torch.zeros(2)}, "iteration": 3}
+    path = saved(tmp_path, content, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    refused = 0
+    for _ in range(500):
+        damaged = bytearray(whole)
+        for _ in range(rng.randrange(1, 6)):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        path.write_bytes(damaged[: rng.choice([len(damaged), rng.randrange(1, len(damaged))])])
+        try:
+            checkpoint_file.state_dict_of(checkpoint_file.read_checkpoint(path), path)
+        except CheckpointError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert 250 < refused < 500
 
 
 @pytest.mark.parametrize(

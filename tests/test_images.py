@@ -1,5 +1,8 @@
 """Reading and preprocessing against what the original's few lines do."""
 
+import io
+import random
+
 import cv2
 import numpy as np
 import pytest
@@ -91,6 +94,7 @@ def test_damaged_files(tmp_path):
         "truncated.jpg": jpeg[:4000],
         "empty.png": b"",
         "text.jpg": b"not an image",
+        "no pixels.ppm": b"P6\n0 5\n255\n",
         "header.png": whole[:8],
         "flipped.png": whole[:60] + bytes(255 - b for b in whole[60:100]) + whole[100:],
     }
@@ -102,6 +106,29 @@ def test_damaged_files(tmp_path):
         assert str(caught.value).startswith(f"{path}: ")
         assert str(caught.value).count(str(path)) == 1
         assert "\n" not in str(caught.value)
+
+
+def test_randomly_damaged_files_are_read_or_refused(tmp_path):
+    """Decoders raise all kinds of errors; none but ours may come out."""
+    rng = random.Random(0)
+    wholes = []
+    for mode, kind in (("RGB", "PNG"), ("P", "PNG"), ("RGB", "JPEG"), ("CMYK", "JPEG")):
+        file = io.BytesIO()
+        Image.fromarray(COLOUR).convert(mode).save(file, kind)
+        wholes.append(file.getvalue())
+    path = tmp_path / "image.png"
+    refused = 0
+    for _ in range(400):
+        content = bytearray(rng.choice(wholes))
+        for _ in range(rng.randrange(1, 8)):
+            content[rng.randrange(len(content))] = rng.randrange(256)
+        path.write_bytes(content[: rng.randrange(len(content) // 2, len(content) + 1)])
+        try:
+            images.padded_size(*images.network_size(*images.read_size(path)))
+            images.read_image(path)
+        except ImageReadError:
+            refused += 1
+    assert 100 < refused < 400
 
 
 def test_missing_file_and_folder(tmp_path):

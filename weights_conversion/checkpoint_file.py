@@ -6,6 +6,8 @@ import hashlib
 import logging
 import os
 import pickle
+import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +20,22 @@ from vmb_d2.errors import CheckpointError
 
 # The entry that marks a checkpoint as converted by us, and describes where it comes from.
 ORIGIN_KEY = "vmb_d2"
+
+# What torch.load was seen to raise on damaged files, beside UnpicklingError and OSError.
+_DAMAGE = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +56,14 @@ def read_checkpoint(path: str | Path, unsafe: bool = False) -> dict[str, Any]:
         mmap = zipfile.is_zipfile(path)
         if unsafe:
             logger.warning("%s: loaded with pickle, which runs any code that is in it", path)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=not unsafe, mmap=mmap)
+        with warnings.catch_warnings():  # a damaged file may show any protocol number
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            checkpoint = torch.load(path, map_location="cpu", weights_only=not unsafe, mmap=mmap)
     except OSError as error:
         raise CheckpointError(f"{path}: can't be read: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: {_explain(error)}") from error
-    except (RuntimeError, EOFError, ValueError, AttributeError, ImportError, LookupError) as error:
+    except _DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: no whole checkpoint ({reason})") from error
     if not isinstance(checkpoint, dict):
