@@ -18,7 +18,7 @@ def extract(folder, names, batch_size, batching="bucketed"):
     model = support.tiny_model("tiny_x152_fpn")
     run = ExtractionRun(MMFWriter(folder), batch_size=batch_size, batching=batching)
     paths = [str(goldens.image_path(name)) for name in names]
-    report = run(paths, RegionFeatureExtractor(model))
+    report = run(paths, run.pending(paths), RegionFeatureExtractor(model))
     assert (report.extracted, report.failures) == (len(names), {})
     return {name: read_mmf(folder, name.split(".")[0]) for name in names}
 
@@ -56,7 +56,7 @@ def test_an_image_exchanged_after_its_header_was_read_fails_alone(tmp_path, monk
     monkeypatch.setattr("vmb_d2.images.read_size", sizes.get)
     run = ExtractionRun(MMFWriter(tmp_path), batch_size=1, batching=batching)
     model = support.tiny_model("tiny_x152_fpn")
-    report = run(list(sizes), RegionFeatureExtractor(model))
+    report = run(list(sizes), run.pending(list(sizes)), RegionFeatureExtractor(model))
     assert report.extracted == 1
     assert list(report.failures) == [camera]
     assert "exchanged" in report.failures[camera]

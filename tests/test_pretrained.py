@@ -35,6 +35,11 @@ def test_vmb_and_converted_checkpoints_are_told_apart(tmp_path, converted):
         assert not model.training
 
 
+@pytest.mark.parametrize("name", support.TINY_MODELS)
+def test_model_and_description_name_the_same_features(name):
+    assert support.tiny_model(name).feature_names == support.description(name).feature_names
+
+
 def test_a_converted_checkpoint_knows_its_model(tmp_path, converted):
     model = load_model(converted, cache_dir=tmp_path / "cache")
     assert same_weights(model, support.tiny_model(TINY))

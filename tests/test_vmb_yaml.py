@@ -114,6 +114,7 @@ def test_tuples_as_text_and_as_lists(value):
         ("MODEL.ROI_BOX_HEAD.NUM_CLASSES", 1, "at least 2"),
         ("MODEL.ROI_BOX_HEAD.NUM_CLASSES", "many", "type expected"),
         ("MODEL.ROI_BOX_HEAD.NUM_CLASSES", 10.5, "type expected"),
+        ("MODEL.ROI_BOX_HEAD.NUM_CLASSES", float("inf"), "type expected"),
         ("MODEL.RESNETS.STRIDE_IN_1X1", 1, "type expected"),
         ("MODEL.RESNETS.NUM_GROUPS", 0, "at least 1"),
         ("MODEL.ROI_HEADS.BBOX_REG_WEIGHTS", "(1, 1)", "four"),

@@ -7,7 +7,7 @@ import hydra
 from command_line import SomeImagesFailed, device_of, required, run, task
 from omegaconf import DictConfig
 
-from vmb_d2.config import MODEL_NAMES, VMBModel, named_model, read_vmb_yaml
+from vmb_d2.config import MODEL_NAMES, VMBModel, named_model, read_vmb_model
 from vmb_d2.extractor import RegionFeatureExtractor, RegionOptions
 from vmb_d2.inputs import list_images, read_exclude_list, select_images
 from vmb_d2.mmf_files import MMFWriter
@@ -20,10 +20,7 @@ logger = logging.getLogger("extract")
 def model_description(cfg: DictConfig) -> VMBModel | None:
     """What the configuration says of the model; None where the checkpoint has to say it."""
     if cfg.model.config_file:
-        description = read_vmb_yaml(cfg.model.config_file)
-        for key, reason in description.ignored.items():
-            logger.info("%s: %s has no effect (%s)", cfg.model.config_file, key, reason)
-        return description.model
+        return read_vmb_model(cfg.model.config_file)
     return named_model(cfg.model.name) if cfg.model.name in MODEL_NAMES else None
 
 
@@ -45,7 +42,7 @@ def main(cfg: DictConfig) -> None:
         batch_size=cfg.extract.batch_size,
         batching=cfg.extract.batching.value,
     )
-    pending = len(extraction.pending(paths))
+    pending = extraction.pending(paths)
     if not pending:
         logger.info("%s: nothing to do, %d images are there", cfg.output.dir, len(paths))
         return
@@ -53,7 +50,7 @@ def main(cfg: DictConfig) -> None:
     description = model_description(cfg)
     if description:
         options.choose_feature(description.feature_names)  # before a long download
-    logger.info("%d of %d images to extract, on %s", pending, len(paths), device)
+    logger.info("%d of %d images to extract, on %s", len(pending), len(paths), device)
     model = load_model(
         required(cfg, "model.weights"),
         description,
@@ -61,7 +58,7 @@ def main(cfg: DictConfig) -> None:
         cache_dir=cfg.cache_dir,
         unsafe=cfg.model.unsafe_load,
     )
-    report = extraction(paths, RegionFeatureExtractor(model, options))
+    report = extraction(paths, pending, RegionFeatureExtractor(model, options))
     counts = f"{report.extracted} extracted, {report.skipped} there before"
     if report.failures:
         raise SomeImagesFailed(f"{len(report.failures)} of {len(paths)} images failed; {counts}")

@@ -21,8 +21,8 @@ class Batching(enum.Enum):
 class ModelOptions:
     name: str = MISSING
     weights: str = MISSING
-    config_file: str | None = None
-    unsafe_load: bool = False
+    config_file: str | None = None  # a VMB yaml instead of the built-in description
+    unsafe_load: bool = False  # also load pickled objects, which can run any code
 
 
 @dataclass

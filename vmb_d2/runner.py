@@ -62,12 +62,18 @@ class ExtractionRun:
         """Those of ``paths`` that are not done yet."""
         return [path for path in paths if not self.writer.is_done(output_name(path))]
 
-    def __call__(self, paths: Sequence[str], extractor: RegionFeatureExtractor) -> Report:
-        """Extract those of ``paths`` that are not done.
+    def __call__(
+        self, paths: Sequence[str], pending: Sequence[str], extractor: RegionFeatureExtractor
+    ) -> Report:
+        """Extract ``pending``.
+
+        Args:
+            paths: all images of the run; those that are done have a say in MMF's batches.
+            pending: what :meth:`pending` gave for them.
+            extractor: does the work.
 
         Raises OutputError where features can't be written; what was written before stays.
         """
-        pending = self.pending(paths)
         report = Report(skipped=len(paths) - len(pending))
         with logging_redirect_tqdm(), tqdm(total=len(pending), unit="image") as progress:
             for batch in self._batches(paths, pending, report, progress):

@@ -13,9 +13,11 @@ NMS_THRESHOLD = 0.5
 
 
 class Selection(NamedTuple):
-    """Attributes:
-    indices: int64 (K,), the regions kept, the most confident first.
-    confidences: float32 (K,), of the regions kept.
+    """Regions kept.
+
+    Attributes:
+        indices: int64 (K,), of the regions kept, the most confident first.
+        confidences: float32 (K,), theirs.
     """
 
     indices: Tensor

@@ -11,11 +11,10 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections import defaultdict
 from pathlib import Path
 
 from vmb_d2 import __version__
-from vmb_d2.config import MODEL_NAMES, VMBModel, named_model, read_vmb_yaml
+from vmb_d2.config import MODEL_NAMES, VMBModel, ignored_lines, named_model, read_vmb_model
 from vmb_d2.errors import CheckpointError, VMBError
 
 from . import checkpoint_file, state_dict
@@ -105,14 +104,14 @@ def _raise_problems(source, state, audited: state_dict.Audit) -> None:
 
 def _passed_over(checkpoint, audited: state_dict.Audit) -> list[str]:
     """A line for each reason, with the keys that were not converted for it."""
-    reasons = defaultdict(list)
-    if "model" in checkpoint:
-        reasons["not part of the model"] = [str(k) for k in checkpoint if k != "model"]
-    for key, reason in audited.ignored.items():
-        reasons[reason].append(key)
-    if audited.anchors:
-        reasons["computed, and found the same"] = audited.anchors
-    return [f"ignored ({reason}): {', '.join(keys)}" for reason, keys in reasons.items() if keys]
+    beside = [str(k) for k in checkpoint if k != "model"] if "model" in checkpoint else []
+    return ignored_lines(
+        {
+            **dict.fromkeys(beside, "not part of the model"),
+            **audited.ignored,
+            **dict.fromkeys(audited.anchors, "computed, and found the same"),
+        }
+    )
 
 
 def _print_table(checkpoint, audited: state_dict.Audit) -> None:
@@ -154,13 +153,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.reverse:
         revert_checkpoint(args.source, args.target, args.unsafe_load)
         return
-    if args.config:
-        description = read_vmb_yaml(args.config)
-        for key, reason in description.ignored.items():
-            logger.info("%s: %s has no effect (%s)", args.config, key, reason)
-        model = description.model
-    else:
-        model = named_model(args.model)
+    model = read_vmb_model(args.config) if args.config else named_model(args.model)
     if args.dry_run:
         checkpoint, state, audited = _audit_file(args.source, model, args.unsafe_load)
         _print_table(checkpoint, audited)

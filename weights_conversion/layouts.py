@@ -46,14 +46,9 @@ def batch_norm_to_d2(weight: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
     """
     stored = variance - BATCH_NORM_EPS
     lost = ((stored + BATCH_NORM_EPS) - variance).abs() > 1e-6 * variance
-    unit = batch_norm_unit_variance(variance)
+    unit = torch.ones_like(variance) - BATCH_NORM_EPS
     scaled = (weight.double() * variance.double().rsqrt()).to(weight.dtype)
     return torch.where(lost, scaled, weight), torch.where(lost, unit, stored)
-
-
-def batch_norm_unit_variance(like: Tensor) -> Tensor:
-    """What Detectron2 stores for a variance of 1."""
-    return torch.ones_like(like) - BATCH_NORM_EPS
 
 
 def batch_norm_to_vmb(variance: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from vmb_d2.config import VMBModel
 
+from .layouts import BOX_DIM
+
 
 class Layout(enum.Enum):
     """What has to be done to a parameter between VMB and Detectron2."""
@@ -30,7 +32,7 @@ class Parameter:
     def vmb_shape(self, d2_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape in VMB of what has ``d2_shape`` in Detectron2."""
         if self.layout is Layout.BOX_ROWS:
-            return (d2_shape[0] + 4, *d2_shape[1:])
+            return (d2_shape[0] + BOX_DIM, *d2_shape[1:])
         return d2_shape
 
 

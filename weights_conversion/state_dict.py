@@ -53,11 +53,11 @@ def audit(state: State, model: VMBModel) -> Audit:
     """Hold the keys, shapes and anchors of a VMB state dict against ``model``."""
     result = Audit(parameter_map(model), detectron2_shapes(model))
     by_name = {p.vmb: p for p in result.parameters}
+    anchors = anchors_of(model)
     unmapped = result.d2_shapes.keys() ^ {p.d2 for p in result.parameters}
     if unmapped:  # a defect of mapping.py, or a detectron2 that names its modules otherwise
         raise CheckpointError(f"no mapping for these parameters: {', '.join(sorted(unmapped))}")
     for key, tensor in state.items():
-        reason = next((r for pattern, r in IGNORED.items() if pattern.fullmatch(key)), None)
         if key in by_name:
             parameter = by_name[key]
             expected = parameter.vmb_shape(result.d2_shapes[parameter.d2])
@@ -65,11 +65,12 @@ def audit(state: State, model: VMBModel) -> Audit:
                 result.wrong.append(f"shape of {key}: {tuple(tensor.shape)}, not {expected}")
             elif parameter.layout is Layout.VARIANCE and not bool((tensor > 0).all()):
                 result.wrong.append(f"values of {key}: a variance that is not positive")
-        elif ANCHORS.fullmatch(key):
+        elif level := ANCHORS.fullmatch(key):
             result.anchors.append(key)
-            if not _same_anchors(tensor, int(ANCHORS.fullmatch(key)[1]), model):
+            ours = anchors[int(level[1])] if int(level[1]) < len(anchors) else None
+            if ours is None or not torch.equal(tensor.float(), ours):
                 result.wrong.append(f"values of {key}: not the anchors of this model's config")
-        elif reason:
+        elif reason := next((r for pattern, r in IGNORED.items() if pattern.fullmatch(key)), None):
             result.ignored[key] = reason
         else:
             result.unknown.append(key)
@@ -132,11 +133,6 @@ def anchors_of(model: VMBModel) -> list[Tensor]:
         cell_anchors(stride, level_sizes, model.aspect_ratios)
         for stride, level_sizes in zip(model.anchor_strides, sizes, strict=True)
     ]
-
-
-def _same_anchors(tensor: Tensor, level: int, model: VMBModel) -> bool:
-    ours = anchors_of(model)
-    return level < len(ours) and torch.equal(tensor.float(), ours[level])
 
 
 def fitting_models(state: State) -> list[str]:

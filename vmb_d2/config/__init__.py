@@ -7,7 +7,13 @@ from pathlib import Path
 from ..errors import ConfigError
 from .detectron2_config import PIXEL_MEAN_BGR, add_vmb_config, to_detectron2
 from .vmb_model import VMBModel
-from .vmb_yaml import VMBYaml, parse_vmb_config, read_vmb_yaml
+from .vmb_yaml import (
+    VMBYaml,
+    ignored_lines,
+    parse_vmb_config,
+    read_vmb_model,
+    read_vmb_yaml,
+)
 
 __all__ = [
     "MODEL_NAMES",
@@ -16,8 +22,10 @@ __all__ = [
     "VMBYaml",
     "add_vmb_config",
     "get_cfg",
+    "ignored_lines",
     "named_model",
     "parse_vmb_config",
+    "read_vmb_model",
     "read_vmb_yaml",
     "to_detectron2",
 ]

@@ -7,7 +7,9 @@ it has no effect on region features, for a reason; or it is an error that names 
 from __future__ import annotations
 
 import ast
+import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,8 @@ from .vmb_keys import (
     WITHOUT_EFFECT,
 )
 from .vmb_model import BLOCKS_PER_STAGE, C4_STRIDE, FPN_STRIDES, VMBModel
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,22 @@ def read_vmb_yaml(path: str | Path) -> VMBYaml:
         return parse_vmb_config(tree)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def read_vmb_model(path: str | Path) -> VMBModel:
+    """The model of :func:`read_vmb_yaml`, with what was passed over in the log."""
+    description = read_vmb_yaml(path)
+    for line in ignored_lines(description.ignored):
+        logger.info("%s: %s", path, line)
+    return description.model
+
+
+def ignored_lines(reasons: Mapping[str, str]) -> list[str]:
+    """A line for each reason in ``{key: reason}``, with the keys passed over for it."""
+    keys_of: dict[str, list[str]] = {}
+    for key, reason in reasons.items():
+        keys_of.setdefault(reason, []).append(key)
+    return [f"ignored ({reason}): {', '.join(keys)}" for reason, keys in keys_of.items()]
 
 
 def parse_vmb_config(tree: dict) -> VMBYaml:
@@ -105,7 +125,7 @@ def _typed(key: str, value, default):
         values = [v[0] if isinstance(v, tuple) and len(v) == 1 else v for v in values]
         if values and all(_is_number(v) for v in values):
             return tuple(values)
-    elif _is_number(value) and (isinstance(default, float) or value == int(value)):
+    elif _is_number(value) and (isinstance(default, float) or float(value).is_integer()):
         return type(default)(value)
     kind = "numbers" if isinstance(default, tuple) else type(default).__name__
     raise ConfigError(f"{key}: {value!r} is not of the type expected ({kind})")

@@ -23,7 +23,8 @@ class VMBOutputLayers(FastRCNNOutputLayers):
     """Class logits and box regression from inclusive proposals.
 
     The boxes that it predicts are exclusive, as Detectron2's inference, evaluators and visualiser
-    expect them; its NMS on exclusive boxes is then VMB's on inclusive ones.
+    expect them; its NMS on exclusive boxes is then VMB's on inclusive ones, but for overlaps that
+    equal the threshold.
     """
 
     @classmethod
