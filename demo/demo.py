@@ -17,7 +17,7 @@ from reference import goldens  # noqa: E402
 
 from vmb_d2.fidelity import distance  # noqa: E402
 from vmb_d2.inputs import list_images  # noqa: E402
-from vmb_d2.mmf_files import read_mmf  # noqa: E402
+from vmb_d2.stores.mmf import MMFReader  # noqa: E402
 
 WORK = ROOT / "demo" / "output"
 FEATURES = WORK / "features"
@@ -50,7 +50,7 @@ def print_distances() -> bool:
     print(COLUMNS.format(*head))
     met = True
     for image in map(Path, list_images(ROOT / "demo")):
-        regions = read_mmf(FEATURES, image.stem)
+        regions = MMFReader(FEATURES).read(image.stem)
         shape = "{}x{}".format(*regions.features.shape)
         golden = goldens.REFERENCE / "golden" / f"{MODEL}.seed0.bs1.{image.name}.npz"
         if not golden.exists():

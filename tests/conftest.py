@@ -1,9 +1,18 @@
 import http.server
+import signal
 import threading
 import time
 
 import pytest
 import support
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c():
+    """Python's own handler, also where the shell starts its jobs with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,6 +1,7 @@
 """Reference data, synthetic checkpoints and the models made of them."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -10,12 +11,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from reference.goldens import image_path
 from reference.synthetic_weights import synthetic_state_dict
 
 from vmb_d2.config import named_model, read_vmb_yaml
 from vmb_d2.pretrained import load_model
+from vmb_d2.regions import RegionFeatures
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "tests" / "reference"
@@ -114,17 +117,27 @@ def extract(*overrides, **environment):
     return run_tool("tools/extract.py", *overrides, **environment)
 
 
-def extract_tiny(model, source, target, *overrides, **environment):
-    """Run tools/extract.py with a tiny model."""
-    return extract(
+def tiny_options(model, source, target):
+    """The options of tools/extract.py with a tiny model; without an input where source is None."""
+    return [
         "model=vmb",
         f"model.config_file={yaml_path(model)}",
         f"model.weights={vmb_checkpoint(model)}",
-        f"input.dir={source}",
+        *([] if source is None else [f"input.dir={source}"]),
         f"output.dir={target}",
-        *overrides,
-        **environment,
-    )
+    ]
+
+
+def extract_tiny(model, source, target, *overrides, **environment):
+    """Run tools/extract.py with a tiny model."""
+    return extract(*tiny_options(model, source, target), *overrides, **environment)
+
+
+def tiny_command(model, source, target, *overrides):
+    """The same as a command with the tests' cache, for tests that watch it run."""
+    cache = f"cache_dir={scratch() / 'cache'}"
+    options = tiny_options(model, source, target)
+    return [sys.executable, "tools/extract.py", *options, cache, *map(str, overrides)]
 
 
 @contextlib.contextmanager
@@ -146,3 +159,45 @@ def links(folder, *names):
     for name in names:
         os.symlink(image_path(name), folder / name)
     return folder
+
+
+def some_regions(seed=0, count=5, dimension=16, classes=9, **changes):
+    """Regions made up, with values of every field that an extraction fills."""
+    rng = np.random.default_rng(seed)
+    corners = rng.random((count, 2), dtype=np.float32) * 300
+    sides = rng.random((count, 2), dtype=np.float32) * 100 + 5
+    cls_prob = rng.random((count, classes), dtype=np.float32)
+    values = {
+        "features": rng.random((count, dimension), dtype=np.float32),
+        "bbox": np.concatenate([corners, corners + sides], axis=1),
+        "num_boxes": max(count - 1, 0),
+        "objects": cls_prob.argmax(axis=1),
+        "cls_prob": cls_prob,
+        "image_width": 640,
+        "image_height": 427,
+    }
+    return RegionFeatures(**{**values, **changes})
+
+
+def assert_same_regions(found, expected, but=()):
+    """Every field is equal, dtypes included, but for those named, which are None."""
+    for field in dataclasses.fields(expected):
+        a, b = getattr(found, field.name), getattr(expected, field.name)
+        if field.name in but:
+            assert a is None, field.name
+        elif isinstance(b, np.ndarray):
+            assert (a.dtype, a.shape) == (b.dtype, b.shape), field.name
+            assert np.array_equal(a, b), field.name
+        else:
+            assert a == b, field.name
+            assert type(a) is type(b), field.name
+
+
+class Runs:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)

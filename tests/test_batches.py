@@ -7,20 +7,30 @@ import support
 from reference import goldens
 
 from vmb_d2.extractor import RegionFeatureExtractor
+from vmb_d2.failures import FailureLog
 from vmb_d2.fidelity import distance
-from vmb_d2.mmf_files import MMFWriter, read_mmf
+from vmb_d2.inputs import name_images
 from vmb_d2.runner import ExtractionRun
+from vmb_d2.stores.mmf import MMFReader
+from vmb_d2.stores.store_set import StoreSet
 
 IMAGES = ("camera.png", "chelsea.png", "coffee.png", "horse.png", "rocket.jpg")
 
 
+def run_over(paths, folder, batch_size, batching="bucketed"):
+    extractor = RegionFeatureExtractor(support.tiny_model("tiny_x152_fpn"))
+    failures = FailureLog(folder)
+    with StoreSet(folder, ["mmf"]) as stores:
+        run = ExtractionRun(stores, failures, batch_size=batch_size, batching=batching)
+        images = name_images(paths)
+        return run(images, run.pending(images), extractor), failures.read()
+
+
 def extract(folder, names, batch_size, batching="bucketed"):
-    model = support.tiny_model("tiny_x152_fpn")
-    run = ExtractionRun(MMFWriter(folder), batch_size=batch_size, batching=batching)
     paths = [str(goldens.image_path(name)) for name in names]
-    report = run(paths, run.pending(paths), RegionFeatureExtractor(model))
-    assert (report.extracted, report.failures) == (len(names), {})
-    return {name: read_mmf(folder, name.split(".")[0]) for name in names}
+    report, failures = run_over(paths, folder, batch_size, batching)
+    assert (report.extracted, failures) == (len(names), [])
+    return {name: MMFReader(folder).read(name.split(".")[0]) for name in names}
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +64,7 @@ def test_an_image_exchanged_after_its_header_was_read_fails_alone(tmp_path, monk
     coffee, camera = (str(goldens.image_path(name)) for name in ("coffee.png", "camera.png"))
     sizes = {coffee: (400, 600), camera: (300, 600)}
     monkeypatch.setattr("vmb_d2.images.read_size", sizes.get)
-    run = ExtractionRun(MMFWriter(tmp_path), batch_size=1, batching=batching)
-    model = support.tiny_model("tiny_x152_fpn")
-    report = run(list(sizes), run.pending(list(sizes)), RegionFeatureExtractor(model))
-    assert report.extracted == 1
-    assert list(report.failures) == [camera]
-    assert "exchanged" in report.failures[camera]
+    report, (failure,) = run_over(list(sizes), tmp_path, 1, batching)
+    assert (report.extracted, report.failed) == (1, 1)
+    assert failure["path"] == camera
+    assert "exchanged" in failure["reason"]

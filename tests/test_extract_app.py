@@ -1,13 +1,26 @@
 """tools/extract.py as users run it: resuming, bad images, mistakes, no network, full disk."""
 
+import contextlib
+import json
 import os
+import pty
 import shutil
+import signal
+import subprocess
+import time
 
 import pytest
 import support
 from PIL import Image
 from reference import goldens
 from support import TINY_FPN, links
+
+from vmb_d2.stores import open_reader
+
+
+def stored(folder):
+    """Content and time of the features' files."""
+    return {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.glob("*.npy")}
 
 
 @pytest.fixture
@@ -18,12 +31,12 @@ def photographs(tmp_path):
 def test_done_images_are_skipped_and_half_done_ones_are_not(tmp_path, photographs):
     out = tmp_path / "out"
     assert support.extract_tiny(TINY_FPN, photographs, out).returncode == 0
-    before = {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in out.iterdir()}
+    before = stored(out)
     assert len(before) == 6
     (out / "rocket.npy").unlink()
     done = support.extract_tiny(TINY_FPN, photographs, out)
     assert "1 extracted, 2 there before" in done.stdout
-    after = {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in out.iterdir()}
+    after = stored(out)
     changed = [name for name in before if before[name] != after[name]]
     assert changed == sorted(changed) == [n for n in before if n.startswith("rocket")]
     assert {n: c for n, (c, _) in before.items()} == {n: c for n, (c, _) in after.items()}
@@ -38,127 +51,194 @@ def test_a_slice_means_the_same_images_whatever_is_done(tmp_path, photographs):
     for _ in range(2):
         options = ("input.start_index=1", "input.end_index=2")
         assert support.extract_tiny(TINY_FPN, photographs, out, *options).returncode == 0
-        assert sorted(p.name for p in out.iterdir()) == ["coffee.npy", "coffee_info.npy"]
+        assert sorted(stored(out)) == ["coffee.npy", "coffee_info.npy"]
     (tmp_path / "exclude.txt").write_text("chelsea.png\n")
     options = (f"input.exclude_list={tmp_path / 'exclude.txt'}", "input.start_index=1")
     assert support.extract_tiny(TINY_FPN, photographs, out, *options).returncode == 0
-    assert {p.name.split(".")[0] for p in out.iterdir()} >= {"rocket", "rocket_info"}
+    assert {p.split(".")[0] for p in stored(out)} >= {"rocket", "rocket_info"}
     assert not (out / "chelsea.npy").exists()
 
 
-def test_bad_images_are_reported_and_the_run_goes_on(tmp_path, photographs):
+def test_bad_images_are_recorded_and_the_run_goes_on(tmp_path, photographs):
     out = tmp_path / "out"
     broken = photographs / "broken.jpg"
     broken.write_bytes(goldens.image_path("rocket.jpg").read_bytes()[:5000])
     (photographs / "text.png").write_text("no image")
+    (photographs / "empty.png").write_bytes(b"")
+    (photographs / "nothing.jpg").write_bytes(b"P6\n0 5\n255\n")
     Image.new("RGB", (3000, 1)).save(photographs / "line.png")
+    Image.new("1", (20_000, 20_000)).save(photographs / "bomb.png")
     os.symlink(tmp_path / "nowhere.png", photographs / "dangling.png")
     done = support.extract_tiny(TINY_FPN, photographs, out, "extract.batch_size=2")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "error: 3 of 6 images failed; 3 extracted, 0 there before"
+        "error: 6 of 9 images failed; 3 extracted, 0 there before"
     )
-    for name, reason in (
-        ("broken.jpg", "truncated"),
-        ("text.png", "cannot identify image file"),
-        ("line.png", "3000 x 1 pixels: too narrow"),
-    ):
+    reasons = {
+        "broken.jpg": "truncated",
+        "text.png": "cannot identify image file",
+        "empty.png": "cannot identify image file",
+        "nothing.jpg": "cannot identify image file",
+        "line.png": "3000 x 1 pixels: too narrow",
+        "bomb.png": "decompression bomb",
+    }
+    for name, reason in reasons.items():
         (line,) = [x for x in done.stdout.splitlines() if f"failed: {photographs / name}" in x]
         assert reason in line
-    assert len(list(out.iterdir())) == 6
-
-
-def test_progress_shows_rate_and_remaining_time(tmp_path, photographs):
-    done = support.extract_tiny(TINY_FPN, photographs, tmp_path / "out")
-    assert "3/3 [" in done.stderr
-    assert "image/s]" in done.stderr or "s/image]" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("overrides", "expected"),
-    [
-        ([], ["input.dir is missing"]),
-        (["input.dir="], ["input.dir is missing"]),
-        (["input.dir=/no/such"], ["input.dir=/no/such", "No such file"]),
-        (["input.foo=1"], ["input.foo", "dir, exclude_list, start_index, end_index"]),
-        (["modle=x152"], ["modle", "model, input, output"]),
-        (["model=x153"], ["model=x153", "r101_c4, vmb, x101, x152, x152_c4"]),
-        (["extract.batching=all"], ["extract.batching", "bucketed, mmf"]),
-        (["extract.batch_size=two"], ["extract.batch_size", "two", "Integer"]),
-        (["extract.batch_size=0"], ["extract.batch_size=0", "at least 1"]),
-        (["extract.num_features=0"], ["extract.num_features=0", "at least 1"]),
-        (["extract.confidence_threshold=1.5"], ["extract.confidence_threshold=1.5", "[0, 1)"]),
-        (["extract.feature_name=fc5"], ["extract.feature_name=fc5", "fc6, fc7"]),
-        (["extract.feature_name=fc5", "model.weights=/no/such.pth"], ["fc5", "fc6, fc7"]),
-        (["device=tpu"], ["device=tpu", "auto, cpu"]),
-        (["device=cuda:99"], ["device=cuda:99", "auto, cpu"]),
-        (["input.exclude_list=/no/list"], ["input.exclude_list=/no/list", "No such file"]),
-        (["output.dir=/proc/nothing"], ["output.dir=/proc/nothing"]),
-        (["model=r101_c4", "model.weights=???"], ["model.weights is missing"]),
-        (["model.weights=/no/such.pth"], ["/no/such.pth", "No such file"]),
-        (["model.config_file=/no/such.yaml"], ["/no/such.yaml", "No such file"]),
-        (["input.dir=a=b"], ["quotes"]),
-    ],
-)
-def test_mistakes_are_one_line_that_names_the_key(tmp_path, overrides, expected):
-    given = {o.split("=")[0] for o in overrides}
-    defaults = {
-        "model": "vmb",
-        "model.config_file": support.yaml_path(TINY_FPN),
-        "model.weights": support.vmb_checkpoint(TINY_FPN),
-        "input.dir": goldens.image_path("coffee.png"),
-        "output.dir": tmp_path,
-    }
-    if overrides in ([], ["input.dir="]):
-        del defaults["input.dir"]
-    rest = [f"{key}={value}" for key, value in defaults.items() if key not in given]
-    done = support.extract(*overrides, *rest)
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("error: ")
-    assert all(text in done.stderr for text in expected)
-
-
-def test_no_network_is_one_line_with_the_url_and_the_place(tmp_path):
-    """The released weights' URL, with a proxy that refuses every connection."""
-    done = support.extract(
-        "model=x101",
-        f"input.dir={goldens.image_path('coffee.png')}",
-        f"output.dir={tmp_path / 'out'}",
-        f"cache_dir={tmp_path / 'cache'}",
-        https_proxy="http://127.0.0.1:9",
+    failures = [json.loads(x) for x in (out / "failures.jsonl").read_text().splitlines()]
+    assert {os.path.basename(f["path"]) for f in failures} == set(reasons)
+    for failure in failures:
+        assert reasons[os.path.basename(failure["path"])] in failure["reason"]
+        assert failure["stage"] == "read"
+    assert len(stored(out)) == 6
+    # What was mended is no failure any more; what wasn't is tried again and stays one.
+    Image.new("RGB", (40, 30)).save(broken)
+    done = support.extract_tiny(TINY_FPN, photographs, out)
+    assert done.stderr.splitlines()[-1] == (
+        "error: 5 of 9 images failed; 1 extracted, 3 there before"
     )
+    failures = [json.loads(x) for x in (out / "failures.jsonl").read_text().splitlines()]
+    assert {os.path.basename(f["path"]) for f in failures} == set(reasons) - {"broken.jpg"}
+
+
+def test_folders_below_and_names_by_path(tmp_path, photographs):
+    (photographs / "sub.d").mkdir()
+    (photographs / "chelsea.png").rename(photographs / "sub.d" / "chelsea.1.PNG")
+    (photographs / "rocket.jpg").rename(photographs / "sub.d" / "chelsea.2.jpg")
+    out = tmp_path / "out"
+    (tmp_path / "exclude.txt").write_text("sub.d/chelsea.2.jpg\n")
+    options = ["input.recursive=true", "output.format=[mmf,npz,lmdb]", "extract.num_features=5"]
+    exclude = f"input.exclude_list={tmp_path / 'exclude.txt'}"
+    assert support.extract_tiny(TINY_FPN, photographs, out, *options, exclude).returncode == 0
+    for name in ("mmf", "npz", "lmdb"):
+        with open_reader(out, name) as reader:
+            assert sorted(reader.names()) == ["coffee", "sub.d/chelsea.1"]
+    assert (out / "sub.d" / "chelsea.1.npy").exists()
+    done = support.extract_tiny(TINY_FPN, photographs, out, *options)
+    assert "1 extracted, 2 there before" in done.stdout
+    done = support.extract_tiny(TINY_FPN, photographs, out, *options, "input.names=mmf")
     assert done.returncode == 2
-    (line,) = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
-    url = "https://dl.fbaipublicfiles.com/pythia/detectron_model/detectron_model.pth"
-    place = f"{tmp_path}/cache/downloads/dl.fbaipublicfiles.com/pythia/detectron_model"
-    assert url in line
-    assert f"put it at {place}/detectron_model.pth" in line
+    assert "chelsea.1.PNG and " in done.stderr
+    assert "(both chelsea)" in done.stderr
 
 
-def test_traceback_on_request(tmp_path):
-    done = support.extract("input.dir=/no/such", f"output.dir={tmp_path}", HYDRA_FULL_ERROR=1)
-    assert done.returncode != 0
-    assert "Traceback" in done.stderr
+def test_lists_of_images(tmp_path, photographs):
+    elsewhere = shutil.copy(goldens.image_path("camera.png"), tmp_path / "elsewhere.png")
+    (tmp_path / "1.txt").write_text(f"rocket.jpg\n{elsewhere}\n")
+    (tmp_path / "2.txt").write_text("rocket.jpg\nnone.png\n")
+    out = tmp_path / "out"
+    lists = f"input.list=[{tmp_path / '1.txt'},{tmp_path / '2.txt'}]"
+    done = support.extract_tiny(TINY_FPN, photographs, out, lists)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: 1 of 3 images failed; 2 extracted")
+    assert sorted(stored(out)) == sorted(
+        ["elsewhere.npy", "elsewhere_info.npy", "rocket.npy", "rocket_info.npy"]
+    )
+    one = f"input.list={tmp_path / '1.txt'}"
+    done = support.extract_tiny(TINY_FPN, None, tmp_path / "other", one)
+    assert done.returncode == 1
+    assert "failed: rocket.jpg: No such file" in done.stdout  # relative to the current folder
+    both = support.extract_tiny(TINY_FPN, photographs, out, lists, "input.recursive=true")
+    assert both.returncode == 2
+    assert "doesn't go with input.list" in both.stderr
+
+
+def test_other_settings_in_the_same_folder_are_refused(tmp_path, photographs):
+    out = tmp_path / "out"
+    one = "input.end_index=1"
+    assert support.extract_tiny(TINY_FPN, photographs, out, one).returncode == 0
+    before = stored(out)
+    other = "extract.feature_name=fc7"
+    done = support.extract_tiny(TINY_FPN, photographs, out, other)
+    assert done.returncode == 2
+    assert 'feature_names: ["fc6"] there, ["fc7"] now' in done.stderr
+    assert "output.allow_mismatch=true" in done.stderr
+    assert stored(out) == before
+    done = support.extract_tiny(TINY_FPN, photographs, out, other, "output.allow_mismatch=true")
+    assert done.returncode == 0
+    assert len(stored(out)) == 6
+    # Another checkpoint of the same model shows as soon as it is loaded.
+    weights = support.saved(tmp_path, {"model": support.vmb_state(TINY_FPN, seed=1)})
+    options = [*support.tiny_options(TINY_FPN, photographs, tmp_path / "other"), one]
+    assert support.extract(*options).returncode == 0
+    options = [o for o in options if not o.startswith(("model.weights", "input.end_index"))]
+    done = support.extract(*options, f"model.weights={weights}")
+    assert done.returncode == 2
+    assert "weights_sha256" in done.stderr
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_cleanly(tmp_path, photographs, signum, status):
+    out = tmp_path / "out"
+    (tmp_path / "in" / "horse.png").symlink_to(goldens.image_path("horse.png"))
+    command = support.tiny_command(TINY_FPN, photographs, out, "output.format=[mmf,lmdb]")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=support.ROOT, **pipes) as process:
+        while not (out / "chelsea.npy").exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signum)
+        stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == status, stderr
+    assert "Traceback" not in stderr
+    assert stderr.splitlines()[-1].endswith("run the same command to go on")
+    count = len(stored(out)) // 2
+    assert 1 <= count < 4
+    assert f"stopped: {count} of 4 images are stored, 0 failed" in stdout
+    with open_reader(out, "lmdb") as reader:
+        assert len(list(reader.names())) == count
+    done = support.extract_tiny(TINY_FPN, photographs, out, "output.format=[mmf,lmdb]")
+    assert f"{4 - count} extracted, {count} there before" in done.stdout
+
+
+def test_too_many_failures_end_the_run(tmp_path, photographs):
+    for i in range(5):
+        (photographs / f"a{i}.png").write_text("no image")
+    out = tmp_path / "out"
+    done = support.extract_tiny(TINY_FPN, photographs, out, "input.max_failures=2")
+    assert done.returncode == 2
+    assert "3 images failed, more than input.max_failures=2" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    done = support.extract_tiny(TINY_FPN, photographs, out, "input.max_failures=5")
+    assert done.returncode == 1
+    assert len(stored(out)) == 6
+
+
+def test_without_a_terminal_progress_is_lines(tmp_path, photographs):
+    (photographs / "text.png").write_text("no image")
+    done = support.extract_tiny(TINY_FPN, photographs, tmp_path / "out")
+    lines = [x for x in done.stdout.splitlines() if " of 4 images, " in x]
+    assert lines[0].startswith("1 of 4 images, 0 failed, ")
+    assert lines[-1].startswith("4 of 4 images, 1 failed, ")
+    assert all(" left" in x and ("images/s" in x or "s/image" in x) for x in lines)
+    assert "\r" not in done.stderr
+    assert "they will take about" in done.stdout
+
+
+def test_on_a_terminal_progress_is_a_bar(tmp_path, photographs):
+    (photographs / "a.png").write_text("no image")
+    main, terminal = pty.openpty()
+    command = support.tiny_command(TINY_FPN, photographs, tmp_path / "out")
+    with subprocess.Popen(command, cwd=support.ROOT, stdout=subprocess.PIPE, stderr=terminal):
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):  # the terminal's other end is closed
+            while chunk := os.read(main, 1000):
+                shown += chunk
+    os.close(main)
+    assert b"4/4 [" in shown
+    assert b"failed=1" in shown
 
 
 def test_full_disk_is_one_line_and_what_was_written_stays(tmp_path, photographs):
     out = tmp_path / "out"
     options = ("input.end_index=1",)
     assert support.extract_tiny(TINY_FPN, photographs, out, *options).returncode == 0
-    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    before = stored(out)
     with support.file_size_limit(20_000):
         done = support.extract_tiny(TINY_FPN, photographs, out)
     assert done.returncode == 2
     assert "can't be written: File too large" in done.stderr.splitlines()[-1]
-    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
-
-
-def test_help_names_every_option():
-    done = support.extract("--help")
-    assert done.returncode == 0
-    for option in ("exclude_list", "start_index", "num_features", "batching", "device", "x152_c4"):
-        assert option in done.stdout
+    assert stored(out) == before
 
 
 def test_runs_from_any_folder_and_leaves_nothing_there(tmp_path):
@@ -177,6 +257,8 @@ def test_runs_from_any_folder_and_leaves_nothing_there(tmp_path):
     assert done.returncode == 0, done.stderr
     assert sorted(str(p.relative_to(work)) for p in work.rglob("*")) == [
         "output",
+        "output/.lock",
         "output/coffee.npy",
         "output/coffee_info.npy",
+        "output/manifest.json",
     ]

@@ -5,19 +5,21 @@ are found within 0.01 px; the features of these are within 2e-5 relative L2 erro
 and num_boxes are equal.
 """
 
+import json
+
 import numpy as np
 import pytest
 import support
 from reference import goldens
 from support import TINY_FPN, links
 
-from vmb_d2.fidelity import distance, nearest_boxes
-from vmb_d2.mmf_files import read_mmf
+from vmb_d2.fidelity import distance, nearest_boxes, relative_errors
+from vmb_d2.stores.mmf import MMFReader
 
 
 def check(golden_path, folder, image, confident_only=False):
     golden = np.load(golden_path)
-    found = read_mmf(folder, image.split(".")[0])
+    found = MMFReader(folder).read(image.split(".")[0])
     expected = goldens.regions_of(golden)
     result = distance(expected, found)
     regions = int(golden["num_boxes"]) if confident_only else len(golden["bbox"])
@@ -100,13 +102,49 @@ def test_resuming_an_mmf_chunk_gives_the_same_features(tmp_path):
     source, out = links(tmp_path / "in", "coffee.png", "horse.png"), tmp_path / "out"
     options = ("extract.batching=mmf", "extract.batch_size=2")
     assert support.extract_tiny(TINY_FPN, source, out, *options).returncode == 0
-    whole = read_mmf(out, "horse")
+    whole = MMFReader(out).read("horse")
     (out / "horse.npy").unlink()
     done = support.extract_tiny(TINY_FPN, source, out, *options)
     assert "1 extracted, 1 there before" in done.stdout
-    result = distance(whole, read_mmf(out, "horse"))
+    result = distance(whole, MMFReader(out).read("horse"))
     assert result.matched_share >= 0.9
     assert result.features < 2e-5
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_golden_of_given_boxes(tmp_path, batch_size):
+    """In the order given, in a batch with other images, with both features and the logits."""
+    ((path, _, image),) = goldens.find(rf"{TINY_FPN}\.seed0\.given_boxes\.")
+    golden = np.load(path)
+    source = links(tmp_path / "in", image, "chelsea.png", "rocket.jpg")
+    entries = {
+        image: golden["boxes"].tolist(),
+        "chelsea.png": [],
+        "rocket.jpg": [[1, 2, 30.5, 40], [0, 0, 639, 426]],
+    }
+    lines = [json.dumps({"image": key, "boxes": boxes}) for key, boxes in entries.items()]
+    (tmp_path / "boxes.jsonl").write_text("\n".join(lines))
+    done = support.extract_tiny(
+        TINY_FPN,
+        source,
+        tmp_path / "out",
+        f"boxes.file={tmp_path / 'boxes.jsonl'}",
+        "extract.feature_name=[fc6,fc7]",
+        f"extract.batch_size={batch_size}",
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("fc6", "fc7"):
+        reader = MMFReader(tmp_path / "out" / name)
+        found = reader.read(image.split(".")[0])
+        np.testing.assert_array_equal(found.bbox, golden["boxes"])
+        errors = relative_errors(golden[name], found.features)
+        assert errors.max() < 2e-5
+        np.testing.assert_allclose(found.class_logits, golden["scores"], atol=1e-4)
+        foreground = golden["scores"][:, 1:].argmax(axis=1)
+        assert found.objects.tolist() == foreground.tolist()
+        assert found.num_boxes == len(golden["boxes"])
+        assert reader.read("chelsea").features.shape == (0, 128)
+        np.testing.assert_array_equal(reader.read("rocket").bbox, entries["rocket.jpg"])
 
 
 def test_converted_weights_need_no_yaml(tmp_path):

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from vmb_d2.extractor import RegionFeatures
 from vmb_d2.fidelity import distance
+from vmb_d2.regions import RegionFeatures
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
-"""Listing, excluding, slicing and batching."""
+"""Listing, naming, excluding and slicing."""
 
 import os
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from vmb_d2 import inputs
-from vmb_d2.errors import InputError
+from vmb_d2.errors import ConfigError, InputError
+from vmb_d2.inputs import ExcludeList, InputImage
 
 
 def make(folder, *names):
@@ -18,11 +17,24 @@ def make(folder, *names):
     return folder
 
 
+def below(folder, paths):
+    return [os.path.relpath(path, folder) for path in paths]
+
+
 def test_images_of_a_folder_sorted_by_path(tmp_path):
     make(tmp_path, "b.png", "a.jpeg", "C.JPG", "notes.txt", ".hidden.png", "sub/d.png", "e.jpg.bak")
     (tmp_path / "folder.png").mkdir()
-    names = [os.path.basename(p) for p in inputs.list_images(tmp_path)]
-    assert names == ["C.JPG", "a.jpeg", "b.png"]
+    assert below(tmp_path, inputs.list_images(tmp_path)) == ["C.JPG", "a.jpeg", "b.png"]
+
+
+def test_folders_below_and_links_to_folders(tmp_path):
+    make(tmp_path / "in", "b.png", "a/z.Png", "a/deep/er/y.jpg", "a/.git/x.png", "c.png/inside.png")
+    make(tmp_path / "elsewhere", "x.jpeg")
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "a" / "loop").symlink_to(tmp_path / "in" / "a")
+    found = below(tmp_path / "in", inputs.list_images(tmp_path / "in", recursive=True))
+    assert found == ["a/deep/er/y.jpg", "a/z.Png", "b.png", "c.png/inside.png", "link/x.jpeg"]
+    assert below(tmp_path / "in", inputs.list_images(tmp_path / "in")) == ["b.png"]
 
 
 def test_one_file(tmp_path):
@@ -31,84 +43,119 @@ def test_one_file(tmp_path):
 
 
 def test_nothing_to_list(tmp_path):
-    with pytest.raises(InputError, match=r"input\.dir=.*no \.png, \.jpg, \.jpeg"):
+    make(tmp_path, "sub/a.png")
+    with pytest.raises(InputError, match=r"input\.dir=.*no \.png.*input\.recursive=true"):
         inputs.list_images(tmp_path)
     with pytest.raises(InputError, match="No such file"):
         inputs.list_images(tmp_path / "none")
+
+
+def test_a_folder_that_cant_be_read_is_not_passed_over(tmp_path, monkeypatch):
+    make(tmp_path, "a.png", "sub/b.png")
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match="sub: Permission denied"):
+        inputs.list_images(tmp_path, recursive=True)
+
+
+def test_lists_of_paths(tmp_path):
+    (tmp_path / "1.txt").write_text("\ufeffb.jpg\r\n\n  /abs/a.png \nsub/../c d.gif\n", "utf-8")
+    (tmp_path / "2.txt").write_bytes(b"caf\xe9.jpg\nb.jpg")
+    paths = inputs.read_image_lists([tmp_path / "1.txt", tmp_path / "2.txt"], "/root")
+    latin = "/root/caf\udce9.jpg"
+    assert paths == sorted(["/abs/a.png", "/root/b.jpg", "/root/c d.gif", latin])
+
+
+def test_lists_that_are_none(tmp_path):
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(InputError, match=r"input\.list=.*no path"):
+        inputs.read_image_lists([tmp_path / "empty.txt"])
+    with pytest.raises(InputError, match=r"input\.list=.*none\.txt: No such file"):
+        inputs.read_image_lists([tmp_path / "none.txt"])
 
 
 def test_name_ends_at_the_first_dot():
     assert inputs.output_name("/x.y/COCO_val2014_1.tar.jpg") == "COCO_val2014_1"
 
 
+@pytest.mark.parametrize(
+    ("naming", "names"),
+    [
+        ("mmf", ["x", "y"]),
+        ("relative", ["x.1", "sub/y"]),
+        ("relative_with_extension", ["x.1.jpg", "sub/y.png"]),
+    ],
+)
+@pytest.mark.parametrize("folder", ["in", "in/", "./in", "/abs/in", "", ".", "./", "..", "/"])
+def test_names(naming, names, folder):
+    paths = [os.path.join(folder, "x.1.jpg"), os.path.join(folder, "sub", "y.png")]
+    images = inputs.name_images(paths, naming, folder)
+    assert [image.name for image in images] == names
+    assert [image.path for image in images] == paths
+
+
+def test_names_that_there_are_not():
+    with pytest.raises(ConfigError, match=r"input\.names=x: valid are mmf, relative"):
+        inputs.name_images(["a.png"], "x")
+    with pytest.raises(InputError, match="no name before its first dot"):
+        inputs.name_images(["in/.png"], "mmf")
+    for path in ("/elsewhere/a.png", "in/../a.png", "inside/a.png"):
+        with pytest.raises(InputError, match=r"not below input\.dir=in"):
+            inputs.name_images([path], "relative", "in")
+
+
+def excluded(tmp_path, text, images, **options):
+    (tmp_path / "list.txt").write_text(text)
+    exclude = ExcludeList(tmp_path / "list.txt", **options)
+    return [image.name for image in images if image in exclude]
+
+
 def test_exclude_list_takes_names_and_paths(tmp_path):
-    path = tmp_path / "list.txt"
-    path.write_text("a\n\nsome/where/b.jpg\n c.png \n")
-    assert inputs.read_exclude_list(path) == {"a", "b", "c"}
+    images = inputs.name_images([f"in/{c}.x.jpg" for c in "abcde"])
+    text = "a\n\nsome/where/b.jpg\n c.png \nin/d.x.jpg"
+    assert excluded(tmp_path, text, images) == ["a", "b", "c", "d"]
     with pytest.raises(InputError, match=r"input\.exclude_list"):
-        inputs.read_exclude_list(tmp_path / "none.txt")
+        ExcludeList(tmp_path / "none.txt")
+
+
+def test_exclude_list_of_relative_paths(tmp_path):
+    paths = ["in/a/x.1.jpg", "in/b/x.1.jpg", "in/c/x.1.jpg", "in/d/x.1.jpg"]
+    images = inputs.name_images(paths, "relative", "in")
+    text = "a/x.1\nb/x.1.jpg\nin/c/x.1.jpg\nx.1\nx"
+    options = {"naming": "relative", "folder": "in"}
+    assert excluded(tmp_path, text, images, **options) == ["a/x.1", "b/x.1", "c/x.1"]
 
 
 def test_exclusion_comes_before_slicing():
-    paths = [f"{c}.png" for c in "abcdef"]
-    assert inputs.select_images(paths, {"a", "c"}, 1, 3) == ["d.png", "e.png"]
-    assert inputs.select_images(paths, start=4) == ["e.png", "f.png"]
+    images = inputs.name_images([f"{c}.png" for c in "abcdef"])
+    chosen = inputs.select_images(images, [images[0], images[2]], 1, 3)
+    assert [image.name for image in chosen] == ["d", "e"]
+    assert [image.name for image in inputs.select_images(images, start=4)] == ["e", "f"]
 
 
-@pytest.mark.parametrize(
-    "pair", [("x.jpg", "x.png"), ("x.1.jpg", "x.2.jpg"), ("x.jpg", "x_info.jpg")]
-)
-def test_two_images_of_one_name_are_refused(pair):
-    with pytest.raises(InputError, match="would both be stored") as caught:
-        inputs.select_images(pair)
-    assert all(path in str(caught.value) for path in pair)
-    assert inputs.select_images(pair, start=1) == [pair[1]]
+def test_two_images_of_one_name_are_refused_with_a_list():
+    paths = ["x.jpg", "x.png", "y.1.jpg", "y.2.jpg", "z.jpg"]
+    images = inputs.name_images(paths)
+    with pytest.raises(InputError, match="under one name") as caught:
+        inputs.select_images(images)
+    text = str(caught.value)
+    assert "x.jpg and x.png (both x); y.1.jpg and y.2.jpg (both y)" in text
+    assert "z.jpg" not in text
+    assert "input.names=relative" in text
+    assert len(inputs.select_images(images, [images[1]], 0, 2)) == 2
+    with pytest.raises(InputError, match=r"\(both x\)"):
+        inputs.select_images(inputs.name_images(paths, "relative"))
+    assert len(inputs.select_images(inputs.name_images(paths, "relative_with_extension"))) == 5
 
 
-SIZES = [(800, 800), (800, 1216), (1216, 800)]
-
-
-@given(st.lists(st.sampled_from([*SIZES, None]), max_size=30), st.integers(1, 6))
-def test_bucketed_batches(sizes, batch_size):
-    size_of = {f"{i}": size for i, size in enumerate(sizes)}
-    batches = list(inputs.bucketed_batches(list(size_of), batch_size, size_of.get))
-    batched = [path for batch in batches for path in batch.paths]
-    assert sorted(batched) == sorted(p for p, s in size_of.items() if s)
-    for batch in batches:
-        assert 1 <= len(batch.paths) <= batch_size
-        assert {size_of[p] for p in batch.paths} == {batch.padded_size}
-    partial = [b.padded_size for b in batches if len(b.paths) < batch_size]
-    assert len(partial) == len(set(partial))
-
-
-def test_buckets_hold_no_more_than_a_batch():
-    """What is waiting stays bounded: a full bucket leaves before the next image is looked at."""
-    looked_at = []
-
-    def size_of(path):
-        looked_at.append(path)
-        return SIZES[0]
-
-    batches = inputs.bucketed_batches(map(str, range(1000)), 3, size_of)
-    next(batches)
-    assert len(looked_at) == 3
-
-
-@given(st.lists(st.sampled_from([*SIZES, None]), max_size=30), st.integers(1, 6), st.data())
-def test_mmf_batches(sizes, batch_size, data):
-    size_of = {f"{i}": size for i, size in enumerate(sizes)}
-    paths = list(size_of)
-    whole = list(inputs.mmf_batches(paths, batch_size, size_of.get))
-    padded = {path: batch.padded_size for batch in whole for path in batch.paths}
-    for begin in range(0, len(paths), batch_size):
-        known = [size_of[p] for p in paths[begin : begin + batch_size] if size_of[p]]
-        for path in paths[begin : begin + batch_size]:
-            if size_of[path]:
-                assert padded.pop(path) == (max(h for h, _ in known), max(w for _, w in known))
-    assert not padded
-    # What is wanted is padded as in the whole run, whatever else is left out.
-    wanted = data.draw(st.sets(st.sampled_from(paths))) if paths else set()
-    part = list(inputs.mmf_batches(paths, batch_size, size_of.get, wanted.__contains__))
-    left = {path: batch.padded_size for batch in part for path in batch.paths}
-    expected = {path: batch.padded_size for batch in whole for path in batch.paths}
-    assert left == {path: size for path, size in expected.items() if path in wanted}
+def test_a_long_list_is_cut():
+    images = [InputImage(f"{i}/x.png", "x") for i in range(100)]
+    with pytest.raises(InputError, match="and 89 more") as caught:
+        inputs.select_images(images)
+    assert str(caught.value).count(" and ") < 15

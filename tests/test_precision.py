@@ -5,7 +5,6 @@ import support
 import torch
 from reference import goldens
 
-from vmb_d2 import images
 from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.precision import full_float32
 
@@ -34,6 +33,5 @@ def test_extraction_runs_without_tf32(monkeypatch):
     monkeypatch.setattr(
         model, "regions", lambda *args: seen.append(settings()[0]) or regions(*args)
     )
-    image = images.load(goldens.image_path("horse.png"))
-    RegionFeatureExtractor(model)([image], images.padded_size(*image.tensor.shape[-2:]))
+    RegionFeatureExtractor(model)(goldens.image_path("horse.png"))
     assert seen == [(False, False)]

@@ -1,13 +1,13 @@
-"""What the Hydra apps in this folder share: one-line errors, exit statuses, the device option."""
+"""What the Hydra apps in this folder share: one-line errors and exit statuses."""
 
 from __future__ import annotations
 
 import functools
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
@@ -19,11 +19,11 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+from vmb_d2 import interruption
 from vmb_d2.errors import ConfigError, VMBError
 
 MEANING = {
     "input.dir": "a folder of images, or one image",
-    "model.weights": "path or URL of a VMB or of a converted checkpoint",
 }
 
 _USER_ERRORS = (VMBError, HydraException, OmegaConfBaseException)
@@ -42,17 +42,6 @@ def required(cfg: DictConfig, key: str) -> str:
     return value
 
 
-def device_of(name: str) -> torch.device:
-    """The device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. Raises ConfigError."""
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        name = "cuda" if gpus else "cpu"
-    valid = ["cpu", *(["cuda"] if gpus else []), *(f"cuda:{i}" for i in range(gpus))]
-    if name not in valid:
-        raise ConfigError(f"device={name}: valid here are auto, {', '.join(valid)}")
-    return torch.device(name)
-
-
 def task(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     """Decorator of a Hydra app's function, under ``hydra.main``.
 
@@ -63,7 +52,8 @@ def task(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]
     @functools.wraps(function)
     def wrapper(cfg: DictConfig) -> None:
         try:
-            function(cfg)
+            with interruption.handled():
+                function(cfg)
         except _USER_ERRORS as error:
             if HydraConfig.get().mode is RunMode.MULTIRUN or _traceback_wanted:
                 raise
@@ -75,9 +65,12 @@ def task(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]
 def run(main: Callable[[], None]) -> None:
     """Run what ``hydra.main`` made, and exit.
 
-    The exit status is 0, or 1 if some images failed, or 2 if the work could not be done. An error
-    that the user can mend is one line on stderr; with HYDRA_FULL_ERROR=1 it is a traceback.
+    The exit status is 0, or 1 if some images failed, or 2 if the work could not be done, or 128
+    plus the number of the signal that ended it. An error that the user can mend is one line on
+    stderr; with HYDRA_FULL_ERROR=1 it is a traceback.
     """
+    for stream in (sys.stdout, sys.stderr):  # file names need not be text
+        stream.reconfigure(errors="backslashreplace")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     try:
         main()
@@ -85,6 +78,9 @@ def run(main: Callable[[], None]) -> None:
         if _traceback_wanted:
             raise
         _exit(error)
+    except KeyboardInterrupt as error:
+        print(f"interrupted by {error or 'Ctrl-C'}; run the same command to go on", file=sys.stderr)
+        sys.exit(128 + getattr(error, "signum", signal.SIGINT))
 
 
 def one_line(error: BaseException) -> str:

@@ -1,18 +1,30 @@
 """Extract region features: `python tools/extract.py model=x152 input.dir=photos`; see --help."""
 
+from __future__ import annotations
+
 import logging
 
 import extract_config
 import hydra
-from command_line import SomeImagesFailed, device_of, required, run, task
-from omegaconf import DictConfig
+from command_line import SomeImagesFailed, required, run, task
+from extract_config import strings
+from omegaconf import DictConfig, OmegaConf
 
-from vmb_d2.config import MODEL_NAMES, VMBModel, named_model, read_vmb_model
-from vmb_d2.extractor import RegionFeatureExtractor, RegionOptions
-from vmb_d2.inputs import list_images, read_exclude_list, select_images
-from vmb_d2.mmf_files import MMFWriter
-from vmb_d2.pretrained import load_model
-from vmb_d2.runner import ExtractionRun
+from vmb_d2.config import MODEL_NAMES, RELEASED_WEIGHTS, VMBModel, named_model, read_vmb_model
+from vmb_d2.errors import ConfigError
+from vmb_d2.extractor import RegionFeatureExtractor
+from vmb_d2.given_boxes import GivenBoxes
+from vmb_d2.inputs import (
+    ExcludeList,
+    InputImage,
+    list_images,
+    name_images,
+    read_image_lists,
+    root_of,
+    select_images,
+)
+from vmb_d2.job import ExtractionJob
+from vmb_d2.options import RegionOptions
 
 logger = logging.getLogger("extract")
 
@@ -24,44 +36,94 @@ def model_description(cfg: DictConfig) -> VMBModel | None:
     return named_model(cfg.model.name) if cfg.model.name in MODEL_NAMES else None
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="extract")
-@task
-def main(cfg: DictConfig) -> None:
-    exclude_list = cfg.input.exclude_list
-    exclude = read_exclude_list(exclude_list) if exclude_list else frozenset()
-    paths = list_images(required(cfg, "input.dir"))
-    paths = select_images(paths, exclude, cfg.input.start_index, cfg.input.end_index)
-    options = RegionOptions(
-        feature_name=cfg.extract.feature_name,
+def naming(cfg: DictConfig) -> str:
+    return cfg.input.names or ("relative" if cfg.input.recursive else "mmf")
+
+
+def input_images(cfg: DictConfig) -> list[InputImage]:
+    lists = strings(cfg.input.list, "input.list")
+    if lists and cfg.input.recursive:
+        raise ConfigError("input.recursive looks into input.dir; it doesn't go with input.list")
+    folder = cfg.input.dir or ""
+    if lists:
+        paths = read_image_lists(lists, folder)
+    else:
+        paths = list_images(required(cfg, "input.dir"), cfg.input.recursive)
+    root = root_of(folder)
+    exclude = ()
+    if cfg.input.exclude_list:
+        exclude = ExcludeList(cfg.input.exclude_list, naming(cfg), root)
+    images = name_images(paths, naming(cfg), root)
+    return select_images(images, exclude, cfg.input.start_index, cfg.input.end_index)
+
+
+def given_boxes(cfg: DictConfig, images: list[InputImage]) -> GivenBoxes | None:
+    if not cfg.boxes.file:
+        return None
+    boxes = GivenBoxes.read(
+        cfg.boxes.file,
+        box_format=cfg.boxes.format,
+        normalized=cfg.boxes.normalized,
+        inclusive=cfg.boxes.inclusive,
+    )
+    without, unused = boxes.assign(images, root_of(cfg.input.dir or ""))
+    if without:
+        logger.warning(
+            "%d of %d images have no entry in %s: they get no region",
+            without,
+            len(images),
+            cfg.boxes.file,
+        )
+    if unused:
+        logger.info("%s: %d entries are of images beyond this run", cfg.boxes.file, unused)
+    return boxes
+
+
+def region_options(cfg: DictConfig) -> RegionOptions:
+    return RegionOptions(
+        feature_names=strings(cfg.extract.feature_name, "extract.feature_name"),
         num_features=cfg.extract.num_features,
         confidence_threshold=cfg.extract.confidence_threshold,
         background=cfg.extract.background,
+        min_features=cfg.extract.min_features,
+        max_features=cfg.extract.max_features,
     )
-    extraction = ExtractionRun(
-        MMFWriter(cfg.output.dir),
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="extract")
+@task
+def main(cfg: DictConfig) -> None:
+    images = input_images(cfg)
+    job = ExtractionJob(
+        folder=cfg.output.dir,
+        formats=strings(cfg.output.format, "output.format"),
+        dtype=cfg.output.dtype,
+        options=region_options(cfg),
+        boxes=given_boxes(cfg, images),
+        naming=naming(cfg),
         batch_size=cfg.extract.batch_size,
         batching=cfg.extract.batching.value,
+        max_failures=cfg.input.max_failures,
+        allow_mismatch=cfg.output.allow_mismatch,
+        configuration=OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
     )
-    pending = extraction.pending(paths)
-    if not pending:
-        logger.info("%s: nothing to do, %d images are there", cfg.output.dir, len(paths))
-        return
-    device = device_of(cfg.device)
     description = model_description(cfg)
-    if description:
-        options.choose_feature(description.feature_names)  # before a long download
-    logger.info("%d of %d images to extract, on %s", len(pending), len(paths), device)
-    model = load_model(
-        required(cfg, "model.weights"),
-        description,
-        device=device,
-        cache_dir=cfg.cache_dir,
-        unsafe=cfg.model.unsafe_load,
-    )
-    report = extraction(paths, pending, RegionFeatureExtractor(model, options))
+    weights = OmegaConf.select(cfg, "model.weights")  # None where it is missing, too
+
+    def load() -> RegionFeatureExtractor:
+        return RegionFeatureExtractor.from_pretrained(
+            description,
+            weights=weights or RELEASED_WEIGHTS.get(cfg.model.name),
+            device=cfg.device,
+            cache_dir=cfg.cache_dir,
+            unsafe_load=cfg.model.unsafe_load,
+            **vars(job.options),
+        )
+
+    report = job(images, load, description)
     counts = f"{report.extracted} extracted, {report.skipped} there before"
-    if report.failures:
-        raise SomeImagesFailed(f"{len(report.failures)} of {len(paths)} images failed; {counts}")
+    if report.failed:
+        raise SomeImagesFailed(f"{report.failed} of {len(images)} images failed; {counts}")
     logger.info("%s: %s", cfg.output.dir, counts)
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, ListConfig
+
+from vmb_d2.errors import ConfigError
 
 
 class Batching(enum.Enum):
@@ -20,28 +23,45 @@ class Batching(enum.Enum):
 @dataclass
 class ModelOptions:
     name: str = MISSING
-    weights: str = MISSING
+    weights: str | None = MISSING
     config_file: str | None = None  # a VMB yaml instead of the built-in description
     unsafe_load: bool = False  # also load pickled objects, which can run any code
 
 
 @dataclass
 class InputOptions:
-    dir: str = MISSING
+    dir: str | None = None
+    list: Any = None
+    recursive: bool = False
+    names: str | None = None
     exclude_list: str | None = None
     start_index: int = 0
     end_index: int | None = None
+    max_failures: int | None = None
+
+
+@dataclass
+class BoxesOptions:
+    file: str | None = None
+    format: str = "xyxy"
+    normalized: bool = False
+    inclusive: bool = True
 
 
 @dataclass
 class OutputOptions:
     dir: str = MISSING
+    format: Any = "mmf"
+    dtype: str = "float32"
+    allow_mismatch: bool = False
 
 
 @dataclass
 class ExtractOptions:
-    feature_name: str | None = None
+    feature_name: Any = None
     num_features: int = 100
+    min_features: int | None = None
+    max_features: int | None = None
     confidence_threshold: float = 0.0
     background: bool = False
     batch_size: int = 1
@@ -52,6 +72,7 @@ class ExtractOptions:
 class ExtractConfig:
     model: ModelOptions = field(default_factory=ModelOptions)
     input: InputOptions = field(default_factory=InputOptions)
+    boxes: BoxesOptions = field(default_factory=BoxesOptions)
     output: OutputOptions = field(default_factory=OutputOptions)
     extract: ExtractOptions = field(default_factory=ExtractOptions)
     device: str = "auto"
@@ -61,3 +82,15 @@ class ExtractConfig:
 def register() -> None:
     """Make the types known to Hydra, as ``extract_schema``."""
     ConfigStore.instance().store(name="extract_schema", node=ExtractConfig)
+
+
+def strings(value: Any, key: str) -> list[str]:
+    """The strings of an option that takes one or a list of them; none where it is null.
+
+    Raises ConfigError, naming ``key``, where it is something else.
+    """
+    values = list(value) if isinstance(value, ListConfig) else [] if value is None else [value]
+    for item in values:
+        if not isinstance(item, (str, int)) or isinstance(item, bool) or item == "":
+            raise ConfigError(f"{key}={value}: has to be a value or a list of them, as in [a,b]")
+    return [str(item) for item in values]

@@ -17,6 +17,10 @@ class ImageReadError(VMBError):
     """One image can't be read; the others can."""
 
 
+class BoxesError(VMBError):
+    """Boxes that were given, of one image or of all, can't be used."""
+
+
 class CheckpointError(VMBError):
     """A file is no checkpoint, or not one of the model that it should be."""
 
@@ -27,3 +31,11 @@ class DownloadError(VMBError):
 
 class OutputError(VMBError):
     """Features can't be written."""
+
+
+class StoreError(VMBError):
+    """Stored features can't be read."""
+
+
+class TooManyFailures(VMBError):
+    """So many images failed that something else must be wrong."""

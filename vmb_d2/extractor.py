@@ -1,129 +1,201 @@
-"""From preprocessed images to MMF's region features."""
+"""From images to MMF's region features."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from detectron2.structures import ImageList, Instances
+from PIL import Image
 from torch import Tensor
 
+from .batching import bucketed_batches
+from .config import RELEASED_WEIGHTS, VMBModel, describe_model
+from .devices import device_of
 from .errors import ConfigError
-from .images import NetworkImage
+from .images import ImageSource, NetworkImage, load
+from .images import padded_size as padded
 from .modeling import VMBRCNN
+from .options import RegionOptions
 from .precision import full_float32
-from .selection import select_regions
-
-
-@dataclass(frozen=True)
-class RegionFeatures:
-    """Regions of one image, the most confident first, as MMF stores them.
-
-    Attributes:
-        features: float32 (N, D).
-        bbox: float32 (N, 4), inclusive boxes in original pixels. They can reach past the image's
-            edge, into the padding.
-        num_boxes: how many of the N have a confidence above 0.
-        objects: int64 (N,), index of the most probable class in ``cls_prob``.
-        cls_prob: float32 (N, C); without the background (index 0 is VMB's class 1) unless the
-            background was asked for (then it is column 0).
-        image_width, image_height: in original pixels.
-    """
-
-    features: np.ndarray
-    bbox: np.ndarray
-    num_boxes: int
-    objects: np.ndarray
-    cls_prob: np.ndarray
-    image_width: int
-    image_height: int
-
-
-@dataclass(frozen=True)
-class RegionOptions:
-    """Which features of which regions to give.
-
-    Attributes:
-        feature_name: one of the model's ``feature_names``; None for the first.
-        num_features: how many regions to keep, if there are as many.
-        confidence_threshold: see :func:`vmb_d2.selection.confidences`.
-        background: let the background class take part and be column 0 of ``cls_prob``.
-
-    Raises:
-        ConfigError: a number is out of range.
-    """
-
-    feature_name: str | None = None
-    num_features: int = 100
-    confidence_threshold: float = 0.0
-    background: bool = False
-
-    def __post_init__(self):
-        if self.num_features < 1:
-            raise ConfigError(f"extract.num_features={self.num_features}: has to be at least 1")
-        if not 0 <= self.confidence_threshold < 1:
-            raise ConfigError(
-                f"extract.confidence_threshold={self.confidence_threshold}: has to be in [0, 1)"
-            )
-
-    def choose_feature(self, feature_names: Sequence[str]) -> str:
-        """``feature_name``, or the first where it is None. Raises ConfigError for any other."""
-        name = self.feature_name or feature_names[0]
-        if name not in feature_names:
-            valid = ", ".join(feature_names)
-            raise ConfigError(f"extract.feature_name={name}: this model has {valid}")
-        return name
+from .pretrained import load_described_model
+from .regions import RegionFeatures
 
 
 class RegionFeatureExtractor:
-    """Runs a VMB model on images and keeps the most confident regions.
+    """Gives the region features of images.
+
+        extractor = RegionFeatureExtractor.from_pretrained("x152")
+        regions = extractor("photo.jpg")
 
     Args:
         model: in evaluation mode, on its device.
-        options: what to keep.
+        options: which features of which regions to give.
+        description: what the model is, for records; None where nobody knows.
+
+    Attributes:
+        feature_names: the features given, the first one as ``RegionFeatures.features``.
 
     Raises:
-        ConfigError: the model doesn't have the feature asked for.
+        ConfigError: the model doesn't have a feature asked for.
     """
 
-    def __init__(self, model: VMBRCNN, options: RegionOptions | None = None):
+    def __init__(
+        self,
+        model: VMBRCNN,
+        options: RegionOptions | None = None,
+        description: VMBModel | None = None,
+    ):
         self.model = model
         self.options = options or RegionOptions()
-        self.feature_name = self.options.choose_feature(model.feature_names)
+        self.description = description
+        self.feature_names = self.options.choose_features(model.feature_names)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path | VMBModel | None = "x152",
+        *,
+        weights: str | Path | None = None,
+        device: str | torch.device = "auto",
+        cache_dir: str | Path | None = None,
+        unsafe_load: bool = False,
+        **options,
+    ) -> RegionFeatureExtractor:
+        """Load a model.
+
+        Args:
+            model: ``"x152"``, ``"x101"``, ``"r101_c4"``, ``"x152_c4"``; the path of a VMB yaml; or
+                None where ``weights`` is a converted checkpoint, which knows what it is of.
+            weights: path or URL of a VMB or of a converted checkpoint. None for the released
+                weights of ``x152`` and ``x101``, which are fetched once.
+            device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+            cache_dir: for downloads and conversions; None for ``$VMB_D2_CACHE`` or
+                ``~/.cache/vmb_d2``.
+            unsafe_load: load pickled objects too, which can run any code.
+            **options: of :class:`vmb_d2.options.RegionOptions`, such as ``num_features=36``.
+
+        Raises:
+            ConfigError, DownloadError, CheckpointError: see their texts.
+        """
+        description = None if model is None else describe_model(model)
+        chosen = RegionOptions(**options)
+        if description is not None:
+            chosen.choose_features(description.feature_names)  # before a long download
+        device = device_of(device)
+        if weights is None:
+            weights = _released_weights(model)
+        network, description = load_described_model(
+            weights, description, device=device, cache_dir=cache_dir, unsafe=unsafe_load
+        )
+        return cls(network, chosen, description)
+
+    def __call__(
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        boxes=None,
+        batch_size: int = 1,
+    ) -> RegionFeatures | list[RegionFeatures]:
+        """Extract the regions of one image, or of each of several.
+
+        Args:
+            images: a path, a PIL image, or a uint8 array of (H, W, 3) in RGB order (OpenCV's
+                images are BGR: turn them round with ``image[:, :, ::-1]``); or a list of those.
+            boxes: instead of the proposals, for each image an array or tensor (n, 4) of inclusive
+                boxes x1, y1, x2, y2 in original pixels; for a list of images a list of those.
+            batch_size: images of one padded size that go through the network together, at most.
+                It doesn't change features.
+
+        Returns:
+            RegionFeatures, or a list of them for a list of images, in its order.
+
+        Raises:
+            ImageReadError: an image can't be read.
+            ValueError, TypeError: an image or boxes are of another kind.
+        """
+        if isinstance(images, (str, Path, Image.Image, np.ndarray)):
+            return self([images], None if boxes is None else [boxes], batch_size)[0]
+        images = list(images)
+        given = [None] * len(images) if boxes is None else [_as_boxes(b) for b in boxes]
+        if len(given) != len(images):
+            raise ValueError(f"boxes of {len(given)} images for {len(images)} images")
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: has to be at least 1")
+        results: list[RegionFeatures | None] = [None] * len(images)
+        loaded = ((i, load(image)) for i, image in enumerate(images))
+        for batch in bucketed_batches(loaded, batch_size, lambda item: padded_size(item[1])):
+            numbers = [i for i, _ in batch.images]
+            regions = self.extract_batch(
+                [image for _, image in batch.images],
+                batch.padded_size,
+                None if boxes is None else [given[i] for i in numbers],
+            )
+            for i, result in zip(numbers, regions, strict=True):
+                results[i] = result
+        return results
 
     @torch.no_grad()
-    def __call__(
-        self, images: Sequence[NetworkImage], padded_size: tuple[int, int]
+    def extract_batch(
+        self,
+        images: Sequence[NetworkImage],
+        padded_size: tuple[int, int],
+        boxes: Sequence[Tensor] | None = None,
     ) -> list[RegionFeatures]:
-        """Extract.
+        """Extract the regions of preprocessed images.
 
         Args:
             images: a batch.
             padded_size: (height, width) in network pixels, multiples of 32, to pad each image to.
                 Proposals are clipped to it.
+            boxes: for each image, inclusive boxes (n, 4) in original pixels to take instead of
+                proposals. All are given back, in their order.
         """
         batch = pad(images, padded_size).to(self.model.device)
+        arguments = [batch, self.feature_names]
+        if boxes is not None:
+            arguments.append([b * image.scale for b, image in zip(boxes, images, strict=True)])
         with full_float32():
-            regions = self.model.regions(batch, [self.feature_name])
-        return [self._select(r, image) for r, image in zip(regions, images, strict=True)]
+            regions = self.model.regions(*arguments)
+        if boxes is None:
+            return [self._select(r, image) for r, image in zip(regions, images, strict=True)]
+        triples = zip(regions, images, boxes, strict=True)
+        return [self._all_given(r, image, b) for r, image, b in triples]
 
     def _select(self, regions: Instances, image: NetworkImage) -> RegionFeatures:
         boxes = regions.proposal_boxes.tensor / image.scale
         scores = self._scores(regions.class_logits)
-        kept = select_regions(
-            boxes, scores, self.options.num_features, self.options.confidence_threshold
+        kept = self.options.select(boxes, scores)
+        rows = kept.indices
+        return self._to_regions(
+            regions[rows], boxes[rows], scores[rows], image, num_boxes=kept.num_boxes
         )
-        scores = scores[kept.indices]
+
+    def _all_given(self, regions: Instances, image: NetworkImage, boxes: Tensor):
+        logits = regions.class_logits.float()
+        return self._to_regions(
+            regions,
+            boxes,
+            self._scores(logits),
+            image,
+            num_boxes=len(boxes),
+            class_logits=logits.roll(1, dims=1).cpu().numpy(),  # background first, as VMB has it
+        )
+
+    def _to_regions(
+        self, regions: Instances, boxes: Tensor, scores: Tensor, image: NetworkImage, **values
+    ) -> RegionFeatures:
+        features = {n: regions.get(n).float().cpu().numpy() for n in self.feature_names}
         return RegionFeatures(
-            features=regions.get(self.feature_name)[kept.indices].float().cpu().numpy(),
-            bbox=boxes[kept.indices].cpu().numpy(),
-            num_boxes=kept.num_boxes,
+            features=features.pop(self.feature_names[0]),
+            bbox=boxes.float().cpu().numpy(),
             objects=scores.argmax(dim=1).cpu().numpy(),
             cls_prob=scores.cpu().numpy(),
             image_width=image.width,
             image_height=image.height,
+            further=features,
+            **values,
         )
 
     def _scores(self, class_logits: Tensor) -> Tensor:
@@ -140,3 +212,26 @@ def pad(images: Sequence[NetworkImage], size: tuple[int, int]) -> ImageList:
         height, width = image.tensor.shape[-2:]
         target[:, :height, :width] = image.tensor
     return ImageList(tensor, [tuple(image.tensor.shape[-2:]) for image in images])
+
+
+def padded_size(image: NetworkImage) -> tuple[int, int]:
+    """(height, width) in network pixels to which an image is padded by itself."""
+    return padded(*image.tensor.shape[-2:])
+
+
+def _released_weights(model) -> str:
+    if model in RELEASED_WEIGHTS:
+        return RELEASED_WEIGHTS[model]
+    raise ConfigError(
+        "model.weights is missing: path or URL of a VMB or of a converted checkpoint "
+        f"(only {' and '.join(RELEASED_WEIGHTS)} have released ones)"
+    )
+
+
+def _as_boxes(boxes) -> Tensor:
+    tensor = torch.as_tensor(np.asarray(boxes), dtype=torch.float32)
+    if tensor.numel() == 0:
+        return tensor.reshape(0, 4)
+    if tensor.ndim != 2 or tensor.shape[1] != 4:
+        raise ValueError(f"boxes of shape {tuple(tensor.shape)}: they are (n, 4)")
+    return tensor

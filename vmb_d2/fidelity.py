@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .extractor import RegionFeatures
+from .regions import RegionFeatures
 
 BOX_TOLERANCE = 0.01
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import stat
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +20,8 @@ from torch import Tensor
 from .config import PIXEL_MEAN_BGR
 from .errors import ImageReadError
 from .modeling import SIZE_DIVISIBILITY
+
+ImageSource = str | Path | Image.Image | np.ndarray
 
 SHORT_SIDE = 800
 LONG_SIDE = 1333
@@ -54,11 +60,8 @@ class NetworkImage:
 
 def read_size(path: str | Path) -> tuple[int, int]:
     """Original (height, width) from the file's header. Raises ImageReadError."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except _DECODING_ERRORS as error:
-        raise _read_error(path, error) from error
+    with _opened(path) as image:
+        return image.height, image.width
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -73,9 +76,22 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         ImageReadError: missing, unreadable, damaged, or no image.
     """
+    with _opened(path) as image:
+        return to_rgb(image)
+
+
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """The pixels of a PIL image as :func:`read_image` gives them."""
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would make the run wait for ever
+            raise ImageReadError(f"{path}: is no file")
         with Image.open(path) as image:
-            return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+            yield image
     except _DECODING_ERRORS as error:
         raise _read_error(path, error) from error
 
@@ -124,17 +140,37 @@ def preprocess(rgb: np.ndarray) -> NetworkImage:
     scale = resize_scale(height, width)
     if min(network_size(height, width)) < 1:
         raise ImageReadError(f"{width} x {height} pixels: too narrow to be resized to {LONG_SIDE}")
-    # Subtracted in float64 and stored in float32, as the original's arrays have it.
-    bgr = (rgb[:, :, ::-1] - np.array(PIXEL_MEAN_BGR)).astype(np.float32)
+    # Subtracted in float64 and stored in float32, as the original's arrays have it; without an
+    # array of float64, since images can be large.
+    bgr = np.empty(rgb.shape, dtype=np.float32)
+    np.subtract(rgb[:, :, ::-1], np.array(PIXEL_MEAN_BGR), out=bgr, casting="unsafe")
     resized = cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
     tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
     return NetworkImage(tensor, scale, width, height)
 
 
-def load(path: str | Path) -> NetworkImage:
-    """:func:`read_image` and :func:`preprocess`. Raises ImageReadError, naming ``path``."""
-    rgb = read_image(path)
+def load(source: ImageSource) -> NetworkImage:
+    """Read and preprocess an image.
+
+    Args:
+        source: a path, a PIL image, or a uint8 array (H, W, 3), RGB.
+
+    Raises:
+        ImageReadError: it can't be read or is too narrow; of a path, it is named.
+        ValueError, TypeError: an array, or an object, of another kind.
+    """
+    if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
+            raise ValueError(
+                f"an array of {source.dtype} {source.shape}: images are uint8 (H, W, 3), RGB"
+            )
+        return preprocess(source)
+    if isinstance(source, Image.Image):
+        return preprocess(to_rgb(source))
+    if not isinstance(source, (str, Path)):
+        raise TypeError(f"{type(source).__name__}: images are paths, PIL images or uint8 arrays")
+    rgb = read_image(source)
     try:
         return preprocess(rgb)
     except ImageReadError as error:
-        raise ImageReadError(f"{path}: {error}") from error
+        raise ImageReadError(f"{source}: {error}") from error

@@ -1,17 +1,24 @@
-"""Which images a run is about, and in which batches."""
+"""Which images a run is about, and under which names their features are stored."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from .errors import InputError
+from .errors import ConfigError, InputError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg")
+NAMINGS = ("mmf", "relative", "relative_with_extension")
+MOST_LISTED = 10
 
-Size = tuple[int, int]
+
+class InputImage(NamedTuple):
+    """An image file and the name under which its features are stored."""
+
+    path: str
+    name: str
 
 
 def output_name(path: str | Path) -> str:
@@ -19,111 +26,170 @@ def output_name(path: str | Path) -> str:
     return os.path.basename(path).split(".")[0]
 
 
-def list_images(source: str | Path) -> list[str]:
-    """Image files directly in a folder, sorted by path; or the one file that ``source`` is.
+def list_images(source: str | Path, recursive: bool = False) -> list[str]:
+    """Image files in a folder, sorted by path; or the one file that ``source`` is.
+
+    Args:
+        source: a folder or file.
+        recursive: also in the folders below it, links to folders included. Files and folders whose
+            name begins with a dot are left out.
 
     Raises:
-        InputError: no such path, it can't be read, or no image is in it.
+        InputError: no such path, a folder can't be read, or no image is in it.
     """
     source = os.fspath(source)
     if os.path.isfile(source):
         return [source]
     try:
-        with os.scandir(source) as entries:
-            names = [e.name for e in entries if _is_image_name(e.name) and e.is_file()]
+        paths = sorted(_image_files(source, recursive, set()))
     except OSError as error:
-        raise InputError(f"input.dir={source}: {error.strerror}") from error
-    if not names:
-        raise InputError(f"input.dir={source}: no {', '.join(EXTENSIONS)} file in it")
-    return sorted(os.path.join(source, name) for name in names)
+        raise InputError(f"input.dir={source}: {error.filename}: {error.strerror}") from error
+    if not paths:
+        hint = "" if recursive else " (input.recursive=true looks below it too)"
+        raise InputError(f"input.dir={source}: no {', '.join(EXTENSIONS)} file in it{hint}")
+    return paths
 
 
-def _is_image_name(name: str) -> bool:
-    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+def _image_files(folder: str, recursive: bool, seen: set) -> Iterator[str]:
+    """``seen`` are the folders on the way here, so that a link to one of them ends there."""
+    with os.scandir(folder) as entries:
+        entries = list(entries)
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_file():
+            if entry.name.lower().endswith(EXTENSIONS):
+                yield entry.path
+        elif recursive and entry.is_dir():
+            status = os.stat(entry.path)
+            identity = (status.st_dev, status.st_ino)
+            if identity not in seen:
+                yield from _image_files(entry.path, recursive, seen | {identity})
 
 
-def read_exclude_list(path: str | Path) -> set[str]:
-    """Output names from a text file with a name or path a line. Raises InputError."""
+def read_lines(path: str | Path, option: str) -> list[str]:
+    """The lines of a text file that aren't blank, without the white space around them.
+
+    Raises InputError, which names ``option``.
+    """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"input.exclude_list={path}: {reason}") from error
-    return {output_name(line.strip()) for line in lines if line.strip()}
+        # File names need not be UTF-8; surrogateescape keeps their bytes.
+        text = Path(path).read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise InputError(f"{option}={path}: {error.strerror}") from error
+    return [line.strip() for line in text.split("\n") if line.strip()]
+
+
+def read_image_lists(lists: Iterable[str | Path], folder: str | Path = "") -> list[str]:
+    """Paths from text files with a path a line, sorted, each once.
+
+    Args:
+        lists: the text files.
+        folder: what relative paths are relative to.
+
+    Raises:
+        InputError: a list can't be read, or none of them has a line.
+    """
+    lists = list(lists)
+    lines = {line for path in lists for line in read_lines(path, "input.list")}
+    if not lines:
+        raise InputError(f"input.list={', '.join(map(str, lists))}: no path in it")
+    return sorted({os.path.normpath(os.path.join(folder, line)) for line in lines})
+
+
+def name_images(
+    paths: Sequence[str], naming: str = "mmf", folder: str | Path = ""
+) -> list[InputImage]:
+    """Give each image its name.
+
+    Args:
+        paths: of image files.
+        naming: ``"mmf"``, the file's name up to its first dot; ``"relative"``, the path relative
+            to ``folder`` without the extension; ``"relative_with_extension"``, with it.
+        folder: see ``naming``.
+
+    Raises:
+        ConfigError: no such naming.
+        InputError: a name is empty, or a path outside of ``folder`` has to be relative to it.
+    """
+    if naming not in NAMINGS:
+        raise ConfigError(f"input.names={naming}: valid are {', '.join(NAMINGS)}")
+    return [InputImage(path, _name(path, naming, folder)) for path in paths]
+
+
+def _name(path: str, naming: str, folder: str | Path) -> str:
+    if naming == "mmf":
+        name = output_name(path)
+    else:
+        name = relative_path(path, folder)
+        if name is None:
+            raise InputError(f"{path} is not below input.dir={folder}, so it has no relative name")
+        if naming == "relative":
+            name = os.path.splitext(name)[0]
+    if not name:
+        raise InputError(f"{path}: has no name before its first dot; input.names=relative has one")
+    return name
+
+
+def root_of(source: str | Path) -> str:
+    """The folder that names are relative to: ``source``, or the folder of a single image."""
+    return os.path.dirname(source) if os.path.isfile(source) else os.fspath(source)
+
+
+def relative_path(path: str, folder: str | Path) -> str | None:
+    """``path`` relative to ``folder`` with slashes between, or None where it isn't below it."""
+    folder, path = os.path.normpath(folder or "."), os.path.normpath(path)
+    prefix = "" if folder == "." else os.path.join(folder, "")
+    below = path.startswith(prefix) and not os.path.isabs(path[len(prefix) :])
+    relative = path[len(prefix) :].replace(os.sep, "/")
+    return relative if below and not relative.startswith("../") else None
+
+
+class ExcludeList:
+    """Images to leave out, from a text file with a name or path a line.
+
+    A line means an image if it is its path, its path relative to the folder, or its name; under
+    MMF's naming also if its own name up to the first dot is the image's. Raises InputError.
+    """
+
+    def __init__(self, path: str | Path, naming: str = "mmf", folder: str | Path = ""):
+        self.folder = folder
+        self.lines = set(read_lines(path, "input.exclude_list"))
+        if naming == "mmf":
+            self.lines |= {output_name(line) for line in self.lines}
+
+    def __contains__(self, image: InputImage) -> bool:
+        keys = (image.name, image.path, relative_path(image.path, self.folder))
+        return not self.lines.isdisjoint(keys)
 
 
 def select_images(
-    paths: Sequence[str], exclude: set[str] = frozenset(), start: int = 0, end: int | None = None
-) -> list[str]:
-    """``paths`` less those excluded by output name, then ``[start:end]`` of the rest.
+    images: Sequence[InputImage],
+    exclude: ExcludeList | Sequence[InputImage] = (),
+    start: int = 0,
+    end: int | None = None,
+) -> list[InputImage]:
+    """``images`` less those excluded, then ``[start:end]`` of the rest.
 
-    Raises InputError where two of the result would be stored in one file.
+    Raises InputError where two of the result have one name, with a list of them.
     """
-    selected = [path for path in paths if output_name(path) not in exclude][start:end]
+    selected = [image for image in images if image not in exclude][start:end]
     owners: dict[str, str] = {}
-    for path in selected:
-        for name in (output_name(path), f"{output_name(path)}_info"):
-            other = owners.setdefault(name, path)
-            if other != path:
-                raise InputError(
-                    f"{other} and {path} would both be stored as {name}.npy (a name ends at its "
-                    "first dot); rename one or put it in input.exclude_list"
-                )
+    clashes = []
+    for path, name in selected:
+        other = owners.setdefault(name, path)
+        if other != path:
+            clashes.append(f"{other} and {path} (both {name})")
+    if clashes:
+        raise InputError(
+            f"two images would be stored under one name, in {listed(clashes)}; rename one, put it "
+            "in input.exclude_list, or name them otherwise: input.names=relative or "
+            "relative_with_extension"
+        )
     return selected
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Images that go through the network together.
-
-    Attributes:
-        paths: of the images.
-        padded_size: (height, width) in network pixels to which each is padded.
-    """
-
-    paths: list[str]
-    padded_size: Size
-
-
-def bucketed_batches(
-    paths: Iterable[str], batch_size: int, padded_size_of: Callable[[str], Size | None]
-) -> Iterator[Batch]:
-    """Batches of images that have the same padded size.
-
-    A batch comes as soon as ``batch_size`` images of its size were seen; the rest, in order of
-    first appearance, at the end. Images whose size is None are left out.
-    """
-    buckets: dict[Size, list[str]] = {}
-    for path in paths:
-        size = padded_size_of(path)
-        if size is None:
-            continue
-        bucket = buckets.setdefault(size, [])
-        bucket.append(path)
-        if len(bucket) == batch_size:
-            yield Batch(buckets.pop(size), size)
-    for size, bucket in buckets.items():
-        yield Batch(bucket, size)
-
-
-def mmf_batches(
-    paths: Sequence[str],
-    batch_size: int,
-    padded_size_of: Callable[[str], Size | None],
-    is_wanted: Callable[[str], bool] = lambda path: True,
-) -> Iterator[Batch]:
-    """MMF's batches: chunks of ``paths`` in order, padded to the largest of the chunk.
-
-    Images that are not wanted are left out of the batch but keep their place in the chunk and
-    their say in its size, so that what is done already never changes what is left. Images whose
-    size is None are left out without a say.
-    """
-    for begin in range(0, len(paths), batch_size):
-        chunk = paths[begin : begin + batch_size]
-        if not any(map(is_wanted, chunk)):
-            continue
-        sizes = {path: padded_size_of(path) for path in chunk}
-        known = [size for size in sizes.values() if size is not None]
-        wanted = [path for path in chunk if sizes[path] is not None and is_wanted(path)]
-        if wanted:
-            yield Batch(wanted, (max(h for h, _ in known), max(w for _, w in known)))
+def listed(items: Sequence[str]) -> str:
+    """The first few of ``items`` in a sentence, and how many more there are."""
+    more = f", and {len(items) - MOST_LISTED} more" if len(items) > MOST_LISTED else ""
+    return "; ".join(items[:MOST_LISTED]) + more

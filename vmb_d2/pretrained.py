@@ -7,6 +7,7 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import torch
 from detectron2.modeling import build_model
 from iopath.common.file_io import file_lock
@@ -23,14 +24,19 @@ from .version import __version__
 logger = logging.getLogger(__name__)
 
 
-def load_model(
+def load_model(weights: str | Path, model: VMBModel | None = None, **options) -> VMBRCNN:
+    """The model alone of what :func:`load_described_model` gives."""
+    return load_described_model(weights, model, **options)[0]
+
+
+def load_described_model(
     weights: str | Path,
     model: VMBModel | None = None,
     *,
     device: str | torch.device = "cpu",
     cache_dir: str | Path | None = None,
     unsafe: bool = False,
-) -> VMBRCNN:
+) -> tuple[VMBRCNN, VMBModel]:
     """Load a model for inference.
 
     Args:
@@ -40,6 +46,9 @@ def load_model(
         device: where to run.
         cache_dir: for downloads and conversions; None for :func:`default_cache_dir`.
         unsafe: load pickled objects too, which can run any code.
+
+    Returns:
+        The model, and its description as ``model`` or the checkpoint gives it.
 
     Raises:
         DownloadError, CheckpointError, ConfigError: see their texts.
@@ -60,9 +69,19 @@ def load_model(
         if is_url(weights):
             raise CheckpointError(f"{error}; delete the file to download it again") from error
         raise
-    network = _build(_model_of(checkpoint, model, path), device)
+    model = _model_of(checkpoint, model, path)
+    network = _build(model, device)
     _load_state(network, checkpoint, path)
-    return network
+    return network, model
+
+
+def fingerprint(network: VMBRCNN) -> str:
+    """Hex SHA-256 of all weights: the same for a checkpoint before and after its conversion."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(np.ascontiguousarray(value.cpu().numpy()))
+    return digest.hexdigest()
 
 
 def _model_of(checkpoint, model: VMBModel | None, path: Path) -> VMBModel:

@@ -1,19 +1,28 @@
-"""A run over many images: what is done is skipped, what fails is reported, the rest goes on."""
+"""A run over many images: what is done is skipped, what fails is recorded, the rest goes on."""
 
 from __future__ import annotations
 
+import gc
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
+import torch
+from torch import Tensor
 
-from . import images
-from .errors import ConfigError, ImageReadError
+from . import images, interruption
+from .batching import Batch, Size, bucketed_batches, mmf_batches
+from .devices import is_out_of_memory
+from .errors import BoxesError, ConfigError, ImageReadError, TooManyFailures
 from .extractor import RegionFeatureExtractor
-from .inputs import Batch, Size, bucketed_batches, mmf_batches, output_name
-from .mmf_files import MMFWriter
+from .extractor import padded_size as own_padded_size
+from .failures import FailureLog
+from .given_boxes import GivenBoxes
+from .images import NetworkImage
+from .inputs import InputImage
+from .progress import Progress
+from .regions import RegionFeatures
+from .stores.store_set import StoreSet
 
 BATCHING = ("bucketed", "mmf")
 
@@ -22,22 +31,35 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Report:
-    """What became of the images: how many were extracted, were there before, and failed why."""
+    """What became of the images.
+
+    Attributes:
+        extracted, failed: in this run.
+        skipped: there before.
+        out_of_memory: how many batches were tried again in smaller parts.
+    """
 
     extracted: int = 0
     skipped: int = 0
-    failures: dict[str, str] = field(default_factory=dict)
+    failed: int = 0
+    out_of_memory: int = 0
 
 
 class ExtractionRun:
-    """Extracts images into a writer.
+    """Extracts images into stores.
 
     Args:
-        writer: stores the regions, and knows which images are done.
+        stores: open; they know which images are done.
+        failures: where images that fail are recorded.
         batch_size: images that go through the network together, at most.
         batching: ``"bucketed"``: only images of one padded size share a batch, so that features
             don't depend on batch size, order or batch mates. ``"mmf"``: the original's chunks,
             padded, and clipped to, the largest of the chunk.
+        boxes: to take instead of the proposals.
+        max_failures: with more failures than this the run stops; None for no such limit.
+
+    Attributes:
+        report: so far, also where the run was stopped.
 
     Raises:
         ConfigError: a number or name out of range.
@@ -45,83 +67,162 @@ class ExtractionRun:
 
     def __init__(
         self,
-        writer: MMFWriter,
+        stores: StoreSet,
+        failures: FailureLog,
         *,
         batch_size: int = 1,
         batching: str = "bucketed",
+        boxes: GivenBoxes | None = None,
+        max_failures: int | None = None,
     ):
         if batch_size < 1:
             raise ConfigError(f"extract.batch_size={batch_size}: has to be at least 1")
         if batching not in BATCHING:
             raise ConfigError(f"extract.batching={batching}: valid are {', '.join(BATCHING)}")
-        self.writer = writer
+        if max_failures is not None and max_failures < 0:
+            raise ConfigError(f"input.max_failures={max_failures}: has to be at least 0")
+        self.stores = stores
+        self.failures = failures
         self.batch_size = batch_size
         self.batching = batching
+        self.boxes = boxes
+        self.max_failures = max_failures
+        self.report = Report()
+        self._most_at_once = batch_size
 
-    def pending(self, paths: Sequence[str]) -> list[str]:
-        """Those of ``paths`` that are not done yet."""
-        return [path for path in paths if not self.writer.is_done(output_name(path))]
+    def pending(self, images: Sequence[InputImage]) -> list[InputImage]:
+        """Those that are not done yet."""
+        return [image for image in images if image.name not in self.stores]
 
     def __call__(
-        self, paths: Sequence[str], pending: Sequence[str], extractor: RegionFeatureExtractor
+        self,
+        images: Sequence[InputImage],
+        pending: Sequence[InputImage],
+        extractor: RegionFeatureExtractor,
     ) -> Report:
         """Extract ``pending``.
 
         Args:
-            paths: all images of the run; those that are done have a say in MMF's batches.
+            images: all images of the run; those that are done have a say in MMF's batches.
             pending: what :meth:`pending` gave for them.
             extractor: does the work.
 
-        Raises OutputError where features can't be written; what was written before stays.
+        Raises:
+            OutputError: features can't be written; what was written before stays.
+            TooManyFailures: more than ``max_failures``.
         """
-        report = Report(skipped=len(paths) - len(pending))
-        with logging_redirect_tqdm(), tqdm(total=len(pending), unit="image") as progress:
-            for batch in self._batches(paths, pending, report, progress):
-                self._extract(batch, extractor, report, progress)
-        return report
+        self.report.skipped = len(images) - len(pending)
+        with Progress(len(pending)) as progress:
+            for batch in self._batches(images, pending, progress):
+                self._extract(batch, extractor, progress)
+        return self.report
 
-    def _batches(self, paths, pending, report: Report, progress: tqdm):
-        is_pending = set(pending).__contains__
+    def _batches(self, images_of_run, pending, progress) -> Iterator[Batch[InputImage]]:
+        is_pending = {image.name for image in pending}
 
-        def padded_size(path: str) -> Size | None:
+        def padded_size(image: InputImage) -> Size | None:
             try:
-                return images.padded_size(*images.network_size(*images.read_size(path)))
+                return images.padded_size(*images.network_size(*images.read_size(image.path)))
             except ImageReadError as error:
-                if is_pending(path):
-                    self._fail(path, error, report, progress)
+                if image.name in is_pending:
+                    self._fail(image, error, "read", progress)
                 return None
 
         if self.batching == "mmf":
-            return mmf_batches(paths, self.batch_size, padded_size, is_pending)
+            return mmf_batches(
+                images_of_run, self.batch_size, padded_size, lambda image: image.name in is_pending
+            )
         return bucketed_batches(pending, self.batch_size, padded_size)
 
-    def _extract(
-        self, batch: Batch, extractor: RegionFeatureExtractor, report: Report, progress: tqdm
-    ) -> None:
-        loaded = {}
-        for path in batch.paths:
+    def _extract(self, batch: Batch[InputImage], extractor, progress: Progress) -> None:
+        loaded, boxes = {}, {}
+        for image in batch.images:
             try:
-                loaded[path] = self._load(path, batch.padded_size)
+                network_image = self._load(image.path, batch.padded_size)
+                if self.boxes is not None:
+                    size = network_image.width, network_image.height
+                    boxes[image] = self.boxes.of(image.name, *size)
+                loaded[image] = network_image
             except ImageReadError as error:
-                self._fail(path, error, report, progress)
-        if not loaded:
-            return
-        regions = extractor(list(loaded.values()), batch.padded_size)
-        for path, image_regions in zip(loaded, regions, strict=True):
-            self.writer.write(output_name(path), image_regions)
-            report.extracted += 1
-            progress.update()
+                self._fail(image, error, "read", progress)
+            except BoxesError as error:
+                self._fail(image, error, "boxes", progress)
+        queue = [list(loaded)]
+        while queue:
+            part = queue.pop(0)
+            if len(part) > self._most_at_once:
+                middle = len(part) // 2
+                queue[:0] = [part[:middle], part[middle:]]
+                continue
+            if not part:
+                continue
+            regions = self._regions(
+                [loaded[image] for image in part],
+                batch.padded_size,
+                [boxes[image] for image in part] if self.boxes is not None else None,
+                extractor,
+            )
+            if regions is not None:
+                self._write(part, regions, progress)
+            elif len(part) == 1:
+                height, width = batch.padded_size
+                error = f"{part[0].path}: out of memory at {width} x {height} network pixels"
+                self._fail(part[0], error, "network", progress)
+            else:
+                self._most_at_once = len(part) // 2
+                queue.insert(0, part)
 
-    def _load(self, path: str, padded_size: Size) -> images.NetworkImage:
+    def _regions(
+        self,
+        batch: list[NetworkImage],
+        padded_size: Size,
+        boxes: list[Tensor] | None,
+        extractor: RegionFeatureExtractor,
+    ) -> list[RegionFeatures] | None:
+        """What the extractor gives; None where the memory doesn't do for it."""
+        try:
+            return extractor.extract_batch(batch, padded_size, boxes)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of the handler, since the error's traceback holds on to the tensors.
+        self.report.out_of_memory += 1
+        gc.collect()
+        torch.cuda.empty_cache()
+        if len(batch) > 1:
+            logger.warning(
+                "out of memory with %d images at once: from now on at most %d",
+                len(batch),
+                len(batch) // 2,
+            )
+        return None
+
+    def _write(self, part: list[InputImage], regions: list[RegionFeatures], progress) -> None:
+        with interruption.held():
+            for image, image_regions in zip(part, regions, strict=True):
+                self.stores.write(image.name, image_regions)
+            self.stores.flush()
+            self.report.extracted += len(part)
+            for _ in part:
+                progress.update()
+
+    def _load(self, path: str, padded_size: Size) -> NetworkImage:
         image = images.load(path)
-        own = images.padded_size(*image.tensor.shape[-2:])
+        own = own_padded_size(image)
         larger = any(a > b for a, b in zip(own, padded_size, strict=True))
         if larger or (self.batching == "bucketed" and own != padded_size):
             raise ImageReadError(f"{path}: was exchanged for another image while being read")
         return image
 
-    @staticmethod
-    def _fail(path: str, error: ImageReadError, report: Report, progress: tqdm) -> None:
-        report.failures[path] = str(error)
-        logger.warning("failed: %s", error)
-        progress.update()
+    def _fail(self, image: InputImage, error: object, stage: str, progress: Progress) -> None:
+        with interruption.held():
+            self.report.failed += 1
+            reason = str(error).removeprefix(f"{image.path}: ")
+            self.failures.add(image.path, image.name, reason, stage)
+            logger.warning("failed: %s", error)
+            progress.update(failed=True)
+        if self.max_failures is not None and self.report.failed > self.max_failures:
+            raise TooManyFailures(
+                f"{self.report.failed} images failed, more than input.max_failures="
+                f"{self.max_failures}; the last: {error}"
+            )

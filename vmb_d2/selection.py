@@ -65,6 +65,24 @@ def select_regions(
     Equal confidences, 0 among them, stay in the order of the regions given; the original leaves
     that order open. Arguments as for :func:`confidences`.
     """
-    confidence = confidences(boxes, scores, threshold)
-    order = confidence.argsort(descending=True, stable=True)[:num_features]
+    return _most_confident(confidences(boxes, scores, threshold), num_features)
+
+
+def select_adaptively(
+    boxes: Tensor, scores: Tensor, min_features: int, max_features: int, threshold: float
+) -> Selection:
+    """As many regions as have a confidence above ``threshold``, within bounds.
+
+    The rule of bottom-up attention, whose bounds are 10 and 100 and whose threshold is 0.2: where
+    too few regions exceed the threshold, the most confident of the others fill up. So the
+    confidences, unlike those of :func:`select_regions`, don't depend on the threshold. Arguments
+    as for :func:`confidences`.
+    """
+    confidence = confidences(boxes, scores, 0.0)
+    count = int((confidence > threshold).sum())
+    return _most_confident(confidence, min(max(count, min_features), max_features))
+
+
+def _most_confident(confidence: Tensor, count: int) -> Selection:
+    order = confidence.argsort(descending=True, stable=True)[:count]
     return Selection(order, confidence[order])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import pickle
 import struct
 import warnings
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vmb_d2.errors import CheckpointError
+from vmb_d2.files import whole_file
 
 # The entry that marks a checkpoint as converted by us, and describes where it comes from.
 ORIGIN_KEY = "vmb_d2"
@@ -113,16 +113,12 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:
 
     Raises CheckpointError where that fails; nothing is left behind.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        torch.save(dict(checkpoint), temporary)
-        os.replace(temporary, path)
+        with whole_file(path) as temporary:
+            torch.save(dict(checkpoint), temporary)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise CheckpointError(f"{path}: can't be written: {reason}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def sha256(path: str | Path) -> str:

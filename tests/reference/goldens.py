@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vmb_d2.extractor import RegionFeatures
+from vmb_d2.regions import RegionFeatures
 
 REFERENCE = Path(__file__).parent
 DEMO = REFERENCE.parents[1] / "demo"

@@ -18,9 +18,11 @@ from .vmb_yaml import (
 __all__ = [
     "MODEL_NAMES",
     "PIXEL_MEAN_BGR",
+    "RELEASED_WEIGHTS",
     "VMBModel",
     "VMBYaml",
     "add_vmb_config",
+    "describe_model",
     "get_cfg",
     "ignored_lines",
     "named_model",
@@ -31,6 +33,11 @@ __all__ = [
 ]
 
 MODEL_NAMES = ("x152", "x101", "r101_c4", "x152_c4")
+_RELEASES = "https://dl.fbaipublicfiles.com/pythia/detectron_model"
+RELEASED_WEIGHTS = {
+    "x152": f"{_RELEASES}/detectron_model_x152.pth",
+    "x101": f"{_RELEASES}/detectron_model.pth",
+}
 _MODELS = Path(__file__).parent / "models"
 
 
@@ -41,19 +48,29 @@ def named_model(name: str) -> VMBModel:
     return read_vmb_yaml(_MODELS / f"{name}.yaml").model
 
 
-def get_cfg(model: str | Path | VMBModel):
-    """The Detectron2 config of a model.
+def describe_model(model: str | Path | VMBModel) -> VMBModel:
+    """The description of a model.
 
     Args:
-        model: a name in :data:`MODEL_NAMES`, the path of a VMB yaml, or a :class:`VMBModel`.
-
-    Returns:
-        A ``CfgNode`` for ``detectron2.modeling.build_model``, with ``MODEL.DEVICE`` "cpu".
+        model: a name in :data:`MODEL_NAMES`, the path of a VMB yaml, or a description already.
 
     Raises:
         ConfigError: see :func:`named_model` and :func:`read_vmb_yaml`.
     """
-    if not isinstance(model, VMBModel):
-        is_path = isinstance(model, Path) or str(model).endswith((".yaml", ".yml"))
-        model = read_vmb_yaml(model).model if is_path else named_model(model)
-    return to_detectron2(model)
+    if isinstance(model, VMBModel):
+        return model
+    if isinstance(model, Path) or str(model).endswith((".yaml", ".yml")):
+        return read_vmb_model(model)
+    return named_model(model)
+
+
+def get_cfg(model: str | Path | VMBModel):
+    """The Detectron2 config of a model.
+
+    Args:
+        model: see :func:`describe_model`.
+
+    Returns:
+        A ``CfgNode`` for ``detectron2.modeling.build_model``, with ``MODEL.DEVICE`` "cpu".
+    """
+    return to_detectron2(describe_model(model))

@@ -47,6 +47,16 @@ class VMBRCNN(GeneralizedRCNN):
         """The features that :meth:`regions` can give, the default one first."""
         return self.roi_heads.feature_names
 
+    @property
+    def feature_dimension(self) -> int:
+        """D of each feature, (R, D)."""
+        return self.roi_heads.box_predictor.cls_score.in_features
+
+    @property
+    def num_classes(self) -> int:
+        """Classes without the background."""
+        return self.roi_heads.num_classes
+
     @torch.no_grad()
     def regions(
         self,

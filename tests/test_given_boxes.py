@@ -1,0 +1,173 @@
+"""Reading given boxes, finding each image's, and what the coordinates mean."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from vmb_d2.errors import BoxesError, ConfigError
+from vmb_d2.given_boxes import GivenBoxes
+from vmb_d2.inputs import InputImage, name_images
+
+BOXES = {"a.jpg": [[0, 1, 9.5, 20]], "sub/b": [], "c": [[1, 2, 3, 4], [5, 6, 7, 8]]}
+IMAGES = [
+    InputImage("in/a.jpg", "a"),
+    InputImage("in/sub/b.png", "sub/b"),
+    InputImage("x/c.png", "c"),
+]
+
+
+def records():
+    return [{"image": key, "boxes": boxes} for key, boxes in BOXES.items()]
+
+
+def write_json(path):
+    path.write_text(json.dumps(BOXES))
+
+
+def write_records(path):
+    path.write_text(json.dumps(records()))
+
+
+def write_lines(path):
+    path.write_text("\n".join(json.dumps(r) for r in records()) + "\n\n", encoding="utf-8-sig")
+
+
+def write_npz(path):
+    arrays = {key: np.array(boxes, np.float32).reshape(-1, 4) for key, boxes in BOXES.items()}
+    np.savez(path, **arrays)
+
+
+def write_npy(path):
+    np.save(path, {key: np.array(boxes) for key, boxes in BOXES.items()})
+
+
+WRITERS = {
+    "boxes.json": write_json,
+    "records.json": write_records,
+    "lines.json": write_lines,
+    "lines.JSONL": write_lines,
+    "boxes.npz": write_npz,
+    "boxes.npy": write_npy,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_files(tmp_path, name):
+    WRITERS[name](tmp_path / name)
+    boxes = GivenBoxes.read(tmp_path / name)
+    assert boxes.assign(IMAGES, "in") == (0, 0)
+    for image, expected in zip(IMAGES, BOXES.values(), strict=True):
+        found = boxes.of(image.name, 640, 480)
+        assert found.dtype == torch.float32
+        assert found.shape == (len(expected), 4)
+        assert found.tolist() == expected
+    assert boxes.mean_count() == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("x.json", "", "Expecting value"),
+        ("x.json", "[1]", "entry 1: is not"),
+        ("x.json", '{"a": [[1, 2, 3]]}', r"a: boxes are of shape \(n, 4\), not \(1, 3\)"),
+        ("x.json", '{"a": [1, 2, 3, 4]}', r"not \(4,\)"),
+        ("x.json", '{"a": [[1, 2], [3]]}', "a: boxes are lists of four numbers"),
+        ("x.json", '{"a": [[1, 2, 3, "x"]]}', "four numbers"),
+        ("x.json", '{"a": [[1, 2, 3, NaN]]}', "is no number"),
+        ("x.json", '{"a": null}', "no number|four numbers|shape"),
+        ("x.jsonl", '{"image": "a", "boxes": []}\n{"image": "b"}', "line 2: is not"),
+        ("x.jsonl", '{"image": "a", "boxes": []}\n{"im', "line 2: "),
+        ("x.jsonl", '{"image": "a", "boxes": []}\n' * 2, "a occurs twice"),
+        ("x.jsonl", b"\xff\xfe", "codec"),
+        ("x.npy", b"", "npy"),
+        ("x.npz", b"PK", "."),
+        ("x.npz", b"not a zip", "."),
+    ],
+)
+def test_files_that_are_none(tmp_path, name, content, expected):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(BoxesError, match=expected) as caught:
+        GivenBoxes.read(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_kinds_of_files(tmp_path):
+    with pytest.raises(ConfigError, match=r"boxes\.file=.*valid are \.json, \.jsonl, \.npy, \.npz"):
+        GivenBoxes.read(tmp_path / "boxes.csv")
+    with pytest.raises(BoxesError, match="No such file"):
+        GivenBoxes.read(tmp_path / "boxes.json")
+    np.save(tmp_path / "array.npy", np.zeros((3, 4)))
+    with pytest.raises(BoxesError, match="no dict"):
+        GivenBoxes.read(tmp_path / "array.npy")
+    with pytest.raises(ConfigError, match=r"boxes\.format=yxyx: valid are xyxy, xywh"):
+        GivenBoxes([], box_format="yxyx")
+
+
+@pytest.mark.parametrize("key", ["in/sub/a.1.jpg", "sub/a.1.jpg", "sub/a.1", "a.1.jpg"])
+def test_keys(key):
+    images = name_images(["in/sub/a.1.jpg", "in/sub/b.jpg"], "relative", "in")
+    boxes = GivenBoxes([(key, [[1, 2, 3, 4]]), ("elsewhere", [])])
+    assert boxes.assign(images, "in") == (1, 1)
+    assert boxes.of("sub/a.1", 9, 9).tolist() == [[1, 2, 3, 4]]
+    assert boxes.of("sub/b", 9, 9).shape == (0, 4)
+
+
+def test_keys_that_mean_no_image_or_two():
+    images = name_images(["in/a/x.jpg", "in/b/x.jpg"], "relative", "in")
+    with pytest.raises(BoxesError, match=r"x\.jpg stands for in/a/x\.jpg and for in/b/x\.jpg"):
+        GivenBoxes([("x.jpg", [])]).assign(images, "in")
+    with pytest.raises(BoxesError, match=r"no boxes of any of the images; it has y\.jpg, they"):
+        GivenBoxes([("y.jpg", [])]).assign(images, "in")
+    assert GivenBoxes([("y.jpg", [])]).assign([], "in") == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "box", "expected"),
+    [
+        ({}, [10, 20, 29, 59], [10, 20, 29, 59]),
+        ({"inclusive": False}, [10, 20, 30, 60], [10, 20, 29, 59]),
+        ({"box_format": "xywh"}, [10, 20, 20, 40], [10, 20, 29, 59]),
+        ({"box_format": "xywh", "inclusive": False}, [10, 20, 20, 40], [10, 20, 29, 59]),
+        ({"normalized": True}, [0.1, 0.1, 0.5, 1], [20, 10, 100, 100]),
+        ({"normalized": True, "inclusive": False}, [0.1, 0.1, 0.5, 1], [20, 10, 99, 99]),
+        ({"normalized": True, "box_format": "xywh"}, [0.1, 0.1, 0.4, 0.9], [20, 10, 99, 99]),
+        ({"inclusive": False}, [10, 20, 10, 20], [10, 20, 9, 19]),  # of no size
+    ],
+)
+def test_what_the_coordinates_mean(options, box, expected):
+    """Every expectation is the box in inclusive original pixels, of an image of 200 x 100."""
+    boxes = GivenBoxes([("a", [box])], **options)
+    assert boxes.of("a", 200, 100).tolist() == [pytest.approx(expected)]
+
+
+@pytest.mark.parametrize("box", [[10, 10, 8.9, 20], [10, 10, 20, 5]])
+def test_a_box_that_ends_before_it_begins(box):
+    boxes = GivenBoxes([("a", [[0, 0, 1, 1], box])])
+    with pytest.raises(BoxesError, match="a: box 1 ends before it begins"):
+        boxes.of("a", 200, 100)
+
+
+def test_reading_twice_gives_equal_boxes():
+    boxes = GivenBoxes([("a", [[1, 2, 3, 4]])], normalized=True)
+    assert torch.equal(boxes.of("a", 20, 10), boxes.of("a", 20, 10))
+
+
+def test_settings_tell_boxes_apart():
+    def settings(values=((1, 2, 3, 4),), key="a", **options):
+        return json.dumps(GivenBoxes([(key, values)], **options).settings())
+
+    others = [
+        settings(((1, 2, 3, 5),)),
+        settings(key="b"),
+        settings(box_format="xywh"),
+        settings(normalized=True),
+        settings(inclusive=False),
+    ]
+    assert len({settings(), *others}) == 6
+    boxes = GivenBoxes([("a", [[1, 2, 3, 4]])])
+    boxes.assign([InputImage("a.jpg", "a")])
+    assert json.dumps(boxes.settings()) == settings()

@@ -1,0 +1,249 @@
+"""The HDF5 file: what h5py makes of it, files that others wrote, and how it is written."""
+
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+import support
+
+from vmb_d2.errors import OutputError, StoreError
+from vmb_d2.stores import journal, journaled_file
+from vmb_d2.stores.hdf5 import HDF5Reader, HDF5Writer
+
+
+@pytest.fixture
+def regions():
+    return support.some_regions()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "features.h5"
+
+
+def write(path, images):
+    writer = HDF5Writer(path)
+    for name, regions in images.items():
+        writer.write(name, regions)
+    writer.close()
+
+
+def test_what_h5py_reads(path, regions):
+    full = support.some_regions(
+        1,
+        class_logits=np.ones((5, 10), np.float32),
+        attrs_id=np.arange(5),
+        attrs_conf=np.ones(5, np.float32),
+    )
+    write(path, {"sub/a": regions, "b": full})
+    with h5py.File(path) as file:
+        assert sorted(file) == ["b", "sub"]
+        group = file["sub/a"]
+        assert {key: (d.dtype.name, d.shape) for key, d in group.items()} == {
+            "features": ("float32", (5, 16)),
+            "boxes": ("float32", (5, 4)),
+            "obj_id": ("int64", (5,)),
+            "obj_conf": ("float32", (5,)),
+            "img_w": ("int64", ()),
+            "img_h": ("int64", ()),
+        }
+        assert group.attrs["num_boxes"] == 4
+        assert np.array_equal(group["features"], regions.features)
+        assert np.array_equal(group["boxes"], regions.bbox)
+        assert np.array_equal(group["obj_id"], regions.objects)
+        assert np.array_equal(group["obj_conf"], regions.objects_conf)
+        assert (group["img_w"][()], group["img_h"][()]) == (640, 427)
+        assert {"logits", "attrs_id", "attrs_conf"} < set(file["b"])
+        assert file["b/logits"].dtype == np.float32
+        assert file["b/attrs_id"].dtype == np.int64
+
+
+def test_an_image_is_one_chunk(path, regions):
+    write(path, {"a": regions, "none": support.some_regions(count=0)})
+    with h5py.File(path) as file:
+        assert file["a/features"].chunks == (5, 16)
+        assert file["none/features"].chunks is None
+        assert file["none/features"].shape == (0, 16)
+
+
+def test_a_file_of_another_program(path, regions):
+    """With only the features, an older version of HDF5's structures, and other things in it."""
+    with h5py.File(path, "w") as file:
+        file["val/a/features"] = regions.features
+        file.create_dataset("b/features", data=regions.features, compression="gzip")
+        file["b/obj_id"] = regions.objects.astype(np.int32)
+        file["b/img_w"] = 640.0
+        file["features"] = regions.features  # of no group
+        file["c/other"] = np.arange(3)
+        file["table"] = np.arange(3)
+        file["soft"] = h5py.SoftLink("/b")
+        file["nowhere"] = h5py.SoftLink("/missing")
+        file["outside"] = h5py.ExternalLink("other.h5", "/a")
+        file["val/circle"] = file["val"]
+    with HDF5Reader(path) as reader:
+        assert list(reader.names()) == ["b", "val/a"]
+        assert len(reader) == 2
+        found = reader.read("val/a")
+        assert np.array_equal(found.features, regions.features)
+        assert (found.bbox, found.image_width, found.num_boxes) == (None, None, 5)
+        found = reader.read("b")
+        assert np.array_equal(found.objects, regions.objects)
+        assert found.image_width == 640
+        assert "c" not in reader
+        with pytest.raises(StoreError, match="has no image 'c'"):
+            reader.read("c")
+    write(path, {"new": regions})  # added to
+    with HDF5Reader(path) as reader:
+        assert list(reader.names()) == ["b", "new", "val/a"]
+        support.assert_same_regions(reader.read("new"), regions, but=["cls_prob"])
+    with h5py.File(path) as file:
+        assert file["soft/img_w"][()] == 640
+
+
+def test_groups_that_are_no_images(path, regions):
+    with h5py.File(path, "w") as file:
+        file["a/features"] = np.array([b"x"])
+        file["b/features"] = regions.features
+        file["b/boxes"] = np.zeros((4, 4))
+        file["c/features/below"] = 3
+    with HDF5Reader(path) as reader:
+        for name, reason in (("a", "no array of numbers"), ("b", "boxes|bbox"), ("c", "")):
+            with pytest.raises(StoreError, match=rf"features\.h5: '{name}': .*{reason}"):
+                reader.read(name)
+
+
+def test_names_that_cant_be_kept():
+    names = ["a", "a/b", "a/b/c", "ab", "b/c", "./d", "e/./f", "\udcff", ".g", "h/..i"]
+    assert dict(HDF5Writer.problems(names)) == {
+        "a/b": "is below a, which is an image too",
+        "a/b/c": "is below a, which is an image too",
+        "./d": "a part of it is a dot",
+        "e/./f": "a part of it is a dot",
+        "\udcff": "not UTF-8",
+    }
+
+
+def test_a_name_that_is_taken_is_one_line(path, regions):
+    write(path, {"a": regions})
+    writer = HDF5Writer(path)
+    for name in ("a", "a/features"):
+        with pytest.raises(OutputError, match=rf"features\.h5: '{name}'.* ") as caught:
+            writer.write(name, regions)
+        assert "\n" not in str(caught.value)
+    writer.abandon()
+    with HDF5Reader(path) as reader:
+        assert list(reader.names()) == ["a"]
+
+
+def test_damage_is_one_line_to_a_writer_too(path, regions):
+    write(path, {f"a{i}": regions for i in range(30)})
+    whole = path.read_bytes()
+    for begin in range(0, len(whole), len(whole) // 60):
+        path.write_bytes(whole[:begin] + bytes(900) + whole[begin + 900 :])
+        try:
+            writer = HDF5Writer(path)
+        except OutputError:
+            continue
+        try:
+            assert all(f"a{i}" in writer for i in range(30)) in (True, False)
+        except OutputError as error:
+            assert "\n" not in str(error)
+        writer.abandon()
+
+
+def journals(monkeypatch):
+    """The journals that get written from now on."""
+    written = []
+    write_whole = journaled_file.write_whole
+
+    def record(file, content):
+        written.append(content)
+        write_whole(file, content)
+
+    monkeypatch.setattr(journaled_file, "write_whole", record)
+    return written
+
+
+def test_a_reader_takes_a_journal_into_account(path, regions, tmp_path, monkeypatch):
+    """Whether the death came before the commit or after it."""
+    write(path, {"a": regions})
+    old = path.read_bytes()
+    written = journals(monkeypatch)
+    write(path, {"b": regions})
+    new = path.read_bytes()
+    before, after = written
+    assert len(new) > len(old)
+    appended = old + new[len(old) :]  # nothing written over yet
+    for content, expected in ((before, ["a"]), (after, ["a", "b"])):
+        path.write_bytes(appended)
+        journal.journal_path(path).write_bytes(content)
+        with HDF5Reader(path) as reader:
+            assert list(reader.names()) == expected
+            for name in expected:
+                support.assert_same_regions(reader.read(name), regions, but=["cls_prob"])
+        assert path.read_bytes() == appended
+        HDF5Writer(path).close()
+        assert path.read_bytes() == {"a": old, "b": new}[expected[-1]]
+        assert [file.name for file in tmp_path.iterdir()] == ["features.h5"]
+
+
+def test_a_damaged_journal(path, regions):
+    write(path, {"a": regions})
+    journal.journal_path(path).write_bytes(b"x")
+    with pytest.raises(StoreError, match=r"features\.h5: can't be read: .*no whole journal"):
+        HDF5Reader(path)
+    with pytest.raises(OutputError, match=r"features\.h5\.journal: no whole journal"):
+        HDF5Writer(path)
+
+
+def test_a_flush_writes_over_little_however_many_images_there_are(path, regions, monkeypatch):
+    writer = HDF5Writer(path)
+    for i in range(1500):
+        writer.write(f"image{i}", regions)
+    writer.flush()
+    written = journals(monkeypatch)
+    for i in range(5):
+        writer.write(f"another{i}", regions)
+        writer.flush()
+    writer.abandon()
+    sizes = [len(content) for content in written]
+    assert len(sizes) == 10
+    assert max(sizes) < 40_000 < path.stat().st_size / 50
+
+
+def test_an_open_store_is_a_whole_file_for_h5py(path, regions):
+    """As it is after a kill; and whole for HDF5 1.8 too."""
+    writer = HDF5Writer(path)
+    writer.write("a", regions)
+    writer.flush()
+    writer.write("b", regions)
+    copy = path.with_name("copy.h5")
+    copy.write_bytes(path.read_bytes())
+    assert copy.read_bytes()[8] == 2  # the version of the superblock
+    with h5py.File(copy, "r+") as file:
+        assert list(file) == ["a"]
+    writer.abandon()
+
+
+def test_an_end_without_closing(path, regions):
+    """The interpreter ends without a crash, even if something has held on to them until then."""
+    code = (
+        "import sys; sys.path.insert(0, 'tests'); import support\n"
+        "from vmb_d2.stores import disk\n"
+        "from vmb_d2.stores.hdf5 import HDF5Reader, HDF5Writer\n"
+        f"writer = HDF5Writer({str(path)!r})\n"
+        "writer.write('a', support.some_regions())\n"
+        "writer.flush()\n"
+        "writer.write('b', support.some_regions())\n"
+        "disk.kept = writer, HDF5Reader(writer.path)\n"
+        "raise SystemExit(7)\n"
+    )
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(
+        command, cwd=support.ROOT, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert (result.returncode, result.stderr) == (7, "")
+    with HDF5Reader(path) as reader:
+        assert list(reader.names()) == ["a"]

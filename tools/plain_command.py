@@ -1,0 +1,32 @@
+"""What the programs with plain arguments in this folder share: one-line errors, exit statuses."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+
+from vmb_d2.errors import VMBError
+
+EXIT_STATUS = "Exit status: 0; 2 if the work could not be done, with one line that says why."
+
+
+def run(parser: argparse.ArgumentParser, function: Callable[[argparse.Namespace], int]) -> None:
+    """Call ``function`` with the parsed arguments, and exit with the status that it returns.
+
+    An error that the user can mend is one line on stderr and exit status 2, Ctrl-C is 130.
+    """
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    for stream in (sys.stdout, sys.stderr):  # file names need not be text
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        status = function(args)
+    except VMBError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = 130
+    sys.exit(status)

@@ -1,0 +1,190 @@
+"""One run into an output folder: settings compared, images extracted, all of it recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .config import VMBModel
+from .devices import device_name
+from .extractor import RegionFeatureExtractor
+from .failures import FailureLog
+from .given_boxes import GivenBoxes
+from .inputs import InputImage
+from .manifest import Manifest
+from .options import RegionOptions
+from .output_folder import sole_use
+from .pretrained import fingerprint
+from .runner import ExtractionRun, Report
+from .stores.store_set import StoreSet
+
+PRECISION = "float32"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ExtractionJob:
+    """What to extract, how, and whereto.
+
+    Attributes:
+        folder: the output folder.
+        formats, dtype: see :class:`vmb_d2.stores.store_set.StoreSet`.
+        options: which features of which regions.
+        boxes: to take instead of the proposals, assigned to the images.
+        naming: how the images got their names.
+        batch_size, batching, max_failures: see :class:`vmb_d2.runner.ExtractionRun`.
+        allow_mismatch: write into a folder whose features come of other settings.
+        configuration: the user's, for the record.
+    """
+
+    folder: str | Path
+    formats: Sequence[str] = ("mmf",)
+    dtype: str = "float32"
+    options: RegionOptions = field(default_factory=RegionOptions)
+    boxes: GivenBoxes | None = None
+    naming: str = "mmf"
+    batch_size: int = 1
+    batching: str = "bucketed"
+    max_failures: int | None = None
+    allow_mismatch: bool = False
+    configuration: Any = None
+
+    def __call__(
+        self,
+        images: Sequence[InputImage],
+        load: Callable[[], RegionFeatureExtractor],
+        description: VMBModel | None = None,
+    ) -> Report:
+        """Extract what isn't there yet.
+
+        Args:
+            images: of the run, each with its own name.
+            load: gives the extractor; not called where nothing is to do.
+            description: of the model, as far as it is known before loading.
+
+        Raises:
+            ConfigError, InputError: before any work.
+            OutputError: before any work, where the folder's features are of other settings; later,
+                where features can't be written. What was flushed stays.
+            TooManyFailures, and what ``load`` raises.
+        """
+        stores = StoreSet(self.folder, self.formats, self.options.feature_names, self.dtype)
+        stores.check_names(image.name for image in images)
+        with sole_use(self.folder):
+            manifest, failures = Manifest(self.folder), FailureLog(self.folder)
+            manifest.require(self._settings(description), self.allow_mismatch)
+            run = ExtractionRun(
+                stores,
+                failures,
+                batch_size=self.batch_size,
+                batching=self.batching,
+                boxes=self.boxes,
+                max_failures=self.max_failures,
+            )
+            with self._recorded(manifest, run.report, len(images)), stores:
+                pending = run.pending(images)
+                failures.settle(stores.__contains__)
+                run.report.skipped = len(images) - len(pending)
+                if not pending:
+                    logger.info("%s: nothing to do, %d images are there", self.folder, len(images))
+                    return run.report
+                extractor = load()
+                settings = self._settings(extractor.description, extractor)
+                mismatch = manifest.require(settings, self.allow_mismatch)
+                device = extractor.model.device
+                logger.info("%d of %d images to extract, on %s", len(pending), len(images), device)
+                self._log_space(stores, extractor, len(pending))
+                manifest.begin(
+                    {
+                        "device": str(device),
+                        "device_name": device_name(device),
+                        "precision": PRECISION,
+                        "batch_size": self.batch_size,
+                        "mismatch": mismatch,
+                    },
+                    settings=settings,
+                    configuration=self.configuration,
+                    stores=stores.describe(),
+                )
+                run(images, pending, extractor)
+                failures.settle(stores.__contains__)
+        return run.report
+
+    @contextlib.contextmanager
+    def _recorded(self, manifest: Manifest, report: Report, images: int) -> Iterator[None]:
+        """Write down how the block ends; say how to go on where it had begun to extract."""
+
+        def outcome():
+            counts = {
+                "images": images,
+                "done": report.skipped + report.extracted,
+                "failed": report.failed,
+            }
+            return counts, {
+                "extracted": report.extracted,
+                "failed": report.failed,
+                "out_of_memory": report.out_of_memory,
+            }
+
+        begun = False
+        try:
+            with manifest.recorded(outcome):
+                try:
+                    yield
+                finally:
+                    begun = manifest.has_begun
+        except BaseException:
+            if begun:
+                logger.info(
+                    "stopped: %d of %d images are stored, %d failed; the same command, run "
+                    "again, goes on from there",
+                    report.skipped + report.extracted,
+                    images,
+                    report.failed,
+                )
+            raise
+
+    def _settings(
+        self, description: VMBModel | None, extractor: RegionFeatureExtractor | None = None
+    ) -> dict[str, Any]:
+        """All that changes features; None what isn't known before the model is loaded."""
+        features = None
+        if description is not None:
+            features = self.options.choose_features(description.feature_names)
+        regions = {"source": "proposals", **self.options.settings()}
+        if self.boxes is not None:
+            background = self.options.background
+            regions = {"source": "given", "background": background, **self.boxes.settings()}
+        batches = f"mmf, of {self.batch_size}" if self.batching == "mmf" else self.batching
+        return {
+            "model": description.to_dict() if description else None,
+            "weights_sha256": fingerprint(extractor.model) if extractor else None,
+            "feature_names": features,
+            "regions": regions,
+            "batching": batches,
+            "dtype": self.dtype,
+            "names": self.naming,
+        }
+
+    def _log_space(self, stores: StoreSet, extractor: RegionFeatureExtractor, count: int) -> None:
+        """Say what the images will take on the disk, and whether there is as much."""
+        model = extractor.model
+        regions = self.boxes.mean_count() if self.boxes else self.options.most_regions
+        classes = model.num_classes + self.options.background
+        need = count * stores.bytes_per_image(regions, model.feature_dimension, classes)
+        free = stores.free_bytes()
+        log = logger.warning if need > free else logger.info
+        log("they will take about %s; %s are free", _size(need), _size(free))
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.4g} TB"

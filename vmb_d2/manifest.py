@@ -1,0 +1,168 @@
+"""``manifest.json``: what an output folder holds, and how it came about."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from . import interruption
+from .errors import OutputError
+from .files import write_whole
+from .version import __version__
+
+FILE_NAME = "manifest.json"
+MOST_RUNS = 100  # remembered
+_PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "opencv-python", "pillow")
+_DETECTRON2 = ("detectron2", "pb1-detectron2")
+
+
+class Manifest:
+    """The manifest of one output folder.
+
+    Attributes:
+        content: what the file holds: ``settings``, all that changes features; ``configuration``,
+            the whole of it, of the last run; ``stores``; ``counts``; ``runs``, the last ones.
+
+    Args:
+        folder: the output folder. Without a manifest in it, the content is empty.
+
+    Raises:
+        OutputError: the file can't be read or isn't a manifest.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.path = Path(folder) / FILE_NAME
+        self.content: dict[str, Any] = {}
+        self._started: float | None = None
+        try:
+            content = json.loads(self.path.read_bytes())
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise OutputError(f"{self.path}: can't be read: {reason}") from error
+        if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
+            raise OutputError(f"{self.path}: is no manifest")
+        self.content = content
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that changes features, as nested plain values; empty where nothing is known."""
+        return self.content.get("settings", {})
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether this process has noted a run that hasn't ended."""
+        return self._started is not None
+
+    def require(self, settings: Mapping[str, Any], allow_mismatch: bool = False) -> list[str]:
+        """Raise OutputError where ``settings`` disagree with the folder's, saying in what.
+
+        Settings that are None, or that only one of the two has, are not compared. Returns the
+        differences where they are allowed.
+        """
+        found = differences(self.settings, settings)
+        if found and not allow_mismatch:
+            raise OutputError(
+                f"{self.path.parent} holds features of other settings: {'; '.join(found)}. Take "
+                "another folder, or add to this one nevertheless: output.allow_mismatch=true"
+            )
+        return found
+
+    def begin(self, run: Mapping[str, Any], **content: Any) -> None:
+        """Note that a run has begun, and what holds from now on. Raises OutputError."""
+        runs = self.content.get("runs", [])
+        for earlier in runs:
+            if earlier.get("state") == "running":  # it can't be, two would not get the folder
+                earlier["state"] = "died"
+        self._started = time.monotonic()
+        runs.append({"state": "running", "started": _now(), **_surroundings(), **run})
+        self.content = {
+            "format": 1,
+            **self.content,
+            **content,
+            "runs": runs[-MOST_RUNS:],
+        }
+        self._write()
+
+    def end(self, state: str, counts: Mapping[str, int], run: Mapping[str, Any]) -> None:
+        """Note how the run ended: finished, interrupted or failed. Raises OutputError."""
+        seconds = round(time.monotonic() - self._started, 3)
+        self._started = None
+        self.content["runs"][-1].update(state=state, ended=_now(), seconds=seconds, **run)
+        self.content["counts"] = dict(counts)
+        self._write()
+
+    @contextlib.contextmanager
+    def recorded(self, outcome: Callable[[], tuple[dict, dict]]) -> Iterator[None]:
+        """Note how the block ends: ``finished``, ``interrupted`` or ``failed``.
+
+        Args:
+            outcome: gives the counts and what to add to the run's entry. It is not asked where no
+                run has begun in the block.
+
+        Raises OutputError; after an error in the block, which says more, it is left out.
+        """
+        state = "failed"
+        try:
+            yield
+            state = "finished"
+        except KeyboardInterrupt:
+            state = "interrupted"
+            raise
+        finally:
+            ignored = () if state == "finished" else OutputError
+            if self.has_begun:
+                with interruption.held(), contextlib.suppress(ignored):
+                    self.end(state, *outcome())
+
+    def _write(self) -> None:
+        text = json.dumps(self.content, indent=2, ensure_ascii=True)
+        try:
+            write_whole(self.path, text.encode("ascii") + b"\n")
+        except OSError as error:
+            raise OutputError(f"{self.path}: can't be written: {error.strerror}") from error
+
+
+def differences(there: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """``key: value there, value now`` for each setting that both have and that differs."""
+    found = []
+    for key in (k for k in there if k in now):
+        a, b = there[key], now[key]
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a is not None and b is not None and _plain(a) != _plain(b):
+            found.append(f"{prefix}{key}: {_short(a)} there, {_short(b)} now")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:16]}..."
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def _surroundings() -> dict[str, Any]:
+    versions = {"vmb_d2": __version__, "python": platform.python_version()}
+    for package in (*_PACKAGES, *_DETECTRON2):
+        try:
+            versions[package.removeprefix("pb1-")] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {"host": socket.gethostname(), "pid": os.getpid(), "versions": versions}

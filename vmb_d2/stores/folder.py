@@ -1,0 +1,136 @@
+"""Formats that keep each image in files of its own, in one folder."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+from ..errors import OutputError
+from ..files import write_whole
+from ..regions import RegionFeatures
+from .base import FeatureReader, FeatureWriter
+from .disk import sync_folder
+
+LONGEST_FILE_NAME = 255  # bytes, on every common file system
+
+
+def scan(folder: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
+    """Names of the images below ``folder`` that have a file with each of ``suffixes``."""
+    own = suffixes[-1]
+    for root, folders, files in os.walk(folder):
+        folders.sort()
+        prefix = "" if root == str(folder) else f"{Path(root).relative_to(folder).as_posix()}/"
+        there = set(files)
+        for file in sorted(files):
+            name = file.removesuffix(own)
+            if (
+                name != file
+                and not file.startswith(".")
+                and all(name + s in there for s in suffixes)
+            ):
+                yield prefix + name
+
+
+class FolderWriter(FeatureWriter):
+    """Writes an image's files, each whole or not at all, in the order of ``suffixes``.
+
+    A name with slashes goes into subfolders.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]]
+
+    def __init__(self, path: str | Path, dtype: str = "float32"):
+        super().__init__(path, dtype)
+        self._unsynced = {self.path.parent}  # folders in which new names can still get lost
+        try:
+            self.path.mkdir(exist_ok=True)
+            if not os.access(self.path, os.W_OK):
+                raise OutputError(f"{path}: not writable")
+            self._done = set(scan(self.path, self.suffixes))
+        except OSError as error:
+            raise OutputError(f"{path}: {error.strerror}") from error
+
+    @classmethod
+    def problems(cls, names):
+        names = set(names)
+        longest = LONGEST_FILE_NAME - len("..tmp") - max(map(len, cls.suffixes))
+        for name in sorted(names):
+            if any(len(os.fsencode(part)) > longest for part in name.split("/")):
+                yield name, f"longer than the {longest} bytes that a file's name can have"
+            for suffix in cls.suffixes[:-1]:  # x_info.npy belongs to x, and features to x_info
+                other = f"{name}{suffix}".removesuffix(cls.suffixes[-1])
+                if other in names:
+                    yield name, f"{name}{suffix} would also be a file of {other}"
+
+    @abstractmethod
+    def contents(self, name: str, regions: RegionFeatures) -> Iterator[bytes]:
+        """What to write into the file of each suffix."""
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._done
+
+    def write(self, name: str, regions: RegionFeatures) -> None:
+        self._check_owner(name)
+        self._make_folder_of(name)
+        for suffix, content in zip(self.suffixes, self.contents(name, regions), strict=True):
+            file = self.path / f"{name}{suffix}"
+            try:
+                write_whole(file, content)
+            except OSError as error:
+                raise OutputError(f"{file}: can't be written: {error.strerror}") from error
+        self._unsynced.update((self.path / name).parents[: name.count("/") + 1])
+        self._done.add(name)
+
+    def _check_owner(self, name: str) -> None:
+        """Raise OutputError where a file of the image is one of another that is there already."""
+        for suffix in self.suffixes[:-1]:
+            ending = suffix.removesuffix(self.suffixes[-1])
+            for other in (name + ending, name.removesuffix(ending)):
+                if other != name and other in self._done:
+                    raise OutputError(
+                        f"{self.path}: {name!r} would share a file with {other!r}, which is there"
+                    )
+
+    def _make_folder_of(self, name: str) -> None:
+        """Make the subfolders of a name, but not the store itself should it have been deleted."""
+        folder = (self.path / name).parent
+        if folder == self.path or folder.is_dir():
+            return
+        try:
+            os.stat(self.path)
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{folder}: can't be made: {error.strerror}") from error
+
+    def flush(self) -> None:
+        """Make the files' names safe; what is in them is on the disk when it is written."""
+        try:
+            for folder in self._unsynced:
+                sync_folder(folder)
+        except OSError as error:
+            raise OutputError(f"{self.path}: can't be written: {error.strerror}") from error
+        self._unsynced.clear()
+
+    def close(self) -> None:
+        self.flush()
+
+    def abandon(self) -> None:
+        """Nothing to do."""
+
+
+class FolderReader(FeatureReader):
+    """Reads images from files of their own; those without the last of ``suffixes`` are none."""
+
+    suffixes: ClassVar[tuple[str, ...]]
+
+    def names(self) -> Iterator[str]:
+        return scan(self.path, self.suffixes)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.names())
+
+    def __contains__(self, name: str) -> bool:
+        return all((self.path / f"{name}{suffix}").is_file() for suffix in self.suffixes)

@@ -1,0 +1,236 @@
+"""A file that goes from one committed state to the next, whenever a death comes.
+
+Beside the file ``x`` there can be a journal, ``x.journal``. It says how to bring the file to a
+committed state; without a journal it is in one. A commit takes these steps, each of them on the
+disk before the next begins:
+
+1. A journal says: cut the file to its old size.
+2. What is new beyond the old size is appended.
+3. A journal says: the file gets its new size, and this is written over what was there before.
+4. That is done, and the journal removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import StoreError
+from ..files import write_whole
+from . import journal
+from .disk import check_in_place, sync_folder, write_at
+
+PAGE = 4096
+
+_Patches = list[tuple[int, bytes]]  # offsets, and what is written there
+
+
+class JournaledFile(io.RawIOBase):
+    """A binary file whose changes wait in memory for :meth:`commit`. Reading sees them.
+
+    What a death left undone is done on opening.
+
+    Args:
+        path: of the file; it is made where there is none.
+        writable: False: the file has to be there, and nothing is done on the disk.
+
+    Raises:
+        StoreError: the journal is damaged, or of another file.
+        OSError: from the disk. Apart from the opening, only :meth:`commit` writes to it.
+    """
+
+    _descriptor: int | None = None
+
+    def __init__(self, path: str | Path, writable: bool = True):
+        super().__init__()
+        self.path = Path(path)
+        self._journal = journal.journal_path(self.path)
+        self._writable = writable
+        self._position = 0
+        self._pages: dict[int, bytearray] = {}  # what waits
+        is_new = not self.path.exists()
+        flags = os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY
+        self._descriptor = os.open(self.path, flags, 0o666)
+        try:
+            self._committed = self._size = os.fstat(self._descriptor).st_size
+            self._kept = self._size  # so much of the committed content has not been cut off
+            if writable and is_new:
+                self._journal.unlink(missing_ok=True)  # it is of a file that was deleted
+                sync_folder(self.path.parent)
+            self._recover()
+        except BaseException:
+            self.close()
+            raise
+
+    def _recover(self) -> None:
+        try:
+            size, patches = journal.decode(self._journal.read_bytes())
+        except FileNotFoundError:
+            return
+        except StoreError as error:
+            raise StoreError(f"{self._journal}: {error}, without which the file may be half") from (
+                error
+            )
+        if self._committed < size:
+            raise StoreError(f"{self._journal}: is no journal of the file beside it")
+        if self._writable:
+            self._carry_out(size, patches)
+            return
+        self.truncate(size)
+        for offset, content in patches:
+            self.seek(offset)
+            self.write(content)
+        self.seek(0)
+
+    def commit(self) -> None:
+        """Make the present content the one that every death leaves.
+
+        Raises OSError; then the file is in the old state or in the new one, and is to be closed.
+        """
+        self._fill_what_was_cut()
+        patches, appended = self._changes()
+        if not patches and self._size == self._committed:
+            return
+        check_in_place(os.fstat(self._descriptor), self.path)
+        try:
+            if self._size > self._committed:
+                write_whole(self._journal, journal.encode(self._committed, []))
+                sync_folder(self.path.parent)
+                for offset, content in appended:
+                    write_at(self._descriptor, content, offset)
+                os.ftruncate(self._descriptor, self._size)
+                os.fsync(self._descriptor)
+            write_whole(self._journal, journal.encode(self._size, patches))
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, self._committed)
+                os.fsync(self._descriptor)
+                self._journal.unlink(missing_ok=True)
+            raise
+        sync_folder(self.path.parent)
+        self._carry_out(self._size, patches)
+        self._pages.clear()
+
+    def _carry_out(self, size: int, patches: _Patches) -> None:
+        """Do what the journal says, and remove it."""
+        os.ftruncate(self._descriptor, size)
+        for offset, content in patches:
+            write_at(self._descriptor, content, offset)
+        os.fsync(self._descriptor)
+        self._journal.unlink()
+        sync_folder(self.path.parent)
+        self._committed = self._size = self._kept = size
+
+    def _changes(self) -> tuple[_Patches, _Patches]:
+        """What waits, in ranges as long as possible: below the committed size, and beyond it."""
+        patches, appended = [], []
+        for offset, content in self._ranges():
+            below = min(max(self._committed - offset, 0), len(content))
+            if below:
+                patches.append((offset, content[:below]))
+            if below < len(content):
+                appended.append((offset + below, content[below:]))
+        return patches, appended
+
+    def _ranges(self) -> Iterator[tuple[int, bytes]]:
+        begin, pages = 0, []
+        for index in [*sorted(self._pages), None]:
+            if pages and index != begin + len(pages):
+                offset = begin * PAGE
+                yield offset, b"".join(pages)[: self._size - offset]
+                pages = []
+            if index is not None:
+                begin = begin if pages else index
+                pages.append(self._pages[index])
+
+    def _fill_what_was_cut(self) -> None:
+        """Where the file was cut and has grown again, there are zeros."""
+        if self._kept < self._committed:
+            end = min(self._committed, self._size)
+            for index in range(self._kept // PAGE, -(-end // PAGE)):
+                self._page(index)
+
+    def _page(self, index: int) -> bytearray:
+        """A page to be changed."""
+        page = self._pages.get(index)
+        if page is None:
+            page = bytearray(PAGE)
+            self._read_kept(index * PAGE, memoryview(page))
+            self._pages[index] = page
+        return page
+
+    def _read_kept(self, begin: int, into: memoryview) -> None:
+        """Read committed content; what lies beyond it stays as it is."""
+        into = into[: max(self._kept - begin, 0)]
+        while into:
+            count = os.preadv(self._descriptor, [into], begin)
+            if not count:
+                raise OSError(errno.EIO, "is shorter than it was", str(self.path))
+            into, begin = into[count:], begin + count
+
+    def readinto(self, buffer) -> int:
+        into = memoryview(buffer).cast("B")
+        into = into[: max(self._size - self._position, 0)]
+        begin, end = self._position, self._position + len(into)
+        into[:] = bytes(len(into))
+        self._read_kept(begin, into)
+        for index in range(begin // PAGE, -(-end // PAGE)):
+            if index in self._pages:
+                first, last = max(index * PAGE, begin), min((index + 1) * PAGE, end)
+                page = memoryview(self._pages[index])
+                into[first - begin : last - begin] = page[
+                    first - index * PAGE : last - index * PAGE
+                ]
+        self._position = end
+        return len(into)
+
+    def write(self, content) -> int:
+        rest = memoryview(content).cast("B")
+        written = len(rest)
+        while rest:
+            index, at = divmod(self._position, PAGE)
+            part = rest[: PAGE - at]
+            self._page(index)[at : at + len(part)] = part
+            self._position += len(part)
+            rest = rest[len(part) :]
+        self._size = max(self._size, self._position) if written else self._size
+        return written
+
+    def truncate(self, size: int | None = None) -> int:
+        size = self._position if size is None else size
+        if size < self._size:
+            for index in [index for index in self._pages if index * PAGE >= size]:
+                del self._pages[index]
+            if size // PAGE in self._pages:
+                page = self._pages[size // PAGE]
+                page[size % PAGE :] = bytes(PAGE - size % PAGE)
+            self._kept = min(self._kept, size)
+        self._size = size
+        return size
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        if origin + offset < 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        self._position = origin + offset
+        return self._position
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Let go of the file. What was not committed is lost."""
+        super().close()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

@@ -1,0 +1,231 @@
+"""MMF's LMDB: an image a key, its value a pickled dict; ``keys`` lists them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import lmdb
+
+from ..errors import OutputError, StoreError
+from ..regions import RegionFeatures
+from . import pickles
+from .base import FeatureReader, FeatureWriter
+from .checks import one_line
+from .disk import check_in_place, sync_folder
+from .mmf import info_of, regions_of
+
+KEYS = b"keys"  # the key under which MMF finds all others
+LONGEST_KEY = 511  # bytes, as LMDB is usually built
+MAP_SIZE = 1 << 30  # to begin with
+_MAGIC = 0xBEEFC0DE.to_bytes(4, "little")  # at byte 16 of the file
+# LMDB doesn't write pages that a transaction takes and frees, so some can lack at a file's end.
+_SLACK_SHARE, _MOST_SLACK = 0.01, 64
+
+
+def data_file(path: Path) -> Path:
+    """The file of an LMDB, which is a folder or a file itself."""
+    return path / "data.mdb" if path.is_dir() else path
+
+
+def is_lmdb(path: Path) -> bool:
+    """Whether a path is an LMDB, by its first bytes."""
+    try:
+        with open(data_file(path), "rb") as file:
+            return file.read(20)[16:] == _MAGIC
+    except OSError:
+        return False
+
+
+def _check_length(environment: lmdb.Environment, file: Path) -> None:
+    """Raise StoreError where the file is cut: reading what lacks would end the process."""
+    pages = environment.info()["last_pgno"] + 1
+    pages -= min(int(pages * _SLACK_SHARE), _MOST_SLACK)
+    if file.stat().st_size < pages * environment.stat()["psize"]:
+        raise StoreError(f"{file}: ends too early")
+
+
+class LMDBWriter(FeatureWriter):
+    """Writes into an LMDB, in one transaction a flush; until then images wait in memory.
+
+    The list of keys, without which MMF can't read the store, is written by :meth:`close`.
+
+    Args:
+        map_size: bytes that the LMDB can have at first. It grows as needed.
+    """
+
+    def __init__(self, path: str | Path, dtype: str = "float32", map_size: int = MAP_SIZE):
+        super().__init__(path, dtype)
+        self._waiting: dict[bytes, bytes] = {}
+        self._environment = None
+        try:
+            self._environment = lmdb.open(str(path), map_size=map_size, readahead=False)
+            _check_length(self._environment, self.path / "data.mdb")
+            self._opened = os.stat(self.path / "data.mdb")
+            sync_folder(self.path)
+            sync_folder(self.path.parent)
+        except StoreError as error:
+            self.abandon()
+            raise OutputError(str(error)) from error
+        except OSError as error:
+            self.abandon()
+            raise OutputError(f"{path}: {error.strerror}") from error
+        except lmdb.Error as error:
+            reason = one_line(error).removeprefix(f"{path}: ")
+            raise OutputError(f"{path}: can't be opened: {reason}") from error
+
+    @classmethod
+    def problems(cls, names):
+        for name in names:
+            key = os.fsencode(name)
+            if key == KEYS:
+                yield name, "MMF keeps the list of images under this key"
+            if len(key) > LONGEST_KEY:
+                yield name, f"longer than the {LONGEST_KEY} bytes that a key can have"
+
+    @staticmethod
+    def bytes_per_image(regions: int, dimension: int, classes: int, itemsize: int) -> int:
+        return regions * (dimension * itemsize + classes * 4 + 4 * 4 + 8) + 3500
+
+    def __contains__(self, name: str) -> bool:
+        key = os.fsencode(name)
+        if key in self._waiting:
+            return True
+        # With buffers nothing is copied.
+        with self._errors(), self._environment.begin(buffers=True) as transaction:
+            return key != KEYS and transaction.get(key) is not None
+
+    def write(self, name: str, regions: RegionFeatures) -> None:
+        item = info_of(regions) | {"feature_path": name, "features": self.features_of(regions)}
+        self._waiting[os.fsencode(name)] = pickles.dumps(item)
+
+    def flush(self) -> None:
+        self._put(self._waiting)
+        self._waiting.clear()
+
+    def close(self) -> None:
+        self.flush()
+        with self._errors(), self._environment.begin() as transaction:
+            keys = [key for key in transaction.cursor().iternext(values=False) if key != KEYS]
+            listed = transaction.get(KEYS)
+        value = pickles.dumps(keys)
+        if value != listed:
+            self._put({KEYS: value})
+        self._environment.close()
+
+    def abandon(self) -> None:
+        self._waiting.clear()
+        if self._environment is not None:
+            self._environment.close()
+
+    def _put(self, values: Mapping[bytes, bytes]) -> None:
+        """Write all of it or nothing, in as large a map as it takes."""
+        with self._errors():
+            check_in_place(self._opened, self.path / "data.mdb")
+            while not self._fits(values):
+                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(f"{self.path}: can't be written: {error.strerror}") from error
+        except lmdb.Error as error:
+            reason = one_line(error)
+            if os.strerror(errno.EIO) in reason:  # LMDB's word for half a write, too
+                reason += ", or no space left"
+            raise OutputError(f"{self.path}: can't be written: {reason}") from error
+
+    def _fits(self, values: Mapping[bytes, bytes]) -> bool:
+        try:
+            with self._environment.begin(write=True) as transaction:
+                for key, value in values.items():
+                    transaction.put(key, value)
+        except lmdb.MapFullError:
+            return False
+        return True
+
+
+_open: dict[Path, tuple[lmdb.Environment, int]] = {}  # a process can open a file but once
+
+
+class LMDBReader(FeatureReader):
+    """Reads MMF's LMDBs, those without a list of keys too, whether a folder or one file.
+
+    An item needs only ``features``.
+    """
+
+    def __init__(self, path: str | Path):
+        super().__init__(path)
+        self._file = data_file(self.path).resolve()
+        self._environment, readers = _open.get(self._file, (None, 0))
+        if self._environment is None:
+            self._environment = self._opened()
+        _open[self._file] = self._environment, readers + 1
+
+    def _opened(self) -> lmdb.Environment:
+        options = {"readonly": True, "lock": False, "readahead": False}
+        try:
+            environment = lmdb.open(str(self.path), subdir=self.path.is_dir(), **options)
+        except lmdb.Error as error:
+            reason = one_line(error).removeprefix(f"{self.path}: ")
+            raise StoreError(f"{self.path}: can't be read: {reason}") from error
+        try:
+            _check_length(environment, self._file)
+        except StoreError:
+            environment.close()
+            raise
+        return environment
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[lmdb.Transaction]:
+        try:
+            with self._environment.begin(buffers=True) as transaction:
+                yield transaction
+        except lmdb.Error as error:
+            raise StoreError(f"{self._file}: is damaged ({one_line(error)})") from error
+
+    def names(self) -> Iterator[str]:
+        with self._reading() as transaction:
+            for key in transaction.cursor().iternext(values=False):
+                if key != KEYS:
+                    yield os.fsdecode(bytes(key))
+
+    def __len__(self) -> int:
+        with self._reading() as transaction:
+            return transaction.stat()["entries"] - (transaction.get(KEYS) is not None)
+
+    def __contains__(self, name: str) -> bool:
+        key = os.fsencode(name)
+        if key == KEYS or not 0 < len(key) <= LONGEST_KEY:
+            return False
+        with self._reading() as transaction:
+            return transaction.get(key) is not None
+
+    def read(self, name: str) -> RegionFeatures:
+        if name not in self:
+            raise StoreError(f"{self.path}: has no image {name!r}")
+        with self._reading() as transaction:
+            value = bytes(transaction.get(os.fsencode(name)))
+        try:
+            item = pickles.loads(value)
+            if not isinstance(item, Mapping) or "features" not in item:
+                raise StoreError("no features")
+            info = {k: v for k, v in item.items() if k not in ("features", "feature_path")}
+            return regions_of(item["features"], info)
+        except StoreError as error:
+            raise StoreError(f"{self._file}: {name!r}: {error}") from error
+
+    def close(self) -> None:
+        if self._environment is None:
+            return
+        environment, readers = _open.pop(self._file)
+        if readers > 1:
+            _open[self._file] = environment, readers - 1
+        else:
+            environment.close()
+        self._environment = None

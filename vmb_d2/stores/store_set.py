@@ -1,0 +1,136 @@
+"""All the stores that one run writes into, one for each format and feature."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .. import interruption
+from ..errors import ConfigError, InputError, OutputError
+from ..inputs import listed
+from ..regions import RegionFeatures
+from .base import FEATURE_DTYPES, FeatureWriter
+from .formats import Format, format_named
+
+
+class StoreSet:
+    """The stores of an output folder.
+
+    One feature's stores lie in the folder itself. Those of several lie in a subfolder each, named
+    after the feature, so that every store is what the readers of its format expect.
+
+    A context manager: it opens the stores; at the end it closes them, or lets go of them where an
+    OutputError ends the block.
+
+    Args:
+        folder: the output folder.
+        formats: names of :data:`vmb_d2.stores.FORMATS`.
+        features: names of the features; fewer than two: it needn't be named.
+        dtype: of the features, ``"float32"`` or ``"float16"``, where a format leaves the choice.
+
+    Raises:
+        ConfigError: no such format or dtype.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        formats: Sequence[str],
+        features: Sequence[str] = (),
+        dtype: str = "float32",
+    ):
+        if dtype not in FEATURE_DTYPES:
+            raise ConfigError(f"output.dtype={dtype}: valid are {', '.join(FEATURE_DTYPES)}")
+        if not formats:
+            raise ConfigError("output.format is empty")
+        self.folder = Path(folder)
+        self.formats = [format_named(name) for name in dict.fromkeys(formats)]
+        self.features = list(features) if len(features) > 1 else [None]
+        self.dtype = dtype
+        self._writers: list[tuple[str | None, FeatureWriter]] = []
+
+    def places(self) -> Iterator[tuple[Format, str | None, Path]]:
+        """(format, feature, path below the folder) of each store."""
+        for feature in self.features:
+            for format_ in self.formats:
+                yield format_, feature, Path(feature or ".") / format_.place
+
+    def describe(self) -> list[dict[str, str | None]]:
+        """The stores as the manifest lists them."""
+        return [
+            {"format": format_.name, "feature": feature, "path": place.as_posix()}
+            for format_, feature, place in self.places()
+        ]
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Raise InputError where a format can't keep an image under its name, with a list."""
+        names = list(names)
+        problems = [
+            f"{name!r} in {format_.name}: {reason}"
+            for format_ in self.formats
+            for name, reason in format_.writer.problems(names)
+        ]
+        if problems:
+            raise InputError(f"names that can't be stored: {listed(problems)}")
+
+    def bytes_per_image(self, regions: int, dimension: int, classes: int) -> int:
+        """About how much one image takes on the disk, in all stores together."""
+        total = 0
+        for format_ in self.formats:
+            itemsize = np.dtype(self.dtype if format_.writer.keeps_dtype else "float32").itemsize
+            total += format_.writer.bytes_per_image(regions, dimension, classes, itemsize)
+        return total * len(self.features)
+
+    def free_bytes(self) -> int:
+        """What is free on the disk of the folder."""
+        return shutil.disk_usage(self.folder).free
+
+    def __enter__(self) -> StoreSet:
+        try:
+            for format_, feature, place in self.places():
+                path = self.folder / place
+                if feature:
+                    (self.folder / feature).mkdir(exist_ok=True)
+                self._writers.append((feature, format_.writer(path, self.dtype)))
+        except OSError as error:
+            self._abandon()
+            raise OutputError(f"{error.filename}: {error.strerror}") from error
+        except BaseException:
+            self._abandon()
+            raise
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if isinstance(error, OutputError):
+            self._abandon()
+            return
+        with interruption.held():
+            while self._writers:
+                try:
+                    self._writers[0][1].close()
+                except OutputError:
+                    self._abandon()
+                    raise
+                self._writers.pop(0)
+
+    def _abandon(self) -> None:
+        while self._writers:
+            self._writers.pop()[1].abandon()
+
+    def __contains__(self, name: str) -> bool:
+        """Whether an image is in every store."""
+        return all(name in writer for _, writer in self._writers)
+
+    def write(self, name: str, regions: RegionFeatures) -> None:
+        """Add an image to the stores that don't have it. Raises OutputError."""
+        for feature, writer in self._writers:
+            if name not in writer:
+                writer.write(name, regions.with_feature(feature))
+
+    def flush(self) -> None:
+        """Make what was written survive any death. Raises OutputError."""
+        for _, writer in self._writers:
+            writer.flush()
