@@ -1,0 +1,503 @@
+"""Packing: what goes from any format to any other, and what is left after any end."""
+
+import base64
+import dataclasses
+import itertools
+import logging
+import os
+import random
+import shutil
+import signal
+import time
+import weakref
+
+import numpy as np
+import pytest
+import support
+
+from vmb_d2 import packing
+from vmb_d2.errors import ConfigError, InputError, OutputError, StoreError
+from vmb_d2.format_differences import FIELDS, NEEDED, NO_PLACE
+from vmb_d2.interruption import Interrupted, handled
+from vmb_d2.packing import Packing, check_target, list_sources
+from vmb_d2.regions import RegionFeatures
+from vmb_d2.stores import FORMATS
+
+ALL = list(FORMATS)
+FIELDS_OF_REGIONS = {field.name for field in dataclasses.fields(RegionFeatures)}
+
+
+def everything(seed=0, count=5, **changes):
+    """Regions with a value in each field."""
+    rng = np.random.default_rng([seed, 1])
+    values = {
+        "class_logits": rng.random((count, 10), dtype=np.float32),
+        "attrs_id": rng.integers(0, 400, count),
+        "attrs_conf": rng.random(count, dtype=np.float32),
+        "further": {"fc7": rng.random((count, 16), dtype=np.float32)},
+        "extra": {"split": f"part {seed}", "weights": rng.random(3), "number": seed},
+    }
+    return support.some_regions(seed, count, **{**values, **changes})
+
+
+def fill(path, format_name, images, dtype="float32"):
+    """Write a store of these images, by name."""
+    writer = FORMATS[format_name].writer(path, dtype)
+    for name, regions in images.items():
+        writer.write(name, regions)
+    writer.close()
+    return path
+
+
+def read(path, format_name):
+    with FORMATS[format_name].reader(path) as reader:
+        return {name: reader.read(name) for name in reader.names()}
+
+
+def pack(stores, target, path, duplicates="error", dtype=None):
+    """Pack stores, given as (format, path), as tools/pack.py does."""
+    readers = [FORMATS[f].reader(p) for f, p in stores]
+    try:
+        sources, _ = list_sources(readers, duplicates)
+        check_target(FORMATS[target], path, sources)
+        work = Packing(FORMATS[target], sources, dtype)
+        return work(FORMATS[target].writer(path, work.dtype.name))
+    finally:
+        for reader in readers:
+            reader.close()
+
+
+def place(folder, format_name):
+    folder.mkdir(exist_ok=True)
+    return folder / FORMATS[format_name].place
+
+
+# What a format keeps of an image beside its features and image_width and image_height.
+_COMMON = {"bbox", "objects", "objects_conf", "attrs_id", "attrs_conf"}
+_FREE = {*_COMMON, "num_boxes", "cls_prob", "class_logits", "extra"}
+KEEPS = {
+    "mmf": _FREE,
+    "lmdb": _FREE,
+    "lxmert_tsv": _COMMON,
+    "butd_tsv": {"bbox"},
+    "hdf5": {*_COMMON, "num_boxes", "class_logits"},
+    "npz": _FREE,
+}
+
+
+def kept(regions, *formats):
+    """What is left of regions that were written in these formats, one after the other."""
+    for name in formats:
+        changes = {}
+        for key in {*_FREE, "further"} - KEEPS[name]:
+            if key in ("further", "extra"):
+                changes[key] = {}
+            elif key == "num_boxes":
+                changes[key] = len(regions)
+            else:
+                changes[key] = None
+        if "tsv" in name and not len(regions):  # a line without numbers says less
+            changes |= {"features": np.zeros((0, 0), regions.features.dtype)}
+            changes |= {"attrs_id": None, "attrs_conf": None}
+            if name == "lxmert_tsv":
+                changes |= {"objects": np.zeros(0, np.int64), "objects_conf": np.zeros(0, "f4")}
+        regions = dataclasses.replace(regions, **changes)
+    return regions
+
+
+def assert_images(found, expected):
+    assert sorted(found) == sorted(expected)
+    for name, regions in expected.items():
+        extra, other = dict(found[name].extra), dict(regions.extra)
+        assert sorted(extra) == sorted(other)
+        for key, value in other.items():
+            assert np.array_equal(extra[key], value), key
+            assert type(extra[key]) is type(value), key
+        assert dict(found[name].further) == dict(regions.further)
+        bare = [dataclasses.replace(r, extra={}, further={}) for r in (found[name], regions)]
+        support.assert_same_regions(*bare)
+
+
+@pytest.fixture
+def images():
+    return {
+        "a": everything(1),
+        "b": support.some_regions(2),
+        "sub/c": everything(3, count=1),
+        "no regions": everything(4, count=0),
+        "as LXMERT has it": everything(5, cls_prob=None, objects_conf=np.float32([0.5] * 5)),
+    }
+
+
+PAIRS = list(itertools.product(ALL, ALL))
+
+
+@pytest.mark.parametrize(("a", "b"), PAIRS)
+def test_from_any_to_any(tmp_path, images, a, b):
+    source = fill(place(tmp_path / "in", a), a, images)
+    target = place(tmp_path / "out", b)
+    report = pack([(a, source)], b, target)
+    assert (report.packed, report.there_before, report.failures) == (len(images), 0, {})
+    assert_images(read(target, b), {n: kept(r, a, b) for n, r in images.items()})
+
+
+@pytest.mark.parametrize(("a", "b"), PAIRS)
+def test_there_and_back(tmp_path, images, a, b):
+    first = fill(place(tmp_path / "in", a), a, images)
+    middle, last = place(tmp_path / "middle", b), place(tmp_path / "out", a)
+    pack([(a, first)], b, middle)
+    pack([(b, middle)], a, last)
+    assert_images(read(last, a), {n: kept(r, a, b, a) for n, r in images.items()})
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_tables_of_the_formats_are_true(tmp_path, name):
+    given = everything(1)
+    path = fill(place(tmp_path / "full", name), name, {"x": given})
+    found = read(path, name)["x"]
+    assert {"features", "further", "extra", *FIELDS} == FIELDS_OF_REGIONS
+    assert set(found.extra) in (set(), set(given.extra))
+    assert set(found.further) in (set(), set(given.further))
+    lost = {key for key in ("extra", "further") if not getattr(found, key)}
+    for key in FIELDS:
+        a, b = getattr(found, key), getattr(given, key)
+        lost |= set() if np.array_equal(a, b) else {key}
+    assert lost == NO_PLACE[name]
+
+
+# The columns of the TSVs after the name, as their readers' programs have them; and their fields.
+COLUMNS = {
+    "lxmert_tsv": (
+        "image_height image_width objects objects_conf attrs_id attrs_conf num_boxes bbox features"
+    ),
+    "butd_tsv": "image_width image_height num_boxes bbox features",
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_a_format_cant_leave_out_is_written_as_zeros(tmp_path, caplog, name):
+    caplog.set_level(logging.INFO)
+    bare = RegionFeatures(np.ones((3, 16), np.float32), None, 3, None, None, None, None)
+    source = fill(tmp_path / "in", "mmf", {"x": bare})
+    target = place(tmp_path / "out", name)
+    pack([("mmf", source)], name, target)
+    assert_images(read(target, name), {"x": bare})
+    lines = [m for m in caplog.messages if "zeros" in m]
+    if name not in COLUMNS:
+        assert NEEDED[name] == ()
+        assert not lines
+        return
+    columns = COLUMNS[name].split()
+    assert set(NEEDED[name]) == set(columns) - {"num_boxes", "features"}
+    assert lines == [f"mmf has no {', '.join(NEEDED[name])}: written as zeros"]
+    values = target.read_text().rstrip("\n").split("\t")[1:]
+    for column, value in zip(columns, values, strict=True):
+        if column in ("num_boxes", "features"):
+            continue
+        assert value == "0" or not any(base64.b64decode(value)), column
+
+
+def test_what_has_no_place_is_said_once(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    source = fill(tmp_path / "in", "mmf", {f"x{i}": support.some_regions(i) for i in range(3)})
+    fill(source, "mmf", {"y": everything(9), "z": everything(8)})
+    pack([("mmf", source)], "butd_tsv", tmp_path / "butd.tsv")
+    lost = [m for m in caplog.messages if "no place" in m]
+    assert lost == [
+        "butd_tsv has no place for num_boxes, objects, objects_conf, cls_prob",
+        "butd_tsv has no place for class_logits, attrs_id, attrs_conf, split, weights, number",
+    ]
+    assert caplog.messages.index(lost[0]) < caplog.messages.index("5 of 5 images to pack")
+    caplog.clear()
+    butd = tmp_path / "butd.tsv"
+    pack([("butd_tsv", butd)], "lxmert_tsv", tmp_path / "lxmert.tsv")
+    assert caplog.messages[0] == (
+        "butd_tsv has no objects, objects_conf, attrs_id, attrs_conf: written as zeros"
+    )
+    assert not [m for m in caplog.messages[1:] if "butd_tsv has" in m or "no place" in m]
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if "objects_conf" in KEEPS[name]])
+def test_a_confidence_beside_cls_prob_that_says_otherwise(tmp_path, name):
+    """Such as bottom-up-attention.pytorch writes, whose objects leave the background out."""
+    regions = everything(1, objects_conf=np.float32([0.1, 0.2, 0.3, 0.4, 0.5]))
+    source = fill(tmp_path / "in", "npz", {"x": regions})
+    target = place(tmp_path / "out", name)
+    pack([("npz", source)], name, target)
+    assert_images(read(target, name), {"x": kept(regions, "npz", name)})
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_dtypes(tmp_path, caplog, name):
+    caplog.set_level(logging.INFO)
+    half = {"h": support.some_regions(1)}
+    halves = fill(place(tmp_path / "half", "mmf"), "mmf", half, "float16")
+    singles = fill(place(tmp_path / "single", "mmf"), "mmf", {"s": support.some_regions(2)})
+    keeps = FORMATS[name].writer.keeps_dtype
+
+    def dtypes(folder, *sources, dtype=None):
+        path = place(tmp_path / folder, name)
+        pack([("mmf", s) for s in sources], name, path, dtype=dtype)
+        return {n: r.features.dtype.name for n, r in read(path, name).items()}
+
+    small = "float16" if keeps else "float32"
+    assert dtypes("a", halves) == {"h": small}
+    assert (f"{name} keeps features as float32 only" in caplog.messages) is not keeps
+    assert dtypes("b", singles) == {"s": "float32"}
+    assert dtypes("c", halves, singles) == {"h": "float32", "s": "float32"}
+    assert dtypes("d", singles, dtype="float16") == {"s": small}
+    assert dtypes("e", halves, dtype="float32") == {"h": "float32"}
+    found = read(place(tmp_path / "a", name), name)["h"].features
+    assert np.array_equal(found, half["h"].features.astype("float16"))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_several_to_one_and_nothing_twice(tmp_path, name):
+    parts = []
+    for i in range(3):
+        images = {f"{i}/x{j}": support.some_regions(10 * i + j) for j in range(4)}
+        parts.append((name, fill(place(tmp_path / f"part{i}", name), name, images)))
+    target = place(tmp_path / "out", name)
+    assert pack(parts[:2], name, target).packed == 8
+    report = pack(parts, name, target)
+    assert (report.packed, report.there_before) == (4, 8)
+    assert_images(
+        read(target, name),
+        {
+            f"{i}/x{j}": kept(support.some_regions(10 * i + j), name)
+            for i in range(3)
+            for j in range(4)
+        },
+    )
+    assert pack(parts, name, target).packed == 0
+
+
+def test_a_name_in_two_sources(tmp_path):
+    one = fill(tmp_path / "one", "mmf", {n: support.some_regions(1) for n in "abc"})
+    two = fill(tmp_path / "two", "mmf", {n: support.some_regions(2) for n in "bcd"})
+    with pytest.raises(InputError, match="2 names are in more than one source: b; c"):
+        pack([("mmf", one), ("mmf", two)], "mmf", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    pack([("mmf", one), ("mmf", two)], "mmf", tmp_path / "out", duplicates="first")
+    seeds = {"a": 1, "b": 1, "c": 1, "d": 2}
+    assert_images(
+        read(tmp_path / "out", "mmf"), {n: support.some_regions(i) for n, i in seeds.items()}
+    )
+
+
+def test_names_that_the_target_cant_keep(tmp_path, monkeypatch):
+    source = fill(tmp_path / "in", "mmf", {n: support.some_regions() for n in "abc"})
+    monkeypatch.setattr(
+        FORMATS["mmf"].writer,
+        "problems",
+        classmethod(lambda cls, names: ((n, "a reason") for n in names if n != "b")),
+    )
+    with pytest.raises(InputError, match=r"2 names .* mmf: a \(a reason\); c \(a reason\)"):
+        pack([("mmf", source)], "mmf", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_source_is_no_target(tmp_path, name):
+    folder = tmp_path / "in"
+    source = fill(place(folder, name), name, {"a/x": support.some_regions()})
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    (tmp_path / "link").symlink_to(folder)
+    targets = [(name, source), (name, tmp_path / "link" / FORMATS[name].place)]
+    if source.is_file():
+        os.link(source, tmp_path / "same file")
+        targets += [(to, tmp_path / "same file") for to in (name, "lxmert_tsv")]
+    else:
+        targets += [(name, source / "below"), (name, source / ".." / source.name)]
+    for to, target in targets:
+        with pytest.raises(ConfigError, match="shares files with the source"):
+            pack([(name, source)], to, target)
+    if source != folder:
+        assert pack([(name, source)], "mmf", folder).packed == 1  # both in one output folder
+    assert {p: p.read_bytes() for p in before} == before
+
+
+def test_a_target_around_a_source_of_its_format(tmp_path):
+    source = fill(place(tmp_path / "in", "mmf"), "mmf", {"a": support.some_regions()})
+    with pytest.raises(ConfigError, match="shares files"):
+        pack([("mmf", source)], "mmf", tmp_path)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_images(tmp_path, name):
+    source = tmp_path / "in"
+    source.mkdir()
+    target = place(tmp_path / "out", name)
+    assert pack([("mmf", source)], name, target).packed == 0
+    assert read(target, name) == {}
+    assert pack([(name, target)], "mmf", tmp_path / "back").packed == 0
+
+
+def test_reads_one_image_at_a_time(tmp_path, monkeypatch):
+    source = fill(tmp_path / "in", "mmf", {f"x{i}": support.some_regions(i) for i in range(20)})
+    reader, references, alive = FORMATS["mmf"].reader, [], []
+    read_one = reader.read
+
+    def counted(self, name):
+        alive.append(sum(reference() is not None for reference in references))
+        regions = read_one(self, name)
+        references.append(weakref.ref(regions))
+        return regions
+
+    monkeypatch.setattr(reader, "read", counted)
+    pack([("mmf", source)], "mmf", tmp_path / "out")
+    assert len(alive) == 20 + 1  # the first is read before the work, too
+    assert not any(alive)
+
+
+class Calls:
+    """Records what is asked of a format's writer, and fails where told."""
+
+    def __init__(self, monkeypatch, name, fail_at=None, error=None):
+        self.calls, self._within = [], False
+        for method in ("write", "flush", "close", "abandon"):
+            self._wrap(monkeypatch, FORMATS[name].writer, method)
+        self.fail_at, self.error = fail_at, error
+
+    def _wrap(self, monkeypatch, writer, method):
+        original = getattr(writer, method)
+
+        def recorded(*args):
+            if self._within:
+                return original(*args)
+            self.calls.append(method)
+            if len(self.calls) - 1 == self.fail_at:
+                raise self.error
+            self._within = True
+            try:
+                return original(*args)
+            finally:
+                self._within = False
+
+        monkeypatch.setattr(writer, method, recorded)
+
+
+@pytest.fixture
+def ten(tmp_path):
+    return fill(tmp_path / "in", "mmf", {f"x{i}": support.some_regions(i) for i in range(10)})
+
+
+def test_flushes_by_number_and_by_size(tmp_path, monkeypatch, ten):
+    monkeypatch.setattr(packing, "FLUSH_IMAGES", 4)
+    calls = Calls(monkeypatch, "mmf").calls
+    pack([("mmf", ten)], "mmf", tmp_path / "out")
+    four = ["write"] * 4 + ["flush"]
+    assert calls == [*four, *four, "write", "write", "close"]
+    calls.clear()
+    monkeypatch.setattr(packing, "FLUSH_BYTES", 2000)  # an image has about 1700
+    pack([("mmf", ten)], "mmf", tmp_path / "again")
+    assert calls == ["write", "write", "flush"] * 5 + ["close"]
+
+
+@pytest.mark.parametrize(
+    ("error", "end"),
+    [
+        (OutputError("no room"), "abandon"),
+        (RuntimeError("a bug"), "abandon"),
+        (KeyboardInterrupt(), "close"),
+    ],
+)
+def test_the_end_of_the_writer(tmp_path, monkeypatch, ten, error, end):
+    calls = Calls(monkeypatch, "mmf", fail_at=3, error=error).calls
+    with pytest.raises(type(error)):
+        pack([("mmf", ten)], "mmf", tmp_path / "out")
+    assert calls == ["write"] * 4 + [end]
+
+
+def test_a_signal_waits_for_the_end_of_a_write(tmp_path, monkeypatch, ten):
+    writer = FORMATS["mmf"].writer
+    write, written = writer.write, []
+
+    def interrupted(self, name, regions):
+        written.append(name)
+        if len(written) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        write(self, name, regions)
+
+    monkeypatch.setattr(writer, "write", interrupted)
+    with pytest.raises(Interrupted), handled():
+        pack([("mmf", ten)], "mmf", tmp_path / "out")
+    assert sorted(read(tmp_path / "out", "mmf")) == sorted(written)
+    assert len(written) == 3
+
+
+def test_an_error_at_the_end_lets_go_of_the_target(tmp_path, monkeypatch, ten):
+    calls = Calls(monkeypatch, "mmf", fail_at=10, error=OutputError("no room")).calls
+    with pytest.raises(OutputError):
+        pack([("mmf", ten)], "mmf", tmp_path / "out")
+    assert calls[-2:] == ["close", "abandon"]
+
+
+def test_damaged_images_are_reported_and_the_others_go_on(tmp_path, caplog, ten):
+    for name in ("x0", "x5"):  # the first one, too
+        (ten / f"{name}.npy").write_bytes(b"half")
+    report = pack([("mmf", ten)], "mmf", tmp_path / "out")
+    assert report.packed == 8
+    assert sorted(report.failures) == ["x0", "x5"]
+    for name, reason in report.failures.items():
+        assert f"{name}.npy" in reason
+        assert f"failed: {reason}" in caplog.messages
+    assert sorted(read(tmp_path / "out", "mmf")) == [f"x{i}" for i in range(10) if i not in (0, 5)]
+
+
+def test_a_source_that_goes_midway(tmp_path, monkeypatch, ten):
+    reader, read_one, reads = FORMATS["mmf"].reader, FORMATS["mmf"].reader.read, []
+
+    def vanishing(self, name):
+        reads.append(name)
+        if len(reads) == 5:
+            shutil.rmtree(ten)
+        return read_one(self, name)
+
+    monkeypatch.setattr(reader, "read", vanishing)
+    calls = Calls(monkeypatch, "mmf").calls
+    with pytest.raises(StoreError, match="in: is gone"):
+        pack([("mmf", ten)], "mmf", tmp_path / "out")
+    assert calls == ["write"] * 3 + ["close"]
+    assert len(read(tmp_path / "out", "mmf")) == 3
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_full_disk_keeps_what_was_flushed(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(packing, "FLUSH_IMAGES", 2)
+    images = {f"x{i}": support.some_regions(i) for i in range(6)}
+    images["z"] = support.some_regions(9, dimension=200_000)
+    source = fill(tmp_path / "in", "mmf", images)
+    target = place(tmp_path / "out", name)
+    with support.file_size_limit(1 << 20), pytest.raises(OutputError) as caught:
+        pack([("mmf", source)], name, target)
+    assert "\n" not in str(caught.value)
+    there = {n: kept(r, name) for n, r in images.items() if n != "z"}
+    assert_images(read(target, name), there)
+    assert pack([("mmf", source)], name, target).packed == 1
+    assert_images(read(target, name), {n: kept(r, name) for n, r in images.items()})
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_killed_at_any_moment_it_goes_on(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(packing, "FLUSH_IMAGES", 8)
+    reader = FORMATS["lmdb"].reader
+    read_one = reader.read
+    monkeypatch.setattr(reader, "read", lambda *args: time.sleep(0.002) or read_one(*args))
+    images = {f"d{i % 3}/x{i}": support.some_regions(i) for i in range(100)}
+    source = fill(tmp_path / "in.lmdb", "lmdb", images)
+    target = place(tmp_path / "out", name)
+    chance, killed = random.Random(5), 0
+    for _ in range(5):
+        child = os.fork()
+        if not child:
+            try:
+                pack([("lmdb", source)], name, target)
+            finally:
+                os._exit(0)
+        time.sleep(chance.random() * 0.1)
+        os.kill(child, signal.SIGKILL)
+        killed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    pack([("lmdb", source)], name, target)
+    assert_images(read(target, name), {n: kept(r, name) for n, r in images.items()})
+    assert killed

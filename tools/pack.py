@@ -1,0 +1,92 @@
+"""Pack the images of feature stores of any format into one store of any other.
+
+    python tools/pack.py features --to lmdb --output packed
+
+A source is a store (a folder of files, an LMDB, a .tsv, a .h5) or an output folder with a store in
+it. The target is made, or added to, in the output folder; what it has already is passed over. So
+run the same command again to go on after an interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from plain_command import run
+
+from vmb_d2.interruption import Interrupted, handled
+from vmb_d2.packing import DUPLICATES
+from vmb_d2.packing_job import pack
+from vmb_d2.stores import FEATURE_DTYPES, FORMATS
+
+EXIT_STATUS = (
+    "Exit status: 0; 1 if an image could not be read (each is reported, the others go on); 2 if "
+    "the work could not be done, with one line that says why; 130 after Ctrl-C."
+)
+
+logger = logging.getLogger("pack")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Returns the exit status."""
+    try:
+        with handled():
+            report = pack(
+                args.sources,
+                args.to,
+                args.output,
+                source_format=args.source_format,
+                duplicates=args.duplicates,
+                dtype=args.dtype,
+                allow_mismatch=args.allow_mismatch,
+            )
+    except Interrupted as interruption:
+        print("interrupted: run the same command again to go on", file=sys.stderr)
+        return 128 + interruption.signum
+    logger.info(
+        "%s: %d packed, %d there before, %d failed",
+        Path(args.output) / FORMATS[args.to].place,
+        report.packed,
+        report.there_before,
+        len(report.failures),
+    )
+    return 1 if report.failures else 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    options = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    options.add_argument("sources", metavar="SOURCE", nargs="+", help="a store or output folder")
+    options.add_argument("--to", choices=FORMATS, required=True, help="the format to write")
+    options.add_argument("--output", metavar="DIR", required=True, help="the output folder")
+    options.add_argument(
+        "--from",
+        dest="source_format",
+        choices=FORMATS,
+        help="the sources' format, where a folder has stores of several",
+    )
+    options.add_argument(
+        "--dtype", choices=FEATURE_DTYPES, help="of the features; default: as in the sources"
+    )
+    options.add_argument(
+        "--duplicates",
+        choices=DUPLICATES,
+        default=DUPLICATES[0],
+        help="a name that is in two sources: an error (default), or take the first source's",
+    )
+    options.add_argument(
+        "--allow-mismatch",
+        action="store_true",
+        help="also pack sources that were made with different settings",
+    )
+    return options
+
+
+if __name__ == "__main__":
+    run(parser(), main)

@@ -1,0 +1,113 @@
+"""What becomes of an image on its way from one format to another."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+import numpy as np
+
+from .regions import RegionFeatures
+from .stores import Format
+
+# The fields of RegionFeatures that a format has no place for.
+NO_PLACE = {
+    "mmf": {"further"},
+    "npz": {"further"},
+    "lmdb": {"further"},
+    "lxmert_tsv": {"num_boxes", "cls_prob", "class_logits", "further", "extra"},
+    "butd_tsv": {
+        "num_boxes",
+        "objects",
+        "objects_conf",
+        "attrs_id",
+        "attrs_conf",
+        "cls_prob",
+        "class_logits",
+        "further",
+        "extra",
+    },
+    "hdf5": {"cls_prob", "further", "extra"},
+}
+# The fields that a format can't leave out: it writes zeros where an image lacks them.
+NEEDED = {
+    "mmf": (),
+    "npz": (),
+    "lmdb": (),
+    "lxmert_tsv": (
+        "bbox",
+        "objects",
+        "objects_conf",
+        "attrs_id",
+        "attrs_conf",
+        "image_width",
+        "image_height",
+    ),
+    "butd_tsv": ("bbox", "image_width", "image_height"),
+    "hdf5": (),
+}
+
+FIELDS = (
+    "bbox",
+    "num_boxes",
+    "objects",
+    "objects_conf",
+    "cls_prob",
+    "class_logits",
+    "attrs_id",
+    "attrs_conf",
+    "image_width",
+    "image_height",
+)
+
+logger = logging.getLogger(__name__)
+
+
+class Differences:
+    """Says what a format has no place for and what it lacks, of each key once.
+
+    Args:
+        target: the format to write.
+        dtype: of the features to write.
+    """
+
+    def __init__(self, target: Format, dtype: np.dtype):
+        self.target = target
+        self.dtype = dtype
+        self._said: set[tuple[str, ...]] = set()
+
+    def log(self, images: Iterable[tuple[Format, RegionFeatures]]) -> None:
+        """Log what is new in these images, each with the format that it was read from."""
+        homeless = []
+        for source, regions in images:
+            homeless += [
+                label
+                for label, field in _contents(regions).items()
+                if field in NO_PLACE[self.target.name] and self._is_new(label)
+            ]
+            lacking = [
+                field
+                for field in NEEDED[self.target.name]
+                if getattr(regions, field) is None and self._is_new(source.name, field)
+            ]
+            if lacking:
+                logger.info("%s has no %s: written as zeros", source.name, ", ".join(lacking))
+            dtype = regions.features.dtype
+            if dtype.itemsize > self.dtype.itemsize and self._is_new("features", dtype.name):
+                logger.info("features of %s are written as %s", dtype, self.dtype)
+        if homeless:
+            logger.info("%s has no place for %s", self.target.name, ", ".join(homeless))
+
+    def _is_new(self, *what: str) -> bool:
+        new = what not in self._said
+        self._said.add(what)
+        return new
+
+
+def _contents(regions: RegionFeatures) -> dict[str, str]:
+    """What an image holds beyond its features: a label of each thing, and the field it is in."""
+    fields = {key: key for key in FIELDS if getattr(regions, key) is not None}
+    if regions.num_boxes == len(regions):  # says nothing beyond the features' shape
+        del fields["num_boxes"]
+    further = {f"feature {name}": "further" for name in regions.further}
+    return {**fields, **further, **dict.fromkeys(regions.extra, "extra")}

@@ -1,0 +1,210 @@
+"""Packing: the images of stores of any format go into one store of any other."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from .errors import ConfigError, InputError, OutputError, StoreError
+from .format_differences import Differences
+from .inputs import listed
+from .interruption import held
+from .progress import Progress
+from .regions import RegionFeatures
+from .stores import FORMATS, FeatureReader, FeatureWriter, Format
+
+DUPLICATES = ("error", "first")
+
+FLUSH_IMAGES = 64
+FLUSH_BYTES = 64 << 20
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Report:
+    """What became of the images: how many were packed, were there before, and failed why."""
+
+    packed: int = 0
+    there_before: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A store and those of its images that are to be packed."""
+
+    reader: FeatureReader
+    names: list[str]
+
+    @property
+    def format(self) -> Format:
+        return format_of(self.reader)
+
+
+def format_of(reader: FeatureReader) -> Format:
+    """The format that a reader is of."""
+    return next(f for f in FORMATS.values() if type(reader) is f.reader)
+
+
+def list_sources(
+    readers: Iterable[FeatureReader], duplicates: str = "error"
+) -> tuple[list[Source], int]:
+    """The images of each reader, none twice, and how many were passed over for that.
+
+    Args:
+        readers: opened stores.
+        duplicates: what to do where two stores have an image of the same name: ``"error"``, or
+            ``"first"``, which takes that of the first store.
+
+    Raises:
+        InputError: a name is there twice.
+        StoreError: a store can't be listed.
+    """
+    seen: set[str] = set()
+    sources, repeated = [], []
+    for reader in readers:
+        names = list(reader.names())
+        repeated += [name for name in names if name in seen]
+        sources.append(Source(reader, [name for name in names if name not in seen]))
+        seen.update(names)
+    if repeated and duplicates == "error":
+        raise InputError(
+            f"{len(repeated)} names are in more than one source: {listed(repeated)} "
+            "(--duplicates first takes the first source's)"
+        )
+    return sources, len(repeated)
+
+
+def check_target(target: Format, path: Path, sources: Sequence[Source]) -> None:
+    """See that the sources' images can be kept in a format at ``path``.
+
+    Raises:
+        ConfigError: the path is a source, or among its files.
+        InputError: names under which the format can't keep an image.
+    """
+    for source in sources:
+        if _share_files(target, path, source):
+            raise ConfigError(f"{path}: shares files with the source {source.reader.path}")
+    names = [name for source in sources for name in source.names]
+    problems = [f"{name} ({reason})" for name, reason in target.writer.problems(names)]
+    if problems:
+        raise InputError(
+            f"{len(problems)} names can't be stored as {target.name}: {listed(problems)}"
+        )
+
+
+def _share_files(target: Format, path: Path, source: Source) -> bool:
+    store = source.reader.path
+    same_format = source.format is target
+    if source.format.place == "." and not same_format:
+        return False  # an output folder, where other formats' stores may lie
+    same = path.exists() and path.samefile(store)
+    inside = path.resolve().is_relative_to(store.resolve())
+    around = store.resolve().is_relative_to(path.resolve())
+    return same or inside or (around and same_format)
+
+
+class Packing:
+    """Copies images to a store, one at a time.
+
+    What the target has no place for, and what it lacks, is logged; before the work begins as far as
+    the first image of each source shows it.
+
+    Args:
+        target: the format to write.
+        sources: what to copy, in this order.
+        dtype: of the features to write; None for one that loses nothing.
+
+    Attributes:
+        dtype: of the features that are written.
+        report: so far, also where the work was stopped.
+    """
+
+    def __init__(self, target: Format, sources: Sequence[Source], dtype: str | None = None):
+        self.target = target
+        self.sources = sources
+        images = list(_first_images(sources))
+        if dtype is None:
+            halves = {regions.features.dtype == np.float16 for _, regions in images}
+            dtype = "float16" if halves == {True} else "float32"
+        self.dtype = np.dtype(dtype if target.writer.keeps_dtype else "float32")
+        if self.dtype != dtype:
+            logger.info("%s keeps features as %s only", target.name, self.dtype)
+        self.report = Report()
+        self._differences = Differences(target, self.dtype)
+        self._differences.log(images)
+
+    def __call__(self, writer: FeatureWriter) -> Report:
+        """Copy the images that the writer, of the target's format, hasn't yet, and close it.
+
+        An image that can't be read is reported, and the others go on.
+
+        Raises:
+            OutputError: the target can't be written; what was flushed stays.
+            StoreError: a source is gone. As after Ctrl-C, what was written stays.
+        """
+        try:
+            self._copy_all(writer)
+        except (StoreError, KeyboardInterrupt):
+            _close(writer)
+            raise
+        except BaseException:
+            writer.abandon()
+            raise
+        _close(writer)
+        return self.report
+
+    def _copy_all(self, writer: FeatureWriter) -> None:
+        images = [(source, name) for source in self.sources for name in source.names]
+        pending = [(source, name) for source, name in images if name not in writer]
+        self.report.there_before = len(images) - len(pending)
+        logger.info("%d of %d images to pack", len(pending), len(images))
+        waiting = size = 0  # since the last flush
+        with Progress(len(pending)) as progress:
+            for source, name in pending:
+                with held():
+                    written = self._copy(source, name, writer)
+                    waiting, size = waiting + bool(written), size + written
+                    if waiting >= FLUSH_IMAGES or size >= FLUSH_BYTES:
+                        writer.flush()
+                        waiting = size = 0
+                progress.update(failed=not written)
+
+    def _copy(self, source: Source, name: str, writer: FeatureWriter) -> int:
+        """Copy an image. Returns about how many bytes were written, 0 where it can't be read."""
+        try:
+            regions = source.reader.read(name)
+        except StoreError as error:
+            if not source.reader.path.exists():
+                raise StoreError(f"{source.reader.path}: is gone") from error
+            self.report.failures[name] = str(error)
+            logger.warning("failed: %s", error)
+            return 0
+        self._differences.log([(source.format, regions)])
+        writer.write(name, regions)
+        self.report.packed += 1
+        classes = 0 if regions.cls_prob is None else regions.cls_prob.shape[1]
+        return writer.bytes_per_image(*regions.features.shape, classes, self.dtype.itemsize)
+
+
+def _close(writer: FeatureWriter) -> None:
+    try:
+        with held():
+            writer.close()
+    except OutputError:
+        writer.abandon()
+        raise
+
+
+def _first_images(sources: Iterable[Source]) -> Iterator[tuple[Format, RegionFeatures]]:
+    for source in sources:
+        for name in source.names:
+            with contextlib.suppress(StoreError):  # reported when its turn comes
+                yield source.format, source.reader.read(name)
+                break
