@@ -1,0 +1,278 @@
+"""tools/compare_features.py as users run it, on stores of every format."""
+
+import json
+import os
+import runpy
+import sys
+
+import numpy as np
+import pytest
+import support
+from comparison_stores import changed, every, features, images, rows
+
+from vmb_d2.stores import FORMATS, format_named
+
+TOOL = support.ROOT / "tools" / "compare_features.py"
+A = every(images(count=4, regions=12), lambda r: changed(r, num_boxes=11))
+
+
+def write(folder, regions, name="mmf"):
+    """A store of a format in an output folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    format_ = format_named(name)
+    place = folder / format_.place
+    place.parent.mkdir(parents=True, exist_ok=True)
+    writer = format_.writer(place)
+    for image, content in regions.items():
+        writer.write(image, content)
+    writer.close()
+    return folder
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run the program in this process: (exit status, stdout, stderr)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
+        monkeypatch.syspath_prepend(str(TOOL.parent))
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(TOOL), run_name="__main__")
+        return end.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def stores(tmp_path):
+    b = every(A, lambda r: rows(r, np.arange(9)))
+    return write(tmp_path / "a", A), write(tmp_path / "b", b)
+
+
+def test_as_a_program(stores):
+    a, b = stores
+    done = support.run_tool(TOOL, a, b)
+    assert done.returncode == 1
+    assert done.stderr == ""
+    assert done.stdout.startswith(f"A: {a}\nB: {b}\n")
+    assert "regions matched         36: 75.00% of A, 100.00% of B" in done.stdout
+    assert "another num_features" in done.stdout
+
+
+def test_the_same(command, stores):
+    a, _ = stores
+    status, out, err = command(a, a)
+    assert (status, err) == (0, "")
+    assert out.endswith("SAME, within the tolerances\n")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format(command, tmp_path, name):
+    a = write(tmp_path / "a", A)
+    b = write(tmp_path / "b", A, name)
+    status, out, err = command(a, b, "--json", "-")
+    assert (status, err) == (0, "")
+    found = json.loads(out)
+    assert found["b"]["format"] == name
+    assert found["regions"]["matched"] == 48
+    assert found["feature_error"]["max"] == 0
+    noisy = every(A, lambda r: features(r, lambda f: f * np.float32(1 + 1e-6)))
+    assert command(write(tmp_path / "noisy", noisy, name), a)[0] == 0
+    doubled = every(A, lambda r: features(r, lambda f: f * 2))
+    status, out, _ = command(write(tmp_path / "doubled", doubled, name), a)
+    assert status == 1
+    assert "Features point the same way" in out
+
+
+@pytest.mark.skipif(len(FORMATS) < 2, reason="there is one format only")
+def test_a_folder_of_several_stores(command, tmp_path):
+    first, second = list(FORMATS)[:2]
+    a = write(tmp_path / "a", A)
+    both = write(write(tmp_path / "both", A, first), A, second)
+    status, _, err = command(a, both)
+    assert status == 2
+    assert f"holds several stores ({first}, {second})" in err
+    for name in (first, second):
+        assert command(a, both, "--format-b", name)[0] == 0
+        assert command(both, a, "--format-a", name)[0] == 0
+
+
+def test_json(command, stores, tmp_path):
+    a, b = stores
+    file = tmp_path / "result.json"
+    status, out, _ = command(a, b, "--json", file, "--iou", 0.8, "--limit", 3)
+    assert status == 1
+    assert "regions matched" in out
+    found = json.loads(file.read_text())
+    assert json.loads(command(a, b, "--json", "-", "--iou", 0.8, "--limit", 3)[1]) == found
+    assert list(found) == [
+        "same",
+        "reasons",
+        "opinions",
+        "unexplained",
+        "settings",
+        "a",
+        "b",
+        "images",
+        "regions",
+        "box_distance",
+        "feature_error",
+        "classes",
+        "cls_prob_difference",
+        "num_boxes",
+    ]
+    assert found["same"] is False
+    assert [reason["kind"] for reason in found["reasons"]] == ["boxes"]
+    (opinion,) = found["opinions"]
+    assert opinion["name"] == "num_features"
+    assert opinion["explains"] == ["boxes", "num_boxes"]
+    assert found["settings"] == {
+        "iou": 0.8,
+        "tolerance": 0.001,
+        "matched": 0.99,
+        "limit": 3,
+        "common_only": False,
+    }
+    assert found["a"] == {
+        "path": str(a),
+        "format": "mmf",
+        "images": 4,
+        "only_here": {"count": 0, "first": []},
+        "regions": 36,
+        "fewest_regions": 12,
+        "most_regions": 12,
+        "features": [{"dtype": "float32", "dimension": 32, "images": 3}],
+        "cls_prob_columns": [9],
+        "images_with_boxes": 3,
+        "images_with_objects": 3,
+        "non_finite_regions": 0,
+        "zeros_share": found["a"]["zeros_share"],
+        "negative": False,
+    }
+    assert found["images"] == {
+        "common": 4,
+        "compared": 3,
+        "paired_by": "the whole name",
+        "ambiguous_names": 0,
+        "other_size": 0,
+    }
+    assert found["regions"]["share_of_a"] == 0.75
+    assert found["feature_error"]["worst_image"] in A
+
+
+def test_every_json_key_is_documented(command, stores):
+    """Of the first two levels, and every opinion's name."""
+    from vmb_d2.comparison.opinions import RULES
+
+    text = (support.ROOT / "docs" / "comparing.md").read_text()
+    found = json.loads(command(*stores, "--json", "-")[1])
+    keys = {*found, *(key for value in found.values() if isinstance(value, dict) for key in value)}
+    names = {rule.__name__ for rule, _ in RULES}
+    assert {word for word in keys | names if f"`{word}`" not in text} == set()
+
+
+def test_the_settings(command, tmp_path):
+    a = write(tmp_path / "a", A)
+    b = write(tmp_path / "b", every(A, lambda r: features(r, lambda f: f * np.float32(1.01))))
+    assert command(a, b)[0] == 1
+    assert command(a, b, "--tolerance", "0.02")[0] == 0
+    fewer = write(tmp_path / "fewer", every(A, lambda r: rows(r, np.arange(9))))
+    assert command(a, fewer, "--matched", "0.75")[0] == 0
+    part = write(tmp_path / "part", {"image_1": A["image_1"]})
+    assert command(a, part)[0] == 1
+    assert command(a, part, "--common-only")[0] == 0
+    assert command(part, a, "--common-only")[0] == 0
+
+
+def test_features_without_the_rest(command, stores):
+    a, _ = stores
+    for info in a.glob("*_info.npy"):
+        info.unlink()
+    status, out, _ = command(a, a)
+    assert status == 0
+    assert "4 images by row, for want of boxes" in out
+
+
+def test_other_names(command, stores, tmp_path):
+    a, _ = stores
+    b = write(tmp_path / "c", {f"x/COCO_{i:012}": A[f"image_{i}"] for i in range(4)})
+    status, out, _ = command(a, b)
+    assert status == 0
+    assert "paired by               the integer after the last underscore" in out
+
+
+def one_line(err):
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["{a}", "{tmp}/nowhere"], "nowhere: No such file or directory"),
+        (["{tmp}/nowhere", "{a}"], "nowhere: No such file or directory"),
+        (["{a}", "{tmp}/empty"], "no store"),
+        (["{a}", "{a}", "--format-b", "zip"], "format 'zip' is unknown"),
+        (["{a}", "{a}", "--iou", "2"], "iou=2.0: must be above 0 and at most 1"),
+        (["{a}", "{a}", "--tolerance", "nan"], "tolerance=nan"),
+        (["{a}", "{a}", "--limit", "0"], "limit=0: must be at least 1"),
+        (["{a}", "{a}", "--json", "{tmp}/no/x.json"], "x.json: can't be written: No such file"),
+    ],
+)
+def test_mistakes_are_one_line(command, stores, tmp_path, arguments, expected):
+    (tmp_path / "empty").mkdir()
+    arguments = [x.format(a=stores[0], tmp=tmp_path) for x in arguments]
+    status, _, err = command(*arguments)
+    assert status == 2
+    assert expected in one_line(err)
+
+
+def test_a_damaged_image_is_one_line(command, stores):
+    a, b = stores
+    (b / "image_1.npy").write_bytes(b"\x93NUMPY")
+    status, out, err = command(a, b)
+    assert (status, out) == (2, "")
+    assert "image_1.npy" in one_line(err)
+    np.save(b / "image_1.npy", np.zeros((7, 32), np.float32))
+    status, _, err = command(a, b)
+    assert status == 2
+    assert "image_1: bbox of shape (9, 4) with 7 features" in one_line(err)
+
+
+def test_wrong_arguments(command, stores):
+    for arguments in ([stores[0]], [*stores, "--iou", "much"], [*stores, "--colour"]):
+        status, _, err = command(*arguments)
+        assert status == 2
+        assert "usage:" in err
+
+
+def test_help(command):
+    status, out, _ = command("--help")
+    assert status == 0
+    for word in (
+        "A",
+        "B",
+        "--format-a",
+        "--limit",
+        "--iou",
+        "--matched",
+        "--common-only",
+        "--json",
+    ):
+        assert word in out
+    assert "Exit status: 0 if the stores are the same" in out
+    assert "(0.001)" in out
+
+
+def test_names_that_are_no_text(command, tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    a = write(tmp_path / "a", {name: A["image_0"]})
+    b = write(tmp_path / "b", {name: changed(A["image_0"], num_boxes=3), "x": A["image_0"]})
+    status, out, _ = command(a, b)
+    assert status == 1
+    assert "only in B: x" in out
+    status, out, _ = command(b, a, "--json", "-")
+    assert json.loads(out)["feature_error"]["worst_image"] == name
+    other = write(tmp_path / "other", {"x": A["image_0"]})
+    assert "only in A: caf\\udce9" in command(a, other)[1]
