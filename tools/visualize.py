@@ -1,0 +1,127 @@
+"""Draw stored regions on their images.
+
+    python tools/visualize.py features photos --output drawn
+
+Each image becomes a PNG with its boxes, their classes and confidences; all of them together
+become one page, index.html, which any browser shows offline. docs/visualizing.md says more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from plain_command import run
+
+from vmb_d2.downloads import default_cache_dir
+from vmb_d2.errors import ConfigError, InputError, OutputError
+from vmb_d2.stores import FORMATS, FeatureReader, open_reader
+from vmb_d2.visualization import (
+    CLASSES_URL,
+    ImageFiles,
+    Report,
+    Visualization,
+    load_class_names,
+    open_page,
+)
+
+EXIT_STATUS = (
+    "Exit status: 0; 1 if an image is missing or can't be drawn (the others are); 2 if the work "
+    "could not be done, with one line that says why."
+)
+PAGE = "index.html"
+
+logger = logging.getLogger("visualize")
+
+
+def names_to_draw(
+    args: argparse.Namespace, reader: FeatureReader, images: ImageFiles
+) -> Iterable[str]:
+    """The names asked for; else that of the single image; else those of the whole store.
+
+    Raises InputError where the single image isn't in the store.
+    """
+    if args.names:
+        return dict.fromkeys(args.names)
+    if not images.is_single:
+        return reader.names()
+    stored = [name for name in images.names() if name in reader]
+    if not stored:
+        raise InputError(f"{args.features}: has none of {', '.join(images.names())}")
+    return stored[:1]
+
+
+def visualize(args: argparse.Namespace) -> Report:
+    """Raises ConfigError, InputError, StoreError, DownloadError or OutputError where the work can't
+    be done."""
+    if not (args.png or args.html):
+        raise ConfigError("--no-png and --no-html leave nothing to do")
+    images = ImageFiles(args.images)
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(open_reader(args.features, args.format))
+        names = names_to_draw(args, reader, images)
+        cache_dir = args.cache_dir or default_cache_dir()
+        visualization = Visualization(
+            reader,
+            images,
+            load_class_names(args.classes, cache_dir, args.background),
+            min_confidence=args.min_confidence,
+            top=args.top,
+            limit=0 if args.names else args.limit,
+        )
+        try:
+            args.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{args.output}: can't be made: {error.strerror}") from error
+        page = None
+        if args.html:
+            title = f"Regions of {Path(args.features).resolve().name}"
+            page = stack.enter_context(open_page(args.output / PAGE, title, args.min_confidence))
+        return visualization(names, args.output if args.png else None, page)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Returns the exit status."""
+    logging.getLogger("iopath").setLevel(logging.CRITICAL)  # what fails is said by the error
+    report = visualize(args)
+    if report.cut:
+        logger.info("stopped after %d images: --limit %d", report.drawn, args.limit)
+    written = " and ".join(["PNGs"] * args.png + [PAGE] * args.html)
+    counts = (args.output, written, report.drawn, report.missing, report.failed)
+    logger.info("%s: %s of %d images; %d missing, %d failed", *counts)
+    return 1 if report.missing or report.failed else 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    options = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = options.add_argument
+    add("features", metavar="FEATURES", help="a store, or an output folder with a store in it")
+    add("images", metavar="IMAGES", help="the folder of the images, or one image")
+    add("--output", metavar="DIR", required=True, type=Path, help="where the drawings go")
+    add("--format", choices=FORMATS, help="of FEATURES, where it has stores of several")
+    add("--classes", metavar="FILE", help=f"class names: file, URL or none; default: {CLASSES_URL}")
+    add(
+        "--background",
+        action="store_true",
+        help="the background was extracted, as class 0; needed only without probabilities",
+    )
+    add("--min-confidence", metavar="P", type=float, default=0.2, help="default: %(default)s")
+    add("--top", metavar="N", type=int, default=36, help="boxes an image; default: %(default)s")
+    add("--limit", metavar="N", type=int, default=50, help="images; 0: all; default: %(default)s")
+    add("--names", metavar="NAME", nargs="+", help="only these images, and all of them")
+    add("--cache-dir", metavar="DIR", type=Path, help="for the class names' file")
+    add("--no-png", dest="png", action="store_false", help="only the page")
+    add("--no-html", dest="html", action="store_false", help="only the PNGs")
+    return options
+
+
+if __name__ == "__main__":
+    run(parser(), main)

@@ -1,0 +1,135 @@
+"""Drawing many images, one after the other: what fails is reported, the rest goes on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from ..errors import ConfigError, ImageReadError, OutputError, StoreError
+from ..files import whole_file
+from ..images import read_image
+from ..stores import FeatureReader
+from .boxes import shown_boxes
+from .class_names import ClassNames
+from .drawing import draw_boxes
+from .image_files import ImageFiles
+from .own_files import MARK, refuse_other
+from .page import Page
+
+MISSING_NAMED = 5  # so many images that are missing are named, the others are counted
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Report:
+    """How many images were drawn, are missing, or failed; and whether the limit left some out."""
+
+    drawn: int = 0
+    missing: int = 0
+    failed: int = 0
+    cut: bool = False
+
+
+class Visualization:
+    """Draws a store's boxes on their images.
+
+    Args:
+        reader: of the store.
+        images: where the images are.
+        class_names: of the store.
+        min_confidence: PNGs show the boxes that reach it. A page has all, and filters itself.
+        top: boxes an image, at most.
+        limit: images to draw, at most; 0 for all.
+
+    Raises:
+        ConfigError: a number out of range.
+    """
+
+    def __init__(
+        self,
+        reader: FeatureReader,
+        images: ImageFiles,
+        class_names: ClassNames,
+        *,
+        min_confidence: float = 0.2,
+        top: int = 36,
+        limit: int = 0,
+    ):
+        if not 0 <= min_confidence <= 1:
+            raise ConfigError(f"--min-confidence {min_confidence}: has to be from 0 to 1")
+        if top < 1:
+            raise ConfigError(f"--top {top}: has to be at least 1")
+        if limit < 0:
+            raise ConfigError(f"--limit {limit}: has to be at least 0")
+        self.reader = reader
+        self.images = images
+        self.class_names = class_names
+        self.min_confidence = min_confidence
+        self.top = top
+        self.limit = limit
+
+    def __call__(
+        self, names: Iterable[str], folder: Path | None = None, page: Page | None = None
+    ) -> Report:
+        """Draw the images of these names.
+
+        Args:
+            names: of the store.
+            folder: gets the PNGs, ``name.png``; it exists. None for no PNGs.
+            page: gets every image. None for no page.
+
+        Raises:
+            ConfigError: the class names don't fit the store.
+            OutputError: a PNG, or the page, can't be written; or a PNG would overwrite a file that
+                isn't one drawn before.
+        """
+        report = Report()
+        with logging_redirect_tqdm():
+            for name in tqdm(names, unit="image", disable=None):
+                if self.limit and report.drawn == self.limit:
+                    report.cut = True
+                    break
+                try:
+                    self._draw_one(name, folder, page, report)
+                except (ImageReadError, StoreError) as error:
+                    report.failed += 1
+                    logger.warning("failed: %s: %s", name, error)
+        return report
+
+    def _draw_one(self, name: str, folder: Path | None, page: Page | None, report: Report) -> None:
+        path = self.images.find(name)
+        if path is None:
+            report.missing += 1
+            if report.missing <= MISSING_NAMED:
+                logger.warning("missing: %s: no image in %s", name, self.images.source)
+            return
+        regions = self.reader.read(name)
+        rgb = read_image(path)
+        boxes = shown_boxes(regions, rgb.shape[:2], self.class_names, self.top)
+        if folder is not None:
+            confident = [box for box in boxes if box.reaches(self.min_confidence)]
+            _save_png(draw_boxes(rgb, confident), folder / f"{name}.png")
+        if page is not None:
+            page.add(name, rgb, boxes, len(regions))
+        report.drawn += 1
+
+
+def _save_png(image: Image.Image, path: Path) -> None:
+    """Write the PNG whole or not at all, its folder too. Raises OutputError."""
+    refuse_other(path)
+    mark = PngInfo()
+    mark.add_text("Software", MARK)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as temporary:
+            image.save(temporary, "PNG", pnginfo=mark)
+    except OSError as error:
+        raise OutputError(f"{path}: can't be written: {error.strerror or error}") from error
