@@ -20,7 +20,7 @@ from omegaconf.errors import (
 )
 
 from vmb_d2 import interruption
-from vmb_d2.errors import ConfigError, VMBError
+from vmb_d2.errors import ConfigError, VMBError, first_line
 
 MEANING = {
     "input.dir": "a folder of images, or one image",
@@ -98,13 +98,13 @@ def one_line(error: BaseException) -> str:
             valid = ", ".join(str(k) for k in cause.parent_node or () if k != "hydra")
             return f"{key}: no such key; valid here are {valid}"
         if key:
-            return f"{key}: {_first_line(cause)}"
+            return f"{key}: {first_line(cause)}"
     if isinstance(error, OverrideParseException):
         hint = "a value with special characters needs quotes, as in \"key='a=b'\""
         lines = [line.strip(" ^") for line in str(error).splitlines()]
         reason = ": ".join(line for line in lines if line and not line.startswith("See "))
         return f"{reason} ({hint})"
-    return _first_line(error)
+    return first_line(error)
 
 
 def _exit(error: BaseException) -> None:
@@ -116,7 +116,3 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

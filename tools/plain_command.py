@@ -9,8 +9,6 @@ from collections.abc import Callable
 
 from vmb_d2.errors import VMBError
 
-EXIT_STATUS = "Exit status: 0; 2 if the work could not be done, with one line that says why."
-
 
 def run(parser: argparse.ArgumentParser, function: Callable[[argparse.Namespace], int]) -> None:
     """Call ``function`` with the parsed arguments, and exit with the status that it returns.

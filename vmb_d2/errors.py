@@ -39,3 +39,9 @@ class StoreError(VMBError):
 
 class TooManyFailures(VMBError):
     """So many images failed that something else must be wrong."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text; its type's name where there is none."""
+    lines = str(error).splitlines()
+    return lines[0] if lines and lines[0] else type(error).__name__

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import BoxesError, ConfigError, StoreError
+from .errors import BoxesError, ConfigError, StoreError, first_line
 from .inputs import InputImage, relative_path
 from .modeling import box_geometry
 from .stores import pickles
@@ -84,7 +84,7 @@ class GivenBoxes:
         except OSError as error:
             raise BoxesError(f"boxes.file={path}: {error.strerror or error}") from error
         except (StoreError, ValueError, zipfile.BadZipFile) as error:
-            raise BoxesError(f"boxes.file={path}: {_first_line(error)}") from error
+            raise BoxesError(f"boxes.file={path}: {first_line(error)}") from error
 
     def assign(self, images: Sequence[InputImage], folder: str | Path = "") -> tuple[int, int]:
         """Find the boxes of each image: under its path, its path below ``folder``, or its name.
@@ -220,7 +220,3 @@ def _read_npz(path: Path) -> Iterator[tuple[str, Any]]:
             raise ValueError("is no npz file")
         for key in arrays.files:
             yield key, arrays[key]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

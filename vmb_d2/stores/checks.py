@@ -7,18 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import StoreError
+from ..errors import StoreError, first_line
 
 # Of each array beside the features, the length of its second axis; None for any.
 _TABLES = {"bbox": 4, "cls_prob": None, "class_logits": None}
 _LISTS = ("objects", "objects_conf", "attrs_id", "attrs_conf")
 _NUMBERS = ("num_boxes", "image_width", "image_height")
-
-
-def one_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    lines = str(error).splitlines()
-    return lines[0] if lines and lines[0] else type(error).__name__
 
 
 def checked(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,7 +47,7 @@ def _array(key: str, value: Any) -> np.ndarray:
     try:
         array = np.asarray(value)
     except (ValueError, TypeError) as error:
-        raise StoreError(f"{key} is no array ({one_line(error)})") from error
+        raise StoreError(f"{key} is no array ({first_line(error)})") from error
     if array.dtype.kind not in "fiu":
         raise StoreError(f"{key} is no array of numbers")
     return array
@@ -63,4 +57,4 @@ def _number(key: str, value: Any) -> int:
     try:
         return int(np.asarray(value).item())
     except (ValueError, TypeError, OverflowError) as error:
-        raise StoreError(f"{key} is no number ({one_line(error)})") from error
+        raise StoreError(f"{key} is no number ({first_line(error)})") from error

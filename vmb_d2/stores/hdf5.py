@@ -10,10 +10,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ..errors import OutputError, StoreError
+from ..errors import OutputError, StoreError, first_line
 from ..regions import RegionFeatures
 from .base import FeatureReader, FeatureWriter
-from .checks import one_line
 from .journal import journal_path
 from .journaled_file import JournaledFile
 from .mmf import regions_of
@@ -62,7 +61,7 @@ class HDF5Writer(FeatureWriter):
             self._h5 = h5py.File(self._file, mode, libver=_VERSION)
         except Exception as error:
             self._file.close()
-            raise OutputError(f"{path}: can't be opened: {one_line(error)}") from error
+            raise OutputError(f"{path}: can't be opened: {first_line(error)}") from error
         self._let_go = weakref.finalize(self, _let_go, self._h5, self._file)
 
     @classmethod
@@ -88,7 +87,7 @@ class HDF5Writer(FeatureWriter):
         try:
             return f"{name}/features" in self._h5
         except Exception as error:  # h5py's errors for damage are of many kinds
-            raise OutputError(f"{self.path}: is damaged ({one_line(error)})") from error
+            raise OutputError(f"{self.path}: is damaged ({first_line(error)})") from error
 
     def write(self, name: str, regions: RegionFeatures) -> None:
         features = self.features_of(regions)
@@ -106,7 +105,7 @@ class HDF5Writer(FeatureWriter):
                     group.create_dataset(dataset, data=np.asarray(value, dtype))
             group.attrs["num_boxes"] = np.int64(regions.num_boxes)
         except Exception as error:
-            raise OutputError(f"{self.path}: {name!r}: {one_line(error)}") from error
+            raise OutputError(f"{self.path}: {name!r}: {first_line(error)}") from error
 
     def flush(self) -> None:
         self._commit(self._h5.flush)
@@ -123,7 +122,7 @@ class HDF5Writer(FeatureWriter):
             flush()
             self._file.commit()
         except OSError as error:
-            reason = error.strerror or one_line(error)
+            reason = error.strerror or first_line(error)
             raise OutputError(f"{self.path}: can't be written: {reason}") from error
 
 
@@ -140,7 +139,7 @@ class HDF5Reader(FeatureReader):
         except Exception as error:
             if file is not None:
                 file.close()
-            reason = getattr(error, "strerror", None) or one_line(error)
+            reason = getattr(error, "strerror", None) or first_line(error)
             raise StoreError(f"{path}: can't be read: {reason}") from error
         self._let_go = weakref.finalize(self, _let_go, self._h5, file)
 
@@ -189,10 +188,10 @@ class HDF5Reader(FeatureReader):
             info["num_boxes"] = group.attrs.get("num_boxes")
             return regions_of(group["features"][()], info)
         except Exception as error:
-            raise StoreError(f"{self.path}: {name!r}: {one_line(error)}") from error
+            raise StoreError(f"{self.path}: {name!r}: {first_line(error)}") from error
 
     def _damaged(self, error: Exception) -> StoreError:
-        return StoreError(f"{self.path}: is damaged ({one_line(error)})")
+        return StoreError(f"{self.path}: is damaged ({first_line(error)})")
 
     def close(self) -> None:
         self._let_go()

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import lmdb
 
-from ..errors import OutputError, StoreError
+from ..errors import OutputError, StoreError, first_line
 from ..regions import RegionFeatures
 from . import pickles
 from .base import FeatureReader, FeatureWriter
-from .checks import one_line
 from .disk import check_in_place, sync_folder
 from .mmf import info_of, regions_of
 
@@ -74,7 +73,7 @@ class LMDBWriter(FeatureWriter):
             self.abandon()
             raise OutputError(f"{path}: {error.strerror}") from error
         except lmdb.Error as error:
-            reason = one_line(error).removeprefix(f"{path}: ")
+            reason = first_line(error).removeprefix(f"{path}: ")
             raise OutputError(f"{path}: can't be opened: {reason}") from error
 
     @classmethod
@@ -135,7 +134,7 @@ class LMDBWriter(FeatureWriter):
         except OSError as error:
             raise OutputError(f"{self.path}: can't be written: {error.strerror}") from error
         except lmdb.Error as error:
-            reason = one_line(error)
+            reason = first_line(error)
             if os.strerror(errno.EIO) in reason:  # LMDB's word for half a write, too
                 reason += ", or no space left"
             raise OutputError(f"{self.path}: can't be written: {reason}") from error
@@ -172,7 +171,7 @@ class LMDBReader(FeatureReader):
         try:
             environment = lmdb.open(str(self.path), subdir=self.path.is_dir(), **options)
         except lmdb.Error as error:
-            reason = one_line(error).removeprefix(f"{self.path}: ")
+            reason = first_line(error).removeprefix(f"{self.path}: ")
             raise StoreError(f"{self.path}: can't be read: {reason}") from error
         try:
             _check_length(environment, self._file)
@@ -187,7 +186,7 @@ class LMDBReader(FeatureReader):
             with self._environment.begin(buffers=True) as transaction:
                 yield transaction
         except lmdb.Error as error:
-            raise StoreError(f"{self._file}: is damaged ({one_line(error)})") from error
+            raise StoreError(f"{self._file}: is damaged ({first_line(error)})") from error
 
     def names(self) -> Iterator[str]:
         with self._reading() as transaction:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import StoreError
+from ..errors import StoreError, first_line
 from ..regions import RegionFeatures
 from . import pickles
-from .checks import checked, one_line
+from .checks import checked
 from .folder import FolderReader, FolderWriter, scan
 
 _KEYS = ("bbox", "num_boxes", "objects", "cls_prob", "image_width", "image_height")
@@ -94,4 +94,4 @@ class MMFReader(FolderReader):
         except OSError as error:
             raise StoreError(f"{file}: can't be read: {error.strerror}") from error
         except Exception as error:  # a damaged header raises anything
-            raise StoreError(f"{file}: {one_line(error)}") from error
+            raise StoreError(f"{file}: {first_line(error)}") from error

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import StoreError
+from ..errors import StoreError, first_line
 from ..regions import RegionFeatures
 from . import pickles
-from .checks import one_line
 from .folder import FolderReader, FolderWriter
 from .mmf import regions_of
 
@@ -80,7 +79,7 @@ class NpzReader(FolderReader):
         except OSError as error:
             raise StoreError(f"{file}: can't be read: {error.strerror or error}") from error
         except Exception as error:  # a damaged zip file raises anything
-            raise StoreError(f"{file}: {one_line(error)}") from error
+            raise StoreError(f"{file}: {first_line(error)}") from error
 
     @staticmethod
     def _load(file: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..errors import StoreError
+from ..errors import StoreError, first_line
 
 # Where NumPy 2 has its internals, and where NumPy 1 had them. Every version knows the old place.
 _NEW_HOME, _OLD_HOME = "numpy._core.", "numpy.core."
@@ -80,7 +80,7 @@ def load_npy(file: BinaryIO) -> Any:
             file.seek(0)
             return np.lib.format.read_array(file, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise StoreError(f"no whole npy file ({_first_line(error)})") from error
+        raise StoreError(f"no whole npy file ({first_line(error)})") from error
     value = _load(file)
     return value.item() if shape == () and isinstance(value, np.ndarray) else value
 
@@ -95,8 +95,4 @@ def _load(file: BinaryIO) -> Any:
     except StoreError:
         raise
     except Exception as error:  # a damaged pickle raises anything
-        raise StoreError(f"no whole pickle ({_first_line(error)})") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        raise StoreError(f"no whole pickle ({first_line(error)})") from error

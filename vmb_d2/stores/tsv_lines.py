@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import StoreError
+from ..errors import StoreError, first_line
 from ..regions import RegionFeatures
-from .checks import one_line
 
 # The columns, as RegionFeatures calls them; the first is the name.
 LXMERT_COLUMNS = (
@@ -70,7 +69,7 @@ def decode(columns: tuple[str, ...], line: bytes) -> RegionFeatures:
             raise ValueError(f"num_boxes is {count}")
         arrays = {k: _array(k, text, count) for k, text in texts.items() if k in _ARRAYS}
     except ValueError as error:
-        raise StoreError(f"no whole line ({one_line(error)})") from error
+        raise StoreError(f"no whole line ({first_line(error)})") from error
     lacked = set()
     if "attrs_conf" in arrays and not arrays["attrs_conf"].any():
         lacked |= {"attrs_id", "attrs_conf"}
