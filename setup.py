@@ -25,7 +25,6 @@ setup(
         "torchvision>=0.19",
         "fvcore>=0.1.5",
         "iopath>=0.1.9",
-        "portalocker>=2.3",
         "numpy>=1.24",
         "opencv-python-headless>=4.8",
         "pillow>=9.5",
@@ -34,5 +33,12 @@ setup(
         "lmdb>=1.4",
         "h5py>=3.8,!=3.15.*",
     ],
-    extras_require={"app": ["hydra-core>=1.3,<1.4", "omegaconf>=2.3,<2.4"]},
+    extras_require={
+        "app": [
+            "hydra-core>=1.3,<1.4",
+            "omegaconf>=2.3,<2.4",
+            "hydra-submitit-launcher>=1.2,<1.3",
+            "submitit>=1.5",
+        ]
+    },
 )

@@ -257,7 +257,6 @@ def test_runs_from_any_folder_and_leaves_nothing_there(tmp_path):
     assert done.returncode == 0, done.stderr
     assert sorted(str(p.relative_to(work)) for p in work.rglob("*")) == [
         "output",
-        "output/.lock",
         "output/coffee.npy",
         "output/coffee_info.npy",
         "output/manifest.json",

@@ -23,7 +23,7 @@ MISTAKES = [
     (["input.dir="], ["input.dir is missing"]),
     (["input.dir=/no/such"], ["input.dir=/no/such", "No such file"]),
     (["input.foo=1"], ["input.foo", "dir, list, recursive, names, exclude_list, start_index"]),
-    (["modle=x152"], ["modle", "model, input, boxes, output"]),
+    (["modle=x152"], ["modle", "model, input, shard, boxes, output"]),
     (["model=x153"], ["model=x153", "r101_c4, vmb, x101, x152, x152_c4"]),
     (["extract.batching=all"], ["extract.batching", "bucketed, mmf"]),
     (["extract.batch_size=two"], ["extract.batch_size", "two", "Integer"]),

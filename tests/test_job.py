@@ -58,7 +58,7 @@ def images(tmp_path):
 
 def test_every_format_in_one_pass(tmp_path, images):
     extractor = FakeExtractor()
-    report = run(tmp_path / "out", images, extractor, configuration={"a": 1})
+    report = run(tmp_path / "out", images, extractor, record={"configuration": {"a": 1}})
     assert (report.extracted, report.skipped, report.failed) == (5, 0, 0)
     assert extractor.batches == [1] * 5
     assert len(everything(tmp_path / "out")) == 5 * len(FORMATS)
@@ -138,7 +138,7 @@ def test_other_settings_are_refused(tmp_path, images, values, expected):
 
 def test_what_changes_no_feature_is_not_refused(tmp_path, images):
     run(tmp_path / "out", images[:2])
-    run(tmp_path / "out", images, batch_size=3, max_failures=7, configuration="other")
+    run(tmp_path / "out", images, batch_size=3, max_failures=7, record={"configuration": "other"})
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path, images):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import local_gpus
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
@@ -26,6 +29,8 @@ MEANING = {
     "input.dir": "a folder of images, or one image",
 }
 
+logger = logging.getLogger("extract")
+
 _USER_ERRORS = (VMBError, HydraException, OmegaConfBaseException)
 _traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
@@ -42,20 +47,38 @@ def required(cfg: DictConfig, key: str) -> str:
     return value
 
 
+def in_sweep() -> bool:
+    """Whether this is one of a multirun's jobs."""
+    return HydraConfig.get().mode is RunMode.MULTIRUN
+
+
+def command() -> dict[str, Any]:
+    """How this job was asked for, as plain values."""
+    overrides = HydraConfig.get().overrides
+    hydra = [o for o in overrides.hydra if not o.startswith("hydra.mode=")]
+    return {"overrides": list(overrides.task), "hydra": hydra, "folder": os.getcwd()}
+
+
 def task(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
     """Decorator of a Hydra app's function, under ``hydra.main``.
 
     Outside a multirun, an error that the user can mend ends the program here, in one line. In a
-    multirun it goes on to the launcher, which has other jobs to look after.
+    multirun it goes on to the launcher, which has other jobs to look after, and its traceback to
+    the job's log, since Hydra keeps it from there.
     """
 
     @functools.wraps(function)
     def wrapper(cfg: DictConfig) -> None:
         try:
             with interruption.handled():
+                if in_sweep():
+                    _require_one_task(HydraConfig.get().launcher)
+                    local_gpus.take_one(HydraConfig.get().job.num)
                 function(cfg)
-        except _USER_ERRORS as error:
-            if HydraConfig.get().mode is RunMode.MULTIRUN or _traceback_wanted:
+        except Exception as error:
+            if in_sweep():
+                logger.exception("this job of the sweep failed: %s", one_line(error))
+            if in_sweep() or _traceback_wanted or not isinstance(error, _USER_ERRORS):
                 raise
             _exit(error)
 
@@ -72,8 +95,17 @@ def run(main: Callable[[], None]) -> None:
     for stream in (sys.stdout, sys.stderr):  # file names need not be text
         stream.reconfigure(errors="backslashreplace")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
+    # A launcher's jobs import the modules in this folder too.
+    paths = [os.path.dirname(os.path.abspath(__file__)), os.environ.get("PYTHONPATH")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    local_gpus.remember()
     try:
         main()
+    except _launcher_errors() as error:
+        if _traceback_wanted:
+            raise
+        print(f"error: a job of the sweep didn't end well: {error}", file=sys.stderr)
+        sys.exit(2)
     except _USER_ERRORS as error:
         if _traceback_wanted:
             raise
@@ -81,6 +113,25 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt as error:
         print(f"interrupted by {error or 'Ctrl-C'}; run the same command to go on", file=sys.stderr)
         sys.exit(128 + getattr(error, "signum", signal.SIGINT))
+
+
+def _require_one_task(launcher: DictConfig) -> None:
+    """Several tasks of one job would all do the same work."""
+    for key in ("nodes", "tasks_per_node"):
+        if (launcher.get(key) or 1) > 1:
+            raise ConfigError(
+                f"hydra.launcher.{key}={launcher[key]}: has to be 1, as a shard is one task; "
+                "for more GPUs take more shards: shard.count"
+            )
+
+
+def _launcher_errors() -> tuple[type[Exception], ...]:
+    """What the cluster's launcher raises about its jobs, where it is in use."""
+    if "submitit" not in sys.modules:
+        return ()
+    from submitit.core.utils import FailedSubmissionError, UncompletedJobError
+
+    return FailedSubmissionError, UncompletedJobError
 
 
 def one_line(error: BaseException) -> str:

@@ -6,8 +6,8 @@ import logging
 
 import extract_config
 import hydra
-from command_line import SomeImagesFailed, required, run, task
-from extract_config import strings
+from command_line import SomeImagesFailed, command, in_sweep, required, run, task
+from extract_config import Batching, strings
 from omegaconf import DictConfig, OmegaConf
 
 from vmb_d2.config import MODEL_NAMES, RELEASED_WEIGHTS, VMBModel, named_model, read_vmb_model
@@ -25,6 +25,7 @@ from vmb_d2.inputs import (
 )
 from vmb_d2.job import ExtractionJob
 from vmb_d2.options import RegionOptions
+from vmb_d2.shards import Shard, source_name
 
 logger = logging.getLogger("extract")
 
@@ -40,7 +41,8 @@ def naming(cfg: DictConfig) -> str:
     return cfg.input.names or ("relative" if cfg.input.recursive else "mmf")
 
 
-def input_images(cfg: DictConfig) -> list[InputImage]:
+def input_images(cfg: DictConfig) -> tuple[list[InputImage], list[InputImage]]:
+    """All images, and those that the run is about."""
     lists = strings(cfg.input.list, "input.list")
     if lists and cfg.input.recursive:
         raise ConfigError("input.recursive looks into input.dir; it doesn't go with input.list")
@@ -54,7 +56,24 @@ def input_images(cfg: DictConfig) -> list[InputImage]:
     if cfg.input.exclude_list:
         exclude = ExcludeList(cfg.input.exclude_list, naming(cfg), root)
     images = name_images(paths, naming(cfg), root)
-    return select_images(images, exclude, cfg.input.start_index, cfg.input.end_index)
+    return images, select_images(images, exclude, cfg.input.start_index, cfg.input.end_index)
+
+
+def shard_of(cfg: DictConfig) -> Shard | None:
+    """Which part of the images is this process'; None: all, and the output folder is its own."""
+    index, count = cfg.shard.index, cfg.shard.count
+    lists = strings(cfg.input.list, "input.list")
+    source = source_name(lists) if lists and in_sweep() else ""
+    if index is None and count is None:
+        return Shard(source) if source else None
+    if count is None:
+        raise ConfigError(f"shard.count is missing: of how many shards {index} is one")
+    if index is None:
+        raise ConfigError(
+            f"shard.index is missing: valid are 0 to {count - 1}; for all of them, "
+            f"-m shard.index='range(0,{count})'"
+        )
+    return Shard(source, count, index)
 
 
 def given_boxes(cfg: DictConfig, images: list[InputImage]) -> GivenBoxes | None:
@@ -93,19 +112,29 @@ def region_options(cfg: DictConfig) -> RegionOptions:
 @hydra.main(version_base="1.3", config_path="../conf", config_name="extract")
 @task
 def main(cfg: DictConfig) -> None:
-    images = input_images(cfg)
+    every_image, selected = input_images(cfg)
+    boxes = given_boxes(cfg, selected)
+    images, shard = selected, shard_of(cfg)
+    if shard:
+        together = cfg.extract.batch_size if cfg.extract.batching is Batching.mmf else 1
+        images = shard.share(every_image, selected, together)
     job = ExtractionJob(
         folder=cfg.output.dir,
         formats=strings(cfg.output.format, "output.format"),
         dtype=cfg.output.dtype,
         options=region_options(cfg),
-        boxes=given_boxes(cfg, images),
+        boxes=boxes,
         naming=naming(cfg),
         batch_size=cfg.extract.batch_size,
         batching=cfg.extract.batching.value,
         max_failures=cfg.input.max_failures,
         allow_mismatch=cfg.output.allow_mismatch,
-        configuration=OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
+        shard=shard,
+        record={
+            "configuration": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
+            "command": command(),
+            **({"shard": shard.describe(every_image)} if shard else {}),
+        },
     )
     description = model_description(cfg)
     weights = OmegaConf.select(cfg, "model.weights")  # None where it is missing, too
@@ -120,11 +149,13 @@ def main(cfg: DictConfig) -> None:
             **vars(job.options),
         )
 
-    report = job(images, load, description)
+    report = job(images, load, description, of_all_shards=selected)
     counts = f"{report.extracted} extracted, {report.skipped} there before"
     if report.failed:
-        raise SomeImagesFailed(f"{report.failed} of {len(images)} images failed; {counts}")
-    logger.info("%s: %s", cfg.output.dir, counts)
+        failed = f"{report.failed} of {len(images)} images failed"
+        what = f"{job.name}: {failed}" if shard else failed
+        raise SomeImagesFailed(f"{what}; {counts}")
+    logger.info("%s: %s", job.name, counts)
 
 
 if __name__ == "__main__":

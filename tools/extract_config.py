@@ -41,6 +41,12 @@ class InputOptions:
 
 
 @dataclass
+class ShardOptions:
+    index: int | None = None
+    count: int | None = None
+
+
+@dataclass
 class BoxesOptions:
     file: str | None = None
     format: str = "xyxy"
@@ -72,6 +78,7 @@ class ExtractOptions:
 class ExtractConfig:
     model: ModelOptions = field(default_factory=ModelOptions)
     input: InputOptions = field(default_factory=InputOptions)
+    shard: ShardOptions = field(default_factory=ShardOptions)
     boxes: BoxesOptions = field(default_factory=BoxesOptions)
     output: OutputOptions = field(default_factory=OutputOptions)
     extract: ExtractOptions = field(default_factory=ExtractOptions)

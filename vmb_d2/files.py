@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,3 +36,31 @@ def write_whole(path: str | Path, content: bytes) -> None:
     """Write a file whole or not at all. Raises OSError."""
     with whole_file(path) as temporary:
         temporary.write_bytes(content)
+
+
+def write_new(path: str | Path, content: bytes) -> None:
+    """Write a file whole, unless there is one: of several processes at a time, one succeeds.
+
+    Raises FileExistsError where there is one, or another OSError.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        write_whole(temporary, content)
+        try:
+            os.link(temporary, path)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):
+                raise
+            with open(path, "xb") as file:  # a file system without hard links
+                file.write(content)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_at(descriptor: int, content: bytes | memoryview, offset: int) -> None:
+    """Write all of ``content`` at ``offset`` of an open file. Raises OSError."""
+    rest = memoryview(content)
+    while rest:
+        written = os.pwrite(descriptor, rest, offset)
+        rest, offset = rest[written:], offset + written

@@ -1,11 +1,12 @@
-"""Ctrl-C and SIGTERM: an end at once, but never in the middle of a write."""
+"""Ctrl-C, SIGTERM and a cluster's signals: an end at once, but never in the middle of a write."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 
 class Interrupted(KeyboardInterrupt):
@@ -16,39 +17,76 @@ class Interrupted(KeyboardInterrupt):
         self.signum = signum
 
 
+class _HandlerError(BaseException):
+    """An error of a handler of somebody else's, on its way out through any ``except Exception``."""
+
+    def __init__(self, error: Exception):
+        super().__init__(str(error))
+        self.error = error
+
+
 class _State:
     depth = 0  # of held() blocks
-    waiting: int | None = None  # the signal that came meanwhile
+    waiting: ClassVar[dict[int, Callable[[], None]]] = {}  # until the block ends
 
 
-def _on_signal(signum: int, frame) -> None:
-    if _State.depth:
-        _State.waiting = signum
-    else:
-        raise Interrupted(signum)
+def _interrupt(signum: int, frame) -> None:
+    raise Interrupted(signum)
+
+
+def _held_back(handler: Callable) -> Callable:
+    """``handler`` as of the end of the :func:`held` block that a signal comes in."""
+
+    def act(signum: int, frame) -> None:
+        try:
+            handler(signum, frame)
+        except Exception as error:
+            raise _HandlerError(error) from error
+
+    def on_signal(signum: int, frame) -> None:
+        if _State.depth:
+            _State.waiting[signum] = lambda: act(signum, None)
+        else:
+            act(signum, frame)
+
+    return on_signal
+
+
+def _handlers() -> dict[int, Callable]:
+    """What to do on each signal."""
+    handlers = {}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        handlers[signal.SIGINT] = _interrupt
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        handlers[signal.SIGTERM] = _interrupt
+    for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        handler = signal.getsignal(signum)
+        if callable(handler) and not isinstance(handler, signal.Handlers):
+            handlers[signum] = handler
+    return handlers
 
 
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
     """Within the block, SIGINT and SIGTERM raise :class:`Interrupted`, outside of :func:`held`.
 
-    A handler that somebody else installed, such as a cluster's launcher, stays. So does everything
-    outside of the main thread, where Python handles no signals.
+    A handler that somebody else installed, such as a cluster's launcher, is still called for
+    SIGTERM, SIGUSR1 and SIGUSR2, but outside of :func:`held` too, and what it raises ends the
+    block: an ``except Exception`` within doesn't see it. Outside of the main thread, where Python
+    handles no signals, all stays as it is.
     """
     before = {}
-    _State.waiting = None
     if threading.current_thread() is threading.main_thread():
-        for signum, default in (
-            (signal.SIGINT, signal.default_int_handler),
-            (signal.SIGTERM, signal.SIG_DFL),
-        ):
-            if signal.getsignal(signum) is default:
-                before[signum] = signal.signal(signum, _on_signal)
+        for signum, handler in _handlers().items():
+            before[signum] = signal.signal(signum, _held_back(handler))
     try:
         yield
+    except _HandlerError as raised:
+        raise raised.error from None
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+        _State.waiting.clear()
 
 
 @contextlib.contextmanager
@@ -62,6 +100,5 @@ def held() -> Iterator[None]:
         yield
     finally:
         _State.depth -= 1
-    if not _State.depth and _State.waiting is not None:
-        signum, _State.waiting = _State.waiting, None
-        raise Interrupted(signum)
+    while not _State.depth and _State.waiting:
+        _State.waiting.pop(next(iter(_State.waiting)))()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,12 @@ from .extractor import RegionFeatureExtractor
 from .failures import FailureLog
 from .given_boxes import GivenBoxes
 from .inputs import InputImage
-from .manifest import Manifest
 from .options import RegionOptions
 from .output_folder import sole_use
 from .pretrained import fingerprint
+from .run_record import RunRecord
 from .runner import ExtractionRun, Report
+from .shards import Shard
 from .stores.store_set import StoreSet
 
 PRECISION = "float32"
@@ -39,7 +39,8 @@ class ExtractionJob:
         naming: how the images got their names.
         batch_size, batching, max_failures: see :class:`vmb_d2.runner.ExtractionRun`.
         allow_mismatch: write into a folder whose features come of other settings.
-        configuration: the user's, for the record.
+        shard: which part of the run this is; None for the whole.
+        record: plain values for the manifest, such as the user's configuration.
     """
 
     folder: str | Path
@@ -52,20 +53,24 @@ class ExtractionJob:
     batching: str = "bucketed"
     max_failures: int | None = None
     allow_mismatch: bool = False
-    configuration: Any = None
+    shard: Shard | None = None
+    record: dict[str, Any] = field(default_factory=dict)
 
     def __call__(
         self,
         images: Sequence[InputImage],
         load: Callable[[], RegionFeatureExtractor],
         description: VMBModel | None = None,
+        *,
+        of_all_shards: Sequence[InputImage] | None = None,
     ) -> Report:
         """Extract what isn't there yet.
 
         Args:
-            images: of the run, each with its own name.
+            images: of the run, or of its shard, each with its own name.
             load: gives the extractor; not called where nothing is to do.
             description: of the model, as far as it is known before loading.
+            of_all_shards: the images that will be beside each other; None: ``images``.
 
         Raises:
             ConfigError, InputError: before any work.
@@ -73,11 +78,24 @@ class ExtractionJob:
                 where features can't be written. What was flushed stays.
             TooManyFailures, and what ``load`` raises.
         """
-        stores = StoreSet(self.folder, self.formats, self.options.feature_names, self.dtype)
-        stores.check_names(image.name for image in images)
-        with sole_use(self.folder):
-            manifest, failures = Manifest(self.folder), FailureLog(self.folder)
-            manifest.require(self._settings(description), self.allow_mismatch)
+        stores = StoreSet(
+            self.folder, self.formats, self.options.feature_names, self.dtype, self.shard
+        )
+        stores.check_names(image.name for image in of_all_shards or images)
+        known = self._settings(description)
+        report = Report()
+        with sole_use(self.folder, self.shard) as lease:
+            record = RunRecord(
+                self.folder,
+                self.shard,
+                lease,
+                len(images),
+                report,
+                allow_mismatch=self.allow_mismatch,
+                content=self.record,
+            )
+            record.require(known)
+            failures = FailureLog(record.own_folder)
             run = ExtractionRun(
                 stores,
                 failures,
@@ -85,69 +103,42 @@ class ExtractionJob:
                 batching=self.batching,
                 boxes=self.boxes,
                 max_failures=self.max_failures,
+                report=report,
+                before_write=record.show,
             )
-            with self._recorded(manifest, run.report, len(images)), stores:
+            with record.kept(known, stores.describe()), stores:
                 pending = run.pending(images)
                 failures.settle(stores.__contains__)
-                run.report.skipped = len(images) - len(pending)
-                if not pending:
-                    logger.info("%s: nothing to do, %d images are there", self.folder, len(images))
-                    return run.report
-                extractor = load()
-                settings = self._settings(extractor.description, extractor)
-                mismatch = manifest.require(settings, self.allow_mismatch)
-                device = extractor.model.device
-                logger.info("%d of %d images to extract, on %s", len(pending), len(images), device)
-                self._log_space(stores, extractor, len(pending))
-                manifest.begin(
-                    {
-                        "device": str(device),
-                        "device_name": device_name(device),
-                        "precision": PRECISION,
-                        "batch_size": self.batch_size,
-                        "mismatch": mismatch,
-                    },
-                    settings=settings,
-                    configuration=self.configuration,
-                    stores=stores.describe(),
-                )
-                run(images, pending, extractor)
-                failures.settle(stores.__contains__)
-        return run.report
+                report.skipped = len(images) - len(pending)
+                if pending:
+                    record.show(report)
+                    extractor = load()
+                    self._begin(record, stores, extractor, len(pending), len(images))
+                    run(images, pending, extractor)
+                    failures.settle(stores.__contains__)
+                else:
+                    logger.info("%s: nothing to do, %d images are there", self.name, len(images))
+        return report
 
-    @contextlib.contextmanager
-    def _recorded(self, manifest: Manifest, report: Report, images: int) -> Iterator[None]:
-        """Write down how the block ends; say how to go on where it had begun to extract."""
+    @property
+    def name(self) -> str:
+        """The run in words."""
+        return f"{self.folder}, {self.shard}" if self.shard else str(self.folder)
 
-        def outcome():
-            counts = {
-                "images": images,
-                "done": report.skipped + report.extracted,
-                "failed": report.failed,
-            }
-            return counts, {
-                "extracted": report.extracted,
-                "failed": report.failed,
-                "out_of_memory": report.out_of_memory,
-            }
-
-        begun = False
-        try:
-            with manifest.recorded(outcome):
-                try:
-                    yield
-                finally:
-                    begun = manifest.has_begun
-        except BaseException:
-            if begun:
-                logger.info(
-                    "stopped: %d of %d images are stored, %d failed; the same command, run "
-                    "again, goes on from there",
-                    report.skipped + report.extracted,
-                    images,
-                    report.failed,
-                )
-            raise
+    def _begin(self, record, stores, extractor: RegionFeatureExtractor, pending, count) -> None:
+        device = extractor.model.device
+        record.begin(
+            self._settings(extractor.description, extractor),
+            {
+                "device": str(device),
+                "device_name": device_name(device),
+                "precision": PRECISION,
+                "batch_size": self.batch_size,
+            },
+        )
+        words = "%s: %d of %d images to extract, on %s"
+        logger.info(words, self.name, pending, count, device)
+        self._log_space(stores, extractor, pending)
 
     def _settings(
         self, description: VMBModel | None, extractor: RegionFeatureExtractor | None = None

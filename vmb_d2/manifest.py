@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from . import interruption
-from .errors import OutputError
-from .files import write_whole
+from .errors import OutputError, first_line
+from .files import write_new, write_whole
+from .owner import job_name
 from .version import __version__
 
 FILE_NAME = "manifest.json"
@@ -78,11 +79,27 @@ class Manifest:
             )
         return found
 
+    def claim(self, settings: Mapping[str, Any]) -> None:
+        """Note the settings of a folder that has no manifest yet, whoever of several is first.
+
+        Then ``content`` is what the first one noted. Raises OutputError.
+        """
+        if self.content:
+            return
+        text = json.dumps({"format": 1, "settings": settings, "stores": [], "runs": []}, indent=2)
+        try:
+            write_new(self.path, text.encode("ascii") + b"\n")
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise OutputError(f"{self.path}: can't be written: {error.strerror}") from error
+        self.content = Manifest(self.path.parent).content
+
     def begin(self, run: Mapping[str, Any], **content: Any) -> None:
         """Note that a run has begun, and what holds from now on. Raises OutputError."""
         runs = self.content.get("runs", [])
         for earlier in runs:
-            if earlier.get("state") == "running":  # it can't be, two would not get the folder
+            if earlier.get("state") == "running":  # it can't be, two would not get the lease
                 earlier["state"] = "died"
         self._started = time.monotonic()
         runs.append({"state": "running", "started": _now(), **_surroundings(), **run})
@@ -92,6 +109,12 @@ class Manifest:
             **content,
             "runs": runs[-MOST_RUNS:],
         }
+        self._write()
+
+    def note(self, run: Mapping[str, Any], **content: Any) -> None:
+        """Add to what :meth:`begin` noted. Raises OutputError."""
+        self.content["runs"][-1].update(run)
+        self.content.update(content)
         self._write()
 
     def end(self, state: str, counts: Mapping[str, int], run: Mapping[str, Any]) -> None:
@@ -112,18 +135,21 @@ class Manifest:
 
         Raises OutputError; after an error in the block, which says more, it is left out.
         """
-        state = "failed"
+        state, error = "finished", None
         try:
             yield
-            state = "finished"
-        except KeyboardInterrupt:
+        except Exception as raised:
+            state, error = "failed", first_line(raised)
+            raise
+        except BaseException:  # Ctrl-C, or a cluster's launcher that takes the machine away
             state = "interrupted"
             raise
         finally:
             ignored = () if state == "finished" else OutputError
             if self.has_begun:
                 with interruption.held(), contextlib.suppress(ignored):
-                    self.end(state, *outcome())
+                    counts, run = outcome()
+                    self.end(state, counts, {**run, "error": error} if error else run)
 
     def _write(self) -> None:
         text = json.dumps(self.content, indent=2, ensure_ascii=True)
@@ -165,4 +191,9 @@ def _surroundings() -> dict[str, Any]:
             versions[package.removeprefix("pb1-")] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return {"host": socket.gethostname(), "pid": os.getpid(), "versions": versions}
+    found = {"host": socket.gethostname(), "pid": os.getpid(), "versions": versions}
+    if job := job_name(os.environ):
+        found["job"] = job
+    if (devices := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        found["cuda_visible_devices"] = devices
+    return found

@@ -3,43 +3,59 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-import portalocker
+from .errors import ConfigError, OutputError
+from .lease import Lease, LeaseHeld, require_free
+from .owner import describe
+from .shards import Shard, shards_in
 
-from .errors import OutputError
-
-LOCK_NAME = ".lock"
+LEASE_NAME = "running.json"
 
 
 @contextlib.contextmanager
-def sole_use(folder: str | Path) -> Iterator[Path]:
-    """Make the folder where it isn't there, and let nobody else write into it meanwhile.
+def sole_use(folder: str | Path, shard: Shard | None = None) -> Iterator[Lease]:
+    """Make the folder where it isn't there, and keep others from writing the same.
 
-    The lock goes with the process, however it ends; its file stays.
+    That is: from the shard, or, without one, from the whole folder. The lease goes with the
+    process, however it ends.
 
     Raises:
+        ConfigError: the folder is cut into another number of shards.
         OutputError: the folder can't be made or written to, or another run has it.
     """
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = portalocker.Lock(folder / LOCK_NAME, "a+", timeout=0, fail_when_locked=True)
-        file = lock.acquire()
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-    except portalocker.LockException as error:
-        owner = ""
-        with contextlib.suppress(OSError):
-            owner = f": {(folder / LOCK_NAME).read_text()}"
-        raise OutputError(f"output.dir={folder}: another run writes into it{owner}") from error
-    except OSError as error:
-        raise OutputError(f"output.dir={folder}: {error.strerror}") from error
-    try:
-        yield folder
-    finally:
-        lock.release()
+    own = shard.folder(folder) if shard else folder
+    with contextlib.ExitStack() as stack:
+        try:
+            own.mkdir(parents=True, exist_ok=True)
+            lease = stack.enter_context(Lease(own / LEASE_NAME).acquire())
+            # After the lease, so that of two that come at the same time one sees the other.
+            if shard is None:
+                require_free(other.folder(folder) / LEASE_NAME for other in shards_in(folder))
+            else:
+                _require_same_count(folder, shard)
+                require_free([folder / LEASE_NAME])
+        except ConfigError:
+            stack.close()
+            with contextlib.suppress(OSError):  # it isn't empty
+                own.rmdir()
+            raise
+        except LeaseHeld as error:
+            what = f"{shard} of output.dir={folder}" if shard else f"output.dir={folder}"
+            holder = describe(error.holder)
+            raise OutputError(f"{what}: another run writes into it: {holder}") from error
+        except OSError as error:
+            raise OutputError(f"output.dir={folder}: {error.strerror}") from error
+        yield lease
+
+
+def _require_same_count(folder: Path, shard: Shard) -> None:
+    for other in shards_in(folder):
+        differs = other.source == shard.source and other.count != shard.count
+        if differs and any(other.folder(folder).iterdir()):
+            raise ConfigError(
+                f"shard.count={shard.count}: output.dir={folder} is cut into {other.count} shards; "
+                f"give shard.count={other.count}, or another folder"
+            )

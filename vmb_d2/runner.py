@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,6 +57,8 @@ class ExtractionRun:
             padded, and clipped to, the largest of the chunk.
         boxes: to take instead of the proposals.
         max_failures: with more failures than this the run stops; None for no such limit.
+        report: to fill in; None for a new one.
+        before_write: called with the report before each write; what it raises ends the run.
 
     Attributes:
         report: so far, also where the run was stopped.
@@ -74,6 +76,8 @@ class ExtractionRun:
         batching: str = "bucketed",
         boxes: GivenBoxes | None = None,
         max_failures: int | None = None,
+        report: Report | None = None,
+        before_write: Callable[[Report], None] = lambda report: None,
     ):
         if batch_size < 1:
             raise ConfigError(f"extract.batch_size={batch_size}: has to be at least 1")
@@ -87,7 +91,8 @@ class ExtractionRun:
         self.batching = batching
         self.boxes = boxes
         self.max_failures = max_failures
-        self.report = Report()
+        self.before_write = before_write
+        self.report = Report() if report is None else report
         self._most_at_once = batch_size
 
     def pending(self, images: Sequence[InputImage]) -> list[InputImage]:
@@ -198,6 +203,7 @@ class ExtractionRun:
         return None
 
     def _write(self, part: list[InputImage], regions: list[RegionFeatures], progress) -> None:
+        self.before_write(self.report)
         with interruption.held():
             for image, image_regions in zip(part, regions, strict=True):
                 self.stores.write(image.name, image_regions)

@@ -1,4 +1,4 @@
-"""What the writers ask of the disk beyond plain writing."""
+"""What the writers ask of the disk beyond files that are written whole."""
 
 from __future__ import annotations
 
@@ -14,14 +14,6 @@ def sync_folder(folder: str | Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def write_at(descriptor: int, content: bytes | memoryview, offset: int) -> None:
-    """Write all of ``content`` at ``offset`` of an open file. Raises OSError."""
-    rest = memoryview(content)
-    while rest:
-        written = os.pwrite(descriptor, rest, offset)
-        rest, offset = rest[written:], offset + written
 
 
 def check_in_place(opened: os.stat_result, path: str | Path) -> None:

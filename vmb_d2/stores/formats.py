@@ -39,6 +39,11 @@ class Format:
     reader: type[FeatureReader]
     is_store: Callable[[Path], bool]
 
+    @property
+    def one_file(self) -> bool:
+        """Whether all images are in one file, rather than each in its own."""
+        return self.place != "."
+
 
 def _holds(suffix: str, folder: Path, but: str = "\0") -> bool:
     """Whether below a folder is an image's file. The first one is enough."""

@@ -12,6 +12,7 @@ from .. import interruption
 from ..errors import ConfigError, InputError, OutputError
 from ..inputs import listed
 from ..regions import RegionFeatures
+from ..shards import Shard
 from .base import FEATURE_DTYPES, FeatureWriter
 from .formats import Format, format_named
 
@@ -22,6 +23,9 @@ class StoreSet:
     One feature's stores lie in the folder itself. Those of several lie in a subfolder each, named
     after the feature, so that every store is what the readers of its format expect.
 
+    Shards share the stores of formats with files for each image. Of a format with one file for all
+    images, each shard has a store of its own, in its folder.
+
     A context manager: it opens the stores; at the end it closes them, or lets go of them where an
     OutputError ends the block.
 
@@ -30,6 +34,7 @@ class StoreSet:
         formats: names of :data:`vmb_d2.stores.FORMATS`.
         features: names of the features; fewer than two: it needn't be named.
         dtype: of the features, ``"float32"`` or ``"float16"``, where a format leaves the choice.
+        shard: of a run into this folder; None for the whole run.
 
     Raises:
         ConfigError: no such format or dtype.
@@ -41,6 +46,7 @@ class StoreSet:
         formats: Sequence[str],
         features: Sequence[str] = (),
         dtype: str = "float32",
+        shard: Shard | None = None,
     ):
         if dtype not in FEATURE_DTYPES:
             raise ConfigError(f"output.dtype={dtype}: valid are {', '.join(FEATURE_DTYPES)}")
@@ -50,13 +56,15 @@ class StoreSet:
         self.formats = [format_named(name) for name in dict.fromkeys(formats)]
         self.features = list(features) if len(features) > 1 else [None]
         self.dtype = dtype
+        self.shard = shard
         self._writers: list[tuple[str | None, FeatureWriter]] = []
 
     def places(self) -> Iterator[tuple[Format, str | None, Path]]:
         """(format, feature, path below the folder) of each store."""
         for feature in self.features:
             for format_ in self.formats:
-                yield format_, feature, Path(feature or ".") / format_.place
+                own = self.shard.folder(".") if self.shard and format_.one_file else Path(".")
+                yield format_, feature, own / (feature or ".") / format_.place
 
     def describe(self) -> list[dict[str, str | None]]:
         """The stores as the manifest lists them."""
@@ -94,6 +102,7 @@ class StoreSet:
                 path = self.folder / place
                 if feature:
                     (self.folder / feature).mkdir(exist_ok=True)
+                    path.parent.mkdir(exist_ok=True)
                 self._writers.append((feature, format_.writer(path, self.dtype)))
         except OSError as error:
             self._abandon()

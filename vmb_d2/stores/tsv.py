@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..errors import OutputError, StoreError
-from ..files import write_whole
+from ..files import write_at, write_whole
 from ..regions import RegionFeatures
 from .base import FeatureReader, FeatureWriter
-from .disk import check_in_place, sync_folder, write_at
+from .disk import check_in_place, sync_folder
 from .tsv_index import Line, index_path, list_lines
 from .tsv_lines import BUTD_COLUMNS, LXMERT_COLUMNS, decode, encode
 

@@ -1,0 +1,149 @@
+"""What a run leaves in writing: its settings compared and noted, how far it is, how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .lease import Lease
+from .manifest import Manifest
+from .runner import Report
+from .shards import Shard
+
+logger = logging.getLogger(__name__)
+
+
+class RunRecord:
+    """The record of one run into an output folder, or of one shard's.
+
+    The folder's manifest is that of a whole run. A shard has one of its own; what all shards have
+    to agree in is in the folder's, written by the first of them.
+
+    Args:
+        folder: the output folder.
+        shard: None for the whole run.
+        lease: whose note is to tell how far the run is.
+        images: how many the run, or its shard, is about.
+        report: what became of them so far.
+        allow_mismatch: accept settings that differ from those in writing.
+        content: further plain values for the manifest.
+
+    Raises OutputError where a manifest can't be read.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        shard: Shard | None,
+        lease: Lease,
+        images: int,
+        report: Report,
+        *,
+        allow_mismatch: bool = False,
+        content: Mapping[str, Any] | None = None,
+    ):
+        self.folder = Path(folder)
+        self.shard = shard
+        self.own_folder = shard.folder(folder) if shard else self.folder
+        self._common = Manifest(folder)
+        self._own = Manifest(self.own_folder) if shard else self._common
+        self._lease = lease
+        self._images = images
+        self._report = report
+        self._allow_mismatch = allow_mismatch
+        self._content = dict(content or {})
+        self._started = time.monotonic()
+
+    def require(self, settings: Mapping[str, Any]) -> list[str]:
+        """The differences to the settings in writing. Raises OutputError where it has to."""
+        found = []
+        for manifest in (self._common, self._own) if self.shard else (self._own,):
+            found += manifest.require(settings, self._allow_mismatch)
+        return list(dict.fromkeys(found))
+
+    @contextlib.contextmanager
+    def kept(self, settings: Mapping[str, Any], stores: list[dict[str, Any]]) -> Iterator[None]:
+        """Write down how the block ends; say how to go on where it had begun to extract.
+
+        A shard is in writing from the beginning, since others wait for it; a whole run as of
+        :meth:`begin`.
+
+        Args:
+            settings: as far as they are known now.
+            stores: of the run.
+        """
+        self._content["stores"] = stores
+        before, now = self._own.content.get("shard"), self._content.get("shard")
+        if before and now and before != now:
+            logger.warning(
+                "%s: the input is not what it was, %d images then and %d now: some may have come "
+                "into another shard, and be stored twice in formats with one file",
+                self.own_folder,
+                before["of_images"],
+                now["of_images"],
+            )
+        extracting = False
+        try:
+            with self._own.recorded(self._outcome):
+                if self.shard:
+                    known = self._own.settings or dict(settings)
+                    self._own.begin({}, settings=known, counts=self._counts(), **self._content)
+                try:
+                    yield
+                finally:
+                    extracting = self._own.has_begun
+        except BaseException:
+            if extracting:
+                counts = self._counts()
+                logger.info(
+                    "stopped: %d of %d images are stored, %d failed; the same command, run "
+                    "again, goes on from there",
+                    counts["done"],
+                    counts["images"],
+                    counts["failed"],
+                )
+            raise
+
+    def begin(self, settings: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+        """The model is loaded, extraction begins.
+
+        Args:
+            settings: all of them.
+            run: on what it runs, for its entry in the manifest.
+
+        Raises OutputError where other settings are in writing, or it can't be written.
+        """
+        if self.shard:
+            self._common.claim(settings)
+        run = {**run, "mismatch": self.require(settings)}
+        content = {**self._content, "settings": dict(settings), "counts": self._counts()}
+        if self.shard:
+            self._own.note(run, **content)
+        else:
+            self._own.begin(run, **content)
+        self._started = time.monotonic()
+
+    def show(self, report: Report) -> None:
+        """Let others see how far it is. Raises OutputError where the run has lost its lease."""
+        self._lease.require()
+        self._lease.note = {
+            **self._counts(),
+            "extracted": report.extracted,
+            "seconds": round(time.monotonic() - self._started, 3),
+        }
+
+    def _counts(self) -> dict[str, int]:
+        done = self._report.skipped + self._report.extracted
+        return {"images": self._images, "done": done, "failed": self._report.failed}
+
+    def _outcome(self) -> tuple[dict[str, int], dict[str, Any]]:
+        report = self._report
+        return self._counts(), {
+            "extracted": report.extracted,
+            "failed": report.failed,
+            "out_of_memory": report.out_of_memory,
+        }
