@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 
-def _fork(work):
+def fork(work):
     """Run ``work(send)`` in a child. Returns its id, and where the lines that it sends arrive."""
     arrival, departure = os.pipe()
     with warnings.catch_warnings():
@@ -39,7 +39,7 @@ def _lines(arrival):
 
 def in_child(work):
     """Run ``work(send)`` in a child, whose crash is an error here. Returns the lines sent."""
-    child, arrival = _fork(work)
+    child, arrival = fork(work)
     lines = _lines(arrival)
     _, status = os.waitpid(child, 0)
     assert status == 0, f"status {status}"
@@ -51,7 +51,7 @@ def killed(work, seconds, after_first=False):
 
     The while begins at once, or after the first line.
     """
-    child, arrival = _fork(work)
+    child, arrival = fork(work)
     if after_first:
         select.select([arrival], [], [])
     time.sleep(seconds)

@@ -189,6 +189,21 @@ def test_a_reader_takes_a_journal_into_account(path, regions, tmp_path, monkeypa
         assert [file.name for file in tmp_path.iterdir()] == ["features.h5"]
 
 
+def test_a_death_in_the_first_flush_leaves_an_empty_store(path, regions, monkeypatch):
+    written = journals(monkeypatch)
+    write(path, {"a": regions})
+    whole = path.read_bytes()
+    for size in (0, 100, len(whole)):
+        path.write_bytes(whole[:size])
+        journal.journal_path(path).write_bytes(written[0])
+        with HDF5Reader(path) as reader:
+            assert (list(reader.names()), len(reader), "a" in reader) == ([], 0, False)
+        assert path.read_bytes() == whole[:size]
+        write(path, {"b": regions})
+        with HDF5Reader(path) as reader:
+            assert list(reader.names()) == ["b"]
+
+
 def test_a_damaged_journal(path, regions):
     write(path, {"a": regions})
     journal.journal_path(path).write_bytes(b"x")

@@ -15,11 +15,13 @@ import support
 import torch
 from fakes import FakeExtractor, small_images
 
-from vmb_d2.errors import InputError, OutputError, StoreError, TooManyFailures
+from vmb_d2.errors import ConfigError, InputError, OutputError, StoreError, TooManyFailures
 from vmb_d2.given_boxes import GivenBoxes
 from vmb_d2.interruption import Interrupted, handled
 from vmb_d2.job import ExtractionJob
 from vmb_d2.options import RegionOptions
+from vmb_d2.packing_job import pack
+from vmb_d2.shards import Shard
 from vmb_d2.stores import FORMATS, open_reader
 
 BOTH = ["fc6", "fc7"]
@@ -348,3 +350,16 @@ def test_options_reach_the_settings(tmp_path, images):
         "background": False,
     }
     assert RegionOptions().settings()["adaptive"] is False
+
+
+def test_a_whole_run_does_not_repeat_what_shards_have(tmp_path, images):
+    shard = Shard("", 1, 0)
+    for formats in (["mmf"], ["mmf", "hdf5"]):
+        run(tmp_path / "out", images, formats=formats, shard=shard)
+    again = run(tmp_path / "out", images, formats=["mmf"])  # shards share these files
+    assert (again.extracted, again.skipped) == (0, len(images))
+    with pytest.raises(ConfigError, match=r"has its hdf5 in shards: give shard\.count=1"):
+        run(tmp_path / "out", images, formats=["mmf", "hdf5"])
+    pack([tmp_path / "out"], "hdf5", tmp_path / "out", source_format="hdf5")
+    again = run(tmp_path / "out", images, formats=["mmf", "hdf5"])
+    assert (again.extracted, again.skipped) == (0, len(images))

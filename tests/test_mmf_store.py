@@ -133,6 +133,23 @@ def test_a_leftover_of_a_death_is_no_image_and_goes(tmp_path, regions):
     assert sorted(os.listdir(tmp_path)) == ["a.npy", "a_info.npy"]
 
 
+def test_each_folder_is_listed_once_and_only_where_asked_for(tmp_path, regions, monkeypatch):
+    writer = MMFWriter(tmp_path)
+    for name in ("a/1", "a/2", "b/1", "c"):
+        writer.write(name, regions)
+    asked = []
+    listdir = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: asked.append(path) or listdir(path))
+    writer = MMFWriter(tmp_path)
+    for _ in range(2):
+        assert "a/1" in writer
+        assert "a/3" not in writer
+        assert "new/1" not in writer
+    writer.write("a/3", regions)
+    assert "a/3" in writer
+    assert asked == [tmp_path / "a", tmp_path / "new"]
+
+
 def test_info_names_no_module_that_old_numpy_lacks(regions):
     value = {"bbox": regions.bbox, "text": "numpy._core.multiarray is only text"}
     content = pickles.dump_npy(value)

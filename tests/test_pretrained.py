@@ -1,6 +1,9 @@
 """Loading a model from whatever a user has."""
 
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 import support
@@ -9,6 +12,7 @@ import torch
 from vmb_d2.config import named_model
 from vmb_d2.errors import CheckpointError, ConfigError, DownloadError
 from vmb_d2.pretrained import load_model
+from weights_conversion import checkpoint_file
 from weights_conversion.convert import convert_checkpoint
 
 TINY = "tiny_r101_c4"
@@ -71,6 +75,77 @@ def test_other_content_under_the_same_name_is_converted_anew(tmp_path):
         model = load_model(source, support.description(TINY), cache_dir=tmp_path / "cache")
         scores = support.vmb_state(TINY, seed)["roi_heads.box.predictor.cls_score.bias"]
         assert torch.equal(model.roi_heads.box_predictor.cls_score.bias, scores.roll(-1))
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "model.pth"
+    torch.save(support.vmb_state(TINY), path)
+    return path
+
+
+def load(source, cache):
+    return load_model(source, support.description(TINY), cache_dir=cache)
+
+
+def test_what_was_converted_is_not_read_again(source, tmp_path, monkeypatch):
+    load(source, tmp_path / "cache")
+    read = []
+    original = checkpoint_file.read_checkpoint
+
+    def reading(path, *args):
+        read.append(path)
+        return original(path, *args)
+
+    monkeypatch.setattr(checkpoint_file, "read_checkpoint", reading)
+    monkeypatch.setattr(checkpoint_file, "sha256", None)
+    assert same_weights(load(source, tmp_path / "cache"), support.tiny_model(TINY))
+    assert read == list((tmp_path / "cache" / "converted").glob("*.pth"))
+
+
+@pytest.mark.parametrize("damage", ["no conversion", "no note", "other note", "empty note"])
+def test_a_cache_that_lost_something_is_mended(source, tmp_path, damage):
+    cache = tmp_path / "cache" / "converted"
+    load(source, cache.parent)
+    ((conversion,), (note,)) = cache.glob("*.pth"), cache.glob(".model.*")
+    if damage == "no conversion":
+        conversion.unlink()
+    elif damage == "no note":
+        note.unlink()
+    else:
+        note.write_text("gone.pth" if damage == "other note" else "")
+    assert same_weights(load(source, cache.parent), support.tiny_model(TINY))
+    assert conversion.exists()
+
+
+def test_other_content_of_the_same_size_is_seen(source, tmp_path):
+    load(source, tmp_path / "cache")
+    size = source.stat().st_size
+    torch.save(support.vmb_state(TINY, 1), source)
+    assert source.stat().st_size == size
+    name = "roi_heads.box.predictor.cls_score.bias"
+    model = load(source, tmp_path / "cache")
+    expected = support.vmb_state(TINY, 1)[name].roll(-1)
+    assert torch.equal(model.roi_heads.box_predictor.cls_score.bias, expected)
+
+
+def test_processes_convert_once_between_them(source, tmp_path):
+    code = (
+        "import logging, sys, support\n"
+        "from vmb_d2.pretrained import load_model\n"
+        "logging.basicConfig(level=logging.INFO)\n"
+        f"load_model(sys.argv[1], support.description({TINY!r}), cache_dir=sys.argv[2])"
+    )
+    command = [sys.executable, "-c", code, str(source), str(tmp_path / "cache")]
+    environment = {**os.environ, "PYTHONPATH": str(support.ROOT / "tests")}
+    processes = [
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        for _ in range(4)
+    ]
+    logs = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, logs
+    assert "".join(logs).count("converting") == 1
+    assert not list(tmp_path.rglob("*.lease"))
 
 
 def test_vmb_checkpoint_needs_a_description(tmp_path):

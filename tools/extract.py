@@ -69,8 +69,9 @@ def shard_of(cfg: DictConfig) -> Shard | None:
     if count is None:
         raise ConfigError(f"shard.count is missing: of how many shards {index} is one")
     if index is None:
+        last = Shard(source, count).count - 1
         raise ConfigError(
-            f"shard.index is missing: valid are 0 to {count - 1}; for all of them, "
+            f"shard.index is missing: valid are 0 to {last}; for all of them, "
             f"-m shard.index='range(0,{count})'"
         )
     return Shard(source, count, index)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import socket
@@ -11,9 +10,10 @@ from pathlib import Path
 from urllib.error import ContentTooShortError, HTTPError
 from urllib.parse import urlparse
 
-from iopath.common.file_io import HTTPURLHandler, PathManager
+from iopath.common.download import download
 
 from .errors import DownloadError
+from .lease import lease_beside
 
 ATTEMPTS = 3
 STALL_SECONDS = 60
@@ -32,20 +32,17 @@ def is_url(path: str | Path) -> bool:
 
 
 def cached_path(url: str, cache_dir: Path) -> Path:
-    """Where :func:`fetch` keeps the file: by host and path of its URL, as iopath names it."""
-    folder = os.path.dirname(urlparse(url).path.lstrip("/"))
-    return _host_folder(url, cache_dir) / folder / url.split("/")[-1]
-
-
-def _host_folder(url: str, cache_dir: Path) -> Path:
-    return cache_dir / "downloads" / urlparse(url).netloc.replace(":", "_")
+    """Where :func:`fetch` keeps the file: by host and path of its URL."""
+    parts = urlparse(url)
+    folder = os.path.dirname(parts.path.lstrip("/"))
+    return cache_dir / "downloads" / parts.netloc.replace(":", "_") / folder / url.split("/")[-1]
 
 
 def fetch(url: str, cache_dir: Path) -> Path:
     """The local copy of ``url``, downloaded if it isn't there.
 
-    iopath shows the progress, lets one process at a time download a file, and moves it into place
-    when it is whole. A connection that breaks or stalls is tried again from the start.
+    One process at a time downloads a file; others wait for it. It is moved into place when it is
+    whole. A connection that breaks or stalls is tried again from the start.
 
     Raises:
         DownloadError: with the URL and the path to which the file can be brought by hand.
@@ -53,14 +50,12 @@ def fetch(url: str, cache_dir: Path) -> Path:
     target = cached_path(url, cache_dir)
     if target.is_file():
         return target
-    manager = PathManager()
-    manager.register_handler(HTTPURLHandler())
-    root = _host_folder(url, cache_dir)
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            _require_writable(root)
-            with _stall_timeout(STALL_SECONDS):
-                return Path(manager.get_local_path(url, cache_dir=str(root)))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with lease_beside(target).acquire(wait=True), _stall_timeout(STALL_SECONDS):
+                download(url, str(target.parent), filename=target.name)
+            return target
         except OSError as error:  # urllib's errors are OSErrors
             broken = isinstance(error, (ContentTooShortError, ConnectionError, TimeoutError))
             if broken and attempt < ATTEMPTS:
@@ -71,13 +66,6 @@ def fetch(url: str, cache_dir: Path) -> Path:
                 f"with a copy from elsewhere, put it at {target}"
             ) from error
     raise AssertionError("unreachable")
-
-
-def _require_writable(folder: Path) -> None:
-    """Make the folder. iopath would turn to a folder under /tmp that other users share."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(errno.EACCES, f"{folder} is not writable")
 
 
 def _reason(error: OSError) -> str:

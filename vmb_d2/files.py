@@ -9,6 +9,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+_NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # of their file systems
+
 
 @contextlib.contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
@@ -50,12 +52,21 @@ def write_new(path: str | Path, content: bytes) -> None:
         try:
             os.link(temporary, path)
         except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP):
+            if error.errno not in _NO_HARD_LINKS:
                 raise
-            with open(path, "xb") as file:  # a file system without hard links
-                file.write(content)
+            _create(path, content)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _create(path: Path, content: bytes) -> None:
+    """The same where there are no hard links: others may see it half for a moment."""
+    with open(path, "xb") as file:
+        try:
+            write_at(file.fileno(), content, 0)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
 
 
 def write_at(descriptor: int, content: bytes | memoryview, offset: int) -> None:

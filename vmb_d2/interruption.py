@@ -28,6 +28,7 @@ class _HandlerError(BaseException):
 class _State:
     depth = 0  # of held() blocks
     waiting: ClassVar[dict[int, Callable[[], None]]] = {}  # until the block ends
+    ending = False  # a signal is on its way out: others come too late
 
 
 def _interrupt(signum: int, frame) -> None:
@@ -38,10 +39,16 @@ def _held_back(handler: Callable) -> Callable:
     """``handler`` as of the end of the :func:`held` block that a signal comes in."""
 
     def act(signum: int, frame) -> None:
+        if _State.ending:
+            return
         try:
-            handler(signum, frame)
-        except Exception as error:
-            raise _HandlerError(error) from error
+            with held():  # or the next one would come into the middle of it
+                handler(signum, frame)
+        except BaseException as error:
+            _State.ending = True
+            if isinstance(error, Exception):
+                raise _HandlerError(error) from error
+            raise
 
     def on_signal(signum: int, frame) -> None:
         if _State.depth:
@@ -72,8 +79,9 @@ def handled() -> Iterator[None]:
 
     A handler that somebody else installed, such as a cluster's launcher, is still called for
     SIGTERM, SIGUSR1 and SIGUSR2, but outside of :func:`held` too, and what it raises ends the
-    block: an ``except Exception`` within doesn't see it. Outside of the main thread, where Python
-    handles no signals, all stays as it is.
+    block: an ``except Exception`` within doesn't see it. Once a signal ends the block, those that
+    come on the way out are ignored. Outside of the main thread, where Python handles no signals,
+    all stays as it is.
     """
     before = {}
     if threading.current_thread() is threading.main_thread():
@@ -87,6 +95,7 @@ def handled() -> Iterator[None]:
         for signum, handler in before.items():
             signal.signal(signum, handler)
         _State.waiting.clear()
+        _State.ending = False
 
 
 @contextlib.contextmanager

@@ -81,6 +81,7 @@ class ExtractionJob:
         stores = StoreSet(
             self.folder, self.formats, self.options.feature_names, self.dtype, self.shard
         )
+        stores.check_shards()
         stores.check_names(image.name for image in of_all_shards or images)
         known = self._settings(description)
         report = Report()

@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import random
 import threading
 import time
 import uuid
@@ -79,25 +80,33 @@ class Lease:
             LeaseHeld: a living process has it, which takes up to ``beat`` to see.
             OSError: the file can't be made.
         """
+        waiting = False
         while not self._create():
             try:
-                dead = require_free([self.path], self._expiry, pause=min(1.0, self._beat / 4))
-            except LeaseHeld:
+                self._remove_dead()
+            except LeaseHeld as held:
                 if not wait:
                     raise
-                continue
-            for path, holder in dead.items():
-                _remove(path, holder)
+                if not waiting:
+                    logger.info("waiting: %s", held)
+                waiting = True
+                time.sleep(random.uniform(0.5, 1.5))  # many may wait for the same
+        self._ended.clear()
         self._thread = threading.Thread(target=self._go_on_living, name="lease", daemon=True)
         self._thread.start()
         return self
 
     def require(self) -> None:
         """Raise OutputError where others took the lease, which this process slept through, or the
-        file is gone."""
-        if not self._is_in_place():
-            holder = describe(found) if (found := read(self.path)) else "nobody, it is gone"
-            raise OutputError(f"{self.path}: lost to {holder}; this process stops")
+        file is gone or can't be read."""
+        try:
+            if self._is_in_place():
+                return
+            found = read(self.path)
+        except OSError as error:
+            raise OutputError(f"{self.path}: can't be read: {error.strerror}") from error
+        holder = "nobody, it is gone" if found is None else describe(found)
+        raise OutputError(f"{self.path}: lost to {holder}; this process stops")
 
     def release(self) -> None:
         """Let go of it."""
@@ -123,21 +132,35 @@ class Lease:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
             return False
+        _own.add(self._owner["token"])
         try:
             self._write()
-        except OSError:
-            self.path.unlink(missing_ok=True)
-            os.close(self._file)
+        except BaseException:
+            self.release()
             raise
-        _own.add(self._owner["token"])
         return True
+
+    def _remove_dead(self) -> None:
+        """Take a dead holder's file away, and that of no other that came meanwhile.
+
+        One process at a time does so: what it read is then still there when it removes it.
+        """
+        pause = min(1.0, self._beat / 4)
+        dead = require_free([self.path], self._expiry, pause).get(self.path)
+        if dead is None:
+            return
+        with Lease(f"{self.path}.takeover", self._beat, self._expiry).acquire():
+            if not dead:  # nor would one say anything that was made just now
+                require_free([self.path], self._expiry, pause)
+            if read(self.path) == dead:
+                self.path.unlink(missing_ok=True)
 
     def _is_in_place(self) -> bool:
         """Whether the file is still the one that was made. Opening it is what makes NFS look."""
         try:
             with open(self.path, "rb") as file:
                 return os.path.sameopenfile(file.fileno(), self._file)
-        except OSError:
+        except FileNotFoundError:
             return False
 
     def _write(self) -> None:
@@ -150,6 +173,11 @@ class Lease:
         while not self._ended.wait(self._beat):
             with contextlib.suppress(OSError):  # a server that is away for a while
                 self._write()
+
+
+def lease_beside(path: Path) -> Lease:
+    """The lease of those who make a file that all share, such as one in a cache."""
+    return Lease(path.with_name(f".{path.name}.lease"))
 
 
 def read(path: str | Path) -> dict[str, Any] | None:
@@ -188,7 +216,7 @@ def require_free(
             before, seen[path] = seen[path], read(path)
             if not _may_live(path, seen[path]):
                 unsure.remove(path)
-            elif before and seen[path] and seen[path] != before:
+            elif seen[path] and seen[path] != before:
                 raise LeaseHeld(path, seen[path])
     return {path: holder for path, holder in seen.items() if holder is not None}
 
@@ -203,19 +231,3 @@ def _may_live(path: Path, holder: Mapping[str, Any] | None) -> bool:
     if alive:
         raise LeaseHeld(path, holder)
     return alive is None
-
-
-def _remove(path: Path, dead: Mapping[str, Any]) -> None:
-    """Take a dead holder's file away, and that of no other that came meanwhile."""
-    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    try:
-        if read(path) != dead:
-            return
-        os.rename(path, aside)  # of several processes, one succeeds
-    except FileNotFoundError:
-        return
-    if read(aside) != dead:  # another was as fast as to do the same and to get the lease
-        with contextlib.suppress(OSError):
-            os.link(aside, path)
-    with contextlib.suppress(OSError):
-        aside.unlink()

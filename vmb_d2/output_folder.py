@@ -53,9 +53,15 @@ def sole_use(folder: str | Path, shard: Shard | None = None) -> Iterator[Lease]:
 
 def _require_same_count(folder: Path, shard: Shard) -> None:
     for other in shards_in(folder):
-        differs = other.source == shard.source and other.count != shard.count
-        if differs and any(other.folder(folder).iterdir()):
+        if other.source == shard.source and other.count != shard.count and _is_used(folder, other):
             raise ConfigError(
                 f"shard.count={shard.count}: output.dir={folder} is cut into {other.count} shards; "
                 f"give shard.count={other.count}, or another folder"
             )
+
+
+def _is_used(folder: Path, shard: Shard) -> bool:
+    try:
+        return any(shard.folder(folder).iterdir())
+    except FileNotFoundError:  # its process was refused and has removed it
+        return False

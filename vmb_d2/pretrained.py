@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
 from pathlib import Path
 
 import numpy as np
 import torch
 from detectron2.modeling import build_model
-from iopath.common.file_io import file_lock
 
 from weights_conversion import checkpoint_file
-from weights_conversion.convert import convert_checkpoint
 
 from .config import VMBModel, to_detectron2
+from .conversions import Conversions
 from .downloads import default_cache_dir, fetch, is_url
 from .errors import CheckpointError, ConfigError
 from .modeling import VMBRCNN
-from .version import __version__
-
-logger = logging.getLogger(__name__)
 
 
 def load_model(weights: str | Path, model: VMBModel | None = None, **options) -> VMBRCNN:
@@ -56,6 +50,9 @@ def load_described_model(
     cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
     path = fetch(str(weights), cache_dir) if is_url(weights) else Path(weights).expanduser()
     try:
+        conversions = Conversions(cache_dir)
+        if model is not None:
+            path = conversions.known(path, model) or path
         checkpoint = checkpoint_file.read_checkpoint(path, unsafe)
         if checkpoint_file.layout_of(checkpoint, path) == "vmb":
             if model is None:
@@ -63,7 +60,7 @@ def load_described_model(
                     f"model.config_file is missing: {path} is a VMB checkpoint, "
                     "which doesn't say what model it is of"
                 )
-            path = _converted(path, model, cache_dir, unsafe)
+            path = conversions.make(path, model, unsafe)
             checkpoint = checkpoint_file.read_checkpoint(path)
     except CheckpointError as error:
         if is_url(weights):
@@ -98,23 +95,6 @@ def _model_of(checkpoint, model: VMBModel | None, path: Path) -> VMBModel:
             "model=vmb takes the checkpoint's own description"
         )
     return own
-
-
-def _converted(source: Path, model: VMBModel, cache_dir: Path, unsafe: bool) -> Path:
-    """The conversion of ``source`` in the cache, made now if it isn't there."""
-    key = [checkpoint_file.sha256(source), model.to_dict(), __version__]
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    target = cache_dir / "converted" / f"{source.stem}.{digest}.pth"
-    if not target.exists():
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with file_lock(str(target)):
-                if not target.exists():
-                    logger.info("converting %s to %s", source, target)
-                    convert_checkpoint(source, target, model, unsafe)
-        except OSError as error:
-            raise ConfigError(f"cache_dir={cache_dir}: {error.strerror or error}") from error
-    return target
 
 
 def _build(model: VMBModel, device: str | torch.device) -> VMBRCNN:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from .errors import ConfigError, OutputError
 from .inputs import InputImage
 
 SHARDS_FOLDER = "shards"
-_NAME = re.compile(r"(?:(?P<source>.+)\.)?(?P<index>\d+)-of-(?P<count>\d+)")
+_NAME = re.compile(r"(?:(?P<source>.+)\.)?(?P<index>\d+)-of-(?P<count>\d+)", re.DOTALL)
 
 
 @dataclass(frozen=True, order=True)
@@ -101,7 +102,8 @@ def shards_in(output: str | Path) -> Iterator[Shard]:
     """
     folder = Path(output, SHARDS_FOLDER)
     try:
-        names = [entry.name for entry in folder.iterdir()]
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.is_dir()]
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:

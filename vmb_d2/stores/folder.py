@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,37 +19,39 @@ LONGEST_FILE_NAME = 255  # bytes, on every common file system
 
 def scan(folder: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
     """Names of the images below ``folder`` that have a file with each of ``suffixes``."""
-    own = suffixes[-1]
     for root, folders, files in os.walk(folder):
         folders.sort()
         prefix = "" if root == str(folder) else f"{Path(root).relative_to(folder).as_posix()}/"
-        there = set(files)
-        for file in sorted(files):
-            name = file.removesuffix(own)
-            if (
-                name != file
-                and not file.startswith(".")
-                and all(name + s in there for s in suffixes)
-            ):
-                yield prefix + name
+        yield from (prefix + name for name in sorted(_whole(files, suffixes)))
+
+
+def _whole(files: Iterable[str], suffixes: tuple[str, ...]) -> Iterator[str]:
+    """What is before the suffixes, of those files of one folder that are there with each."""
+    *others, own = suffixes
+    there = set(files)
+    for file in there:
+        name = file.removesuffix(own)
+        if name != file and not file.startswith(".") and all(name + s in there for s in others):
+            yield name
 
 
 class FolderWriter(FeatureWriter):
     """Writes an image's files, each whole or not at all, in the order of ``suffixes``.
 
-    A name with slashes goes into subfolders.
+    A name with slashes goes into subfolders. A folder is listed once, when it is first asked for an
+    image in it: of shards that share a large store, each looks at its own folders only.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
 
     def __init__(self, path: str | Path, dtype: str = "float32"):
         super().__init__(path, dtype)
+        self._done: dict[str, set[str]] = {}  # names in each folder that was listed
         self._unsynced = {self.path.parent}  # folders in which new names can still get lost
         try:
             self.path.mkdir(exist_ok=True)
             if not os.access(self.path, os.W_OK):
                 raise OutputError(f"{path}: not writable")
-            self._done = set(scan(self.path, self.suffixes))
         except OSError as error:
             raise OutputError(f"{path}: {error.strerror}") from error
 
@@ -70,7 +72,19 @@ class FolderWriter(FeatureWriter):
         """What to write into the file of each suffix."""
 
     def __contains__(self, name: str) -> bool:
-        return name in self._done
+        folder, _, own = name.rpartition("/")
+        return own in self._listed(folder)
+
+    def _listed(self, folder: str) -> set[str]:
+        if folder not in self._done:
+            try:
+                names = set(_whole(os.listdir(self.path / folder), self.suffixes))
+            except (FileNotFoundError, NotADirectoryError):
+                names = set()
+            except OSError as error:
+                raise OutputError(f"{self.path / folder}: {error.strerror}") from error
+            self._done[folder] = names
+        return self._done[folder]
 
     def write(self, name: str, regions: RegionFeatures) -> None:
         self._check_owner(name)
@@ -82,14 +96,15 @@ class FolderWriter(FeatureWriter):
             except OSError as error:
                 raise OutputError(f"{file}: can't be written: {error.strerror}") from error
         self._unsynced.update((self.path / name).parents[: name.count("/") + 1])
-        self._done.add(name)
+        folder, _, own = name.rpartition("/")
+        self._listed(folder).add(own)
 
     def _check_owner(self, name: str) -> None:
         """Raise OutputError where a file of the image is one of another that is there already."""
         for suffix in self.suffixes[:-1]:
             ending = suffix.removesuffix(self.suffixes[-1])
             for other in (name + ending, name.removesuffix(ending)):
-                if other != name and other in self._done:
+                if other != name and other in self:
                     raise OutputError(
                         f"{self.path}: {name!r} would share a file with {other!r}, which is there"
                     )

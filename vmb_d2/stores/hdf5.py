@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,7 +136,11 @@ class HDF5Reader(FeatureReader):
         try:
             if journal_path(self.path).exists():
                 file = JournaledFile(self.path, writable=False)
-            self._h5 = h5py.File(file or self.path, "r")
+            if file is not None and not file.seek(0, 2):  # a death came in the first flush
+                self._h5 = h5py.File(io.BytesIO(), "w")
+            else:
+                # Not every network file system has HDF5's locks, and our writer takes none.
+                self._h5 = h5py.File(file or self.path, "r", locking=False)
         except Exception as error:
             if file is not None:
                 file.close()

@@ -61,7 +61,10 @@ class LMDBWriter(FeatureWriter):
         self._waiting: dict[bytes, bytes] = {}
         self._environment = None
         try:
-            self._environment = lmdb.open(str(path), map_size=map_size, readahead=False)
+            # One writer at a time is the caller's duty. LMDB's own lock file keeps the locks of a
+            # process that died on another machine.
+            options = {"lock": False, "readahead": False}
+            self._environment = lmdb.open(str(path), map_size=map_size, **options)
             _check_length(self._environment, self.path / "data.mdb")
             self._opened = os.stat(self.path / "data.mdb")
             sync_folder(self.path)

@@ -12,7 +12,7 @@ from .. import interruption
 from ..errors import ConfigError, InputError, OutputError
 from ..inputs import listed
 from ..regions import RegionFeatures
-from ..shards import Shard
+from ..shards import Shard, shards_in
 from .base import FEATURE_DTYPES, FeatureWriter
 from .formats import Format, format_named
 
@@ -83,6 +83,23 @@ class StoreSet:
         ]
         if problems:
             raise InputError(f"names that can't be stored: {listed(problems)}")
+
+    def check_shards(self) -> None:
+        """Raise ConfigError where a whole run would do again what shards have in their own stores.
+
+        Once these are packed into one in the folder itself, a whole run goes on with that.
+        """
+        if self.shard:
+            return
+        shards = list(shards_in(self.folder))
+        for format_, _, place in self.places():
+            if format_.one_file and not (self.folder / place).exists():
+                for shard in shards:
+                    if (shard.folder(self.folder) / place).exists():
+                        raise ConfigError(
+                            f"output.dir={self.folder} has its {format_.name} in shards: give "
+                            f"shard.count={shard.count} and shard.index, or another folder"
+                        )
 
     def bytes_per_image(self, regions: int, dimension: int, classes: int) -> int:
         """About how much one image takes on the disk, in all stores together."""
