@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import support
 from comparison_stores import changed, every, features, images, rows
+from sharded import ONE_FILE, place, write_shards
 
 from vmb_d2.stores import FORMATS, format_named
 
@@ -82,6 +83,28 @@ def test_every_format(command, tmp_path, name):
     status, out, _ = command(write(tmp_path / "doubled", doubled, name), a)
     assert status == 1
     assert "Features point the same way" in out
+
+
+@pytest.mark.parametrize("name", ONE_FILE)
+def test_shards(command, tmp_path, name):
+    a = write(tmp_path / "a", A)
+    names = list(A)
+    parts = [{n: A[n] for n in names[:3]}, {n: A[n] for n in names[2:]}]
+    b = write_shards(tmp_path / "b", name, parts, "fc6") / "fc6"
+    for one, other, key in ((a, b, "b"), (b, a, "a")):
+        status, out, err = command(one, other, "--json", "-")
+        assert (status, err) == (0, "")
+        found = json.loads(out)
+        store = found[key]
+        assert (store["path"], store["format"], store["images"]) == (str(b), name, 4)
+        assert found["regions"]["matched"] == 48
+    assert command(b, b, "--format-a", name, "--limit", "1")[0] == 0
+    damaged = place(tmp_path / "b", 1, 2, name, "fc6")
+    damaged = damaged / "data.mdb" if name == "lmdb" else damaged
+    damaged.write_bytes(b"damaged")
+    status, _, err = command(a, b)
+    assert status == 2
+    assert f"shards/1-of-2/fc6/{FORMATS[name].place}" in one_line(err)
 
 
 @pytest.mark.skipif(len(FORMATS) < 2, reason="there is one format only")

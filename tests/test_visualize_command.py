@@ -13,6 +13,7 @@ import pytest
 import support
 from PIL import Image
 from reference import goldens
+from sharded import ONE_FILE, write_shards
 from test_page import Parser
 
 from vmb_d2.errors import ConfigError, ImageReadError, InputError, OutputError, StoreError
@@ -87,6 +88,23 @@ def test_every_format_is_drawn(tmp_path, run, format_name):
     best = stored.objects[stored.objects_conf.argmax()]
     expected = NEUTRAL if format_name == "butd_tsv" else color_of(best)  # that keeps no classes
     assert tuple(image[40, 30]) == expected
+
+
+@pytest.mark.parametrize("format_name", ONE_FILE)
+def test_shards_are_drawn(tmp_path, run, format_name):
+    make(tmp_path, images=["a.png", "b.png", "sub/c.png"])
+    regions = support.some_regions(**SIZE)
+    parts = [{"a": regions, "b": regions}, {}, {"sub/c": regions, "b": regions}]
+    write_shards(tmp_path / "features", format_name, parts)
+    assert run()[0] == 0
+    assert in_page(tmp_path) == ["a", "b", "sub/c"]
+    assert run("--names", "sub/c", "a")[0] == 0
+    assert in_page(tmp_path) == ["sub/c", "a"]
+    assert run("--format", format_name, images="images/b.png")[0] == 0
+    assert in_page(tmp_path) == ["b"]
+    status, messages = run("--names", "d")
+    assert status == 1
+    assert messages[0].startswith("missing: d: ")
 
 
 def test_images_found_by_every_name_they_can_have(tmp_path):

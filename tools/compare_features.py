@@ -3,7 +3,8 @@
     python tools/compare_features.py features released.lmdb
 
 A and B are stores (a folder of files, an LMDB, a .tsv, a .h5) or output folders with a store in
-them. docs/comparing.md explains the figures, what is judged and the opinions.
+them, or with one of each shard. docs/comparing.md explains the figures, what is judged and the
+opinions.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from .inputs import listed
 from .interruption import held
 from .progress import Progress
 from .regions import RegionFeatures
-from .stores import FORMATS, FeatureReader, FeatureWriter, Format
+from .stores import FORMATS, FeatureReader, FeatureWriter, Format, UnionReader
 
 DUPLICATES = ("error", "first")
 
@@ -49,13 +49,16 @@ class Source:
 
 def format_of(reader: FeatureReader) -> Format:
     """The format that a reader is of."""
-    return next(f for f in FORMATS.values() if type(reader) is f.reader)
+    return next(f for f in FORMATS.values() if reader.kind is f.reader)
 
 
 def list_sources(
     readers: Iterable[FeatureReader], duplicates: str = "error"
 ) -> tuple[list[Source], int]:
-    """The images of each reader, none twice, and how many were passed over for that.
+    """The images of each store, none twice, and how many were passed over for that.
+
+    Of a reader over several stores, each is a source. An image of a shard that is also in what the
+    shards were merged into, in the same folder, doesn't count as being there twice.
 
     Args:
         readers: opened stores.
@@ -67,16 +70,23 @@ def list_sources(
         StoreError: a store can't be listed.
     """
     seen: set[str] = set()
-    sources, repeated = [], []
+    sources, repeated, hint = [], [], ""
     for reader in readers:
-        names = list(reader.names())
-        repeated += [name for name in names if name in seen]
-        sources.append(Source(reader, [name for name in names if name not in seen]))
-        seen.update(names)
+        parts, copied = [reader], set()
+        if isinstance(reader, UnionReader):
+            parts = reader.parts
+            hint = "; shards share names where images came to the input between their runs"
+        for part in parts:
+            names = list(part.names())
+            repeated += [name for name in names if name in seen and name not in copied]
+            sources.append(Source(part, [name for name in names if name not in seen]))
+            seen.update(names)
+            if isinstance(reader, UnionReader) and part is reader.merged:
+                copied.update(names)
     if repeated and duplicates == "error":
         raise InputError(
             f"{len(repeated)} names are in more than one source: {listed(repeated)} "
-            "(--duplicates first takes the first source's)"
+            f"(--duplicates first takes the first source's{hint})"
         )
     return sources, len(repeated)
 

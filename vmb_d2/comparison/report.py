@@ -72,7 +72,7 @@ def _store(reader: FeatureReader, tally: StoreTally, only: list[str], c: Compari
     formats = {f.reader: f.name for f in FORMATS.values()}
     return {
         "path": str(reader.path),
-        "format": formats.get(type(reader)),
+        "format": formats.get(reader.kind),
         "images": len(c.names.pairs) + len(only),
         "only_here": {"count": len(only), "first": only[:SHOWN_NAMES]},
         "regions": tally.regions,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from .base import FEATURE_DTYPES, FeatureReader, FeatureWriter
-from .formats import FORMATS, Format, find_stores, format_named, open_reader
+from .formats import FORMATS, Format, format_named
+from .opening import find_stores, open_reader
+from .union import UnionReader
 
 __all__ = [
     "FEATURE_DTYPES",
@@ -11,6 +13,7 @@ __all__ = [
     "FeatureReader",
     "FeatureWriter",
     "Format",
+    "UnionReader",
     "find_stores",
     "format_named",
     "open_reader",

@@ -90,6 +90,11 @@ class FeatureReader(ABC):
     def __init__(self, path: str | Path):
         self.path = Path(path)
 
+    @property
+    def kind(self) -> type[FeatureReader]:
+        """The format's reader: the own class, unless this one reads through others."""
+        return type(self)
+
     @abstractmethod
     def names(self) -> Iterator[str]:
         """The names of all images, each once, in the order in which reading them is fastest."""

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import h5py
 
-from ..errors import ConfigError, OutputError, StoreError
-from ..manifest import Manifest
+from ..errors import ConfigError
 from .base import FeatureReader, FeatureWriter
 from .hdf5 import HDF5Reader, HDF5Writer
 from .lmdb_store import LMDBReader, LMDBWriter, is_lmdb
@@ -91,50 +90,3 @@ def format_named(name: str) -> Format:
     if name not in FORMATS:
         raise ConfigError(f"format {name!r} is unknown; valid are {', '.join(FORMATS)}")
     return FORMATS[name]
-
-
-def find_stores(path: str | Path) -> list[tuple[Format, Path]]:
-    """The stores that ``path`` is: a store itself, or the stores in an output folder."""
-    path = Path(path)
-    places = {(f, path) for f in FORMATS.values()}
-    places |= {(f, path / f.place) for f in FORMATS.values()}
-    found = [(f, place) for f, place in places if place.exists() and f.is_store(place)]
-    return sorted(found, key=lambda store: list(FORMATS).index(store[0].name))
-
-
-def _features_apart(folder: Path) -> list[str]:
-    """The features of an output folder that has several, by its manifest."""
-    with contextlib.suppress(OutputError):
-        stores = Manifest(folder).content.get("stores", ())
-        return list(dict.fromkeys(store["feature"] for store in stores if store.get("feature")))
-    return []
-
-
-def open_reader(path: str | Path, format_name: str | None = None) -> FeatureReader:
-    """Open the store at ``path``: a store of any format, or an output folder with one in it.
-
-    Args:
-        path: a folder or file.
-        format_name: which format it has, where there is more than one; None where it shows.
-
-    Raises:
-        ConfigError: no such format.
-        StoreError: no store, or several and ``format_name`` doesn't say which.
-    """
-    if not Path(path).exists():
-        raise StoreError(f"{path}: No such file or directory")
-    if features := _features_apart(Path(path)):
-        folders = " or ".join(str(Path(path) / feature) for feature in features)
-        raise StoreError(f"{path}: holds each feature in a folder of its own: take {folders}")
-    found = find_stores(path)
-    if format_name is not None:
-        wanted = format_named(format_name)
-        found = [store for store in found if store[0] is wanted]
-    if not found:
-        kind = format_name or f"of the formats {', '.join(FORMATS)}"
-        raise StoreError(f"{path}: no store {kind}")
-    if len(found) > 1:
-        names = ", ".join(f.name for f, _ in found)
-        raise StoreError(f"{path}: holds several stores ({names}): name one, or its format")
-    ((format_, place),) = found
-    return format_.reader(place)
