@@ -3,8 +3,12 @@
     python tools/pack.py features --to lmdb --output packed
 
 A source is a store (a folder of files, an LMDB, a .tsv, a .h5) or an output folder with a store in
-it. The target is made, or added to, in the output folder; what it has already is passed over. So
-run the same command again to go on after an interruption.
+it, or with one of each shard, which also go into one in the same folder:
+
+    python tools/pack.py features --to lmdb --output features
+
+The target is made, or added to, in the output folder; what it has already is passed over. So run
+the same command again to go on after an interruption.
 """
 
 from __future__ import annotations

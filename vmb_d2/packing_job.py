@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError
+from .errors import ConfigError, OutputError
+from .inputs import listed
 from .manifest import Manifest, differences
 from .output_folder import sole_use
 from .packing import Packing, Report, check_target, format_of, list_sources
+from .shards import shards_in
+from .status import UNFINISHED, read_status
+from .status.part import RUNNING
 from .stores import FeatureReader, format_named, open_reader
+from .stores.opening import features_apart, sharded_output
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +35,8 @@ def pack(
     """Copy the images of stores of any format to one store of another.
 
     Args:
-        sources: stores, or output folders with a store in them.
+        sources: stores, or output folders with a store in them, or with one of each shard. Where
+            that is the folder to pack into, what was packed there before is no source.
         target_format: the format to write, a name in :data:`vmb_d2.stores.FORMATS`.
         folder: the output folder; it is made where it isn't there.
         source_format: the sources' format, where a folder has stores of several.
@@ -46,16 +52,23 @@ def pack(
     target, folder = format_named(target_format), Path(folder)
     place = folder / target.place
     with contextlib.ExitStack() as stack:
-        readers = [stack.enter_context(open_reader(s, source_format)) for s in sources]
+        readers = []
+        for source in sources:
+            reader = open_reader(source, source_format, leave_out=(target, place))
+            readers.append(stack.enter_context(reader))
+            _warn_of_unfinished(source)
         listed_sources, passed_over = list_sources(readers, duplicates)
         if passed_over:
             logger.info("%d images passed over: an earlier source has their name", passed_over)
         check_target(target, place, listed_sources)
         manifest = Manifest(folder)
-        settings = common_settings([manifest, *map(manifest_of, readers)], allow_mismatch)
+        manifests = [manifest, *(manifest_of(source.reader) for source in listed_sources)]
+        settings = common_settings(manifests, allow_mismatch)
         packing = Packing(target, listed_sources, dtype)
         if settings:
             settings["dtype"] = packing.dtype.name
+        if manifest.settings and any(shards_in(folder)):
+            settings = manifest.settings  # those of the shards, which others may still join
         store = {"format": target.name, "feature": None, "path": target.place}
         others = [other for other in manifest.content.get("stores", ()) if other != store]
         content = {
@@ -63,11 +76,31 @@ def pack(
             "settings": settings,
             "stores": [*others, store],
         }
-        stack.enter_context(sole_use(folder))
+        for used in _folders_written(folder):
+            stack.enter_context(sole_use(used))
         with manifest.recorded(lambda: _outcome(packing.report)):
             manifest.begin({"program": "pack"}, **content)
             packing(target.writer(place, packing.dtype.name))
     return packing.report
+
+
+def _warn_of_unfinished(source: str | Path) -> None:
+    """Say which shards of a source aren't finished. Raises StoreError."""
+    sharded = sharded_output(source)
+    parts = []
+    if sharded:
+        with contextlib.suppress(OutputError):  # no shard has anything in writing
+            parts = read_status(sharded[0]).of(RUNNING, *UNFINISHED)
+    shards = [f"{part.name} ({part.state})" for part in parts if part.shard]
+    if shards:
+        logger.warning("%s: shards that are not finished: %s", source, listed(shards))
+
+
+def _folders_written(folder: Path) -> list[Path]:
+    """The output folder, and first the one that it lies in as a feature's folder."""
+    run_folder = folder.resolve().parent
+    apart = folder.resolve().name in features_apart(run_folder)
+    return [run_folder, folder] if apart else [folder]
 
 
 def manifest_of(reader: FeatureReader) -> Manifest:
@@ -82,22 +115,31 @@ def manifest_of(reader: FeatureReader) -> Manifest:
 def common_settings(manifests: Iterable[Manifest], allow_mismatch: bool) -> dict[str, Any]:
     """The settings of the manifests that have some, where they agree; else nothing is known.
 
-    They agree whatever the features' dtype, which packing may change; it is None.
+    They agree whatever the features' dtype, which packing may change; it is None. What one doesn't
+    know, such as a shard without an image to extract, is taken from the others.
 
     Raises ConfigError where they don't agree, unless ``allow_mismatch``.
     """
     known = {m.path.parent: {**m.settings, "dtype": None} for m in manifests if m.settings}
-    first, *others = known or [None]
+    common: dict[str, Any] = {}
     agreed = True
-    for other in others:
-        if found := differences(known[first], known[other]):
+    for folder, settings in known.items():
+        if differences(common, settings):
             if not allow_mismatch:
-                raise ConfigError(
-                    f"{other} was made with other settings than {first}: "
-                    f"{'; '.join(found)} (--allow-mismatch packs them nevertheless)"
-                )
+                raise _disagreement(folder, known)
             agreed = False
-    return known[first] if first and agreed else {}
+        common |= {key: value for key, value in settings.items() if common.get(key) is None}
+    return common if agreed else {}
+
+
+def _disagreement(folder: Path, known: Mapping[Path, Mapping[str, Any]]) -> ConfigError:
+    """The error for the first folder whose settings differ from one's before."""
+    others = ((other, differences(known[other], known[folder])) for other in known)
+    first, found = next((other, found) for other, found in others if found)
+    return ConfigError(
+        f"{folder} was made with other settings than {first}: {'; '.join(found)} "
+        "(--allow-mismatch packs them nevertheless)"
+    )
 
 
 def _outcome(report: Report) -> tuple[dict[str, int], dict[str, Any]]:

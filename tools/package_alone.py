@@ -1,0 +1,14 @@
+"""Import this before the package, where nothing of the network is needed.
+
+The package's ``__init__`` imports torch and detectron2: seconds, and hundreds of files on a file
+system that others wait for. Its other modules are then imported without it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+spec = importlib.util.find_spec("vmb_d2")
+if spec is not None and "vmb_d2" not in sys.modules:
+    sys.modules["vmb_d2"] = importlib.util.module_from_spec(spec)
