@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+import slurm_cluster
 import support
 
 
@@ -62,6 +63,16 @@ def server():
         server.stalled.set()
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="session")
+def slurm():
+    """A Slurm cluster. Where Slurm is installed, a test that can't have it is in error."""
+    if missing := slurm_cluster.missing_programs():
+        pytest.skip(f"no {', no '.join(missing)} here: apt-get install slurm-wlm munge")
+    cluster = slurm_cluster.Cluster()
+    yield cluster
+    cluster.stop()
 
 
 @pytest.fixture

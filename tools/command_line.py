@@ -7,7 +7,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import local_gpus
@@ -29,6 +30,8 @@ MEANING = {
     "input.dir": "a folder of images, or one image",
 }
 
+MOST_ERRORS = 20  # of a sweep's jobs, to be shown
+
 logger = logging.getLogger("extract")
 
 _USER_ERRORS = (VMBError, HydraException, OmegaConfBaseException)
@@ -37,6 +40,25 @@ _traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 class SomeImagesFailed(VMBError):
     """The run went to its end, but not every image was extracted."""
+
+
+class JobsFailed(Exception):
+    """All jobs of a sweep have ended, some of them with an error.
+
+    Args:
+        errors: (number of the job, its error, its log if it has one).
+        count: how many jobs there were.
+        folder: their output folder.
+    """
+
+    def __init__(
+        self, errors: Sequence[tuple[int, Exception, Path | None]], count: int, folder: str
+    ):
+        super().__init__(
+            f"{len(errors)} of {count} jobs failed; `python tools/status.py {folder}` says what is "
+            "left, and the same command goes on"
+        )
+        self.errors = errors
 
 
 def required(cfg: DictConfig, key: str) -> str:
@@ -63,8 +85,8 @@ def task(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]
     """Decorator of a Hydra app's function, under ``hydra.main``.
 
     Outside a multirun, an error that the user can mend ends the program here, in one line. In a
-    multirun it goes on to the launcher, which has other jobs to look after, and its traceback to
-    the job's log, since Hydra keeps it from there.
+    multirun it goes on to the launcher, which has other jobs to look after, and to the job's log,
+    since Hydra keeps it from there.
     """
 
     @functools.wraps(function)
@@ -72,12 +94,11 @@ def task(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]
         try:
             with interruption.handled():
                 if in_sweep():
-                    _require_one_task(HydraConfig.get().launcher)
                     local_gpus.take_one(HydraConfig.get().job.num)
                 function(cfg)
         except Exception as error:
             if in_sweep():
-                logger.exception("this job of the sweep failed: %s", one_line(error))
+                _log(error)
             if in_sweep() or _traceback_wanted or not isinstance(error, _USER_ERRORS):
                 raise
             _exit(error)
@@ -101,37 +122,29 @@ def run(main: Callable[[], None]) -> None:
     local_gpus.remember()
     try:
         main()
-    except _launcher_errors() as error:
-        if _traceback_wanted:
-            raise
-        print(f"error: a job of the sweep didn't end well: {error}", file=sys.stderr)
-        sys.exit(2)
+    except JobsFailed as error:
+        for number, failure, log in error.errors[:MOST_ERRORS]:
+            more = f"; log: {log}" if log else ""
+            print(f"error: #{number}: {one_line(failure)}{more}", file=sys.stderr)
+        print(error, file=sys.stderr)
+        sys.exit(max(_status(failure) for _, failure, _ in error.errors))
     except _USER_ERRORS as error:
         if _traceback_wanted:
             raise
         _exit(error)
     except KeyboardInterrupt as error:
-        print(f"interrupted by {error or 'Ctrl-C'}; run the same command to go on", file=sys.stderr)
+        then = "run the same command to go on"
+        if job := getattr(error, "job", None):
+            then = f"job {job} goes on, `scancel {job}` ends it"
+        print(f"interrupted by {str(error) or 'Ctrl-C'}; {then}", file=sys.stderr)
         sys.exit(128 + getattr(error, "signum", signal.SIGINT))
 
 
-def _require_one_task(launcher: DictConfig) -> None:
-    """Several tasks of one job would all do the same work."""
-    for key in ("nodes", "tasks_per_node"):
-        if (launcher.get(key) or 1) > 1:
-            raise ConfigError(
-                f"hydra.launcher.{key}={launcher[key]}: has to be 1, as a shard is one task; "
-                "for more GPUs take more shards: shard.count"
-            )
-
-
-def _launcher_errors() -> tuple[type[Exception], ...]:
-    """What the cluster's launcher raises about its jobs, where it is in use."""
-    if "submitit" not in sys.modules:
-        return ()
-    from submitit.core.utils import FailedSubmissionError, UncompletedJobError
-
-    return FailedSubmissionError, UncompletedJobError
+def _log(error: Exception) -> None:
+    """Into the log of a sweep's job, which is the terminal unless a launcher gave it another."""
+    has_log = "SUBMITIT_EXECUTOR" in os.environ
+    known = isinstance(error, SomeImagesFailed if has_log else _USER_ERRORS)
+    logger.error("this job of the sweep failed: %s", one_line(error), exc_info=not known)
 
 
 def one_line(error: BaseException) -> str:
@@ -155,15 +168,23 @@ def one_line(error: BaseException) -> str:
         lines = [line.strip(" ^") for line in str(error).splitlines()]
         reason = ": ".join(line for line in lines if line and not line.startswith("See "))
         return f"{reason} ({hint})"
-    return first_line(error)
+    if isinstance(error, _USER_ERRORS):
+        return first_line(error)
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _exit(error: BaseException) -> None:
     print(f"error: {one_line(error)}", file=sys.stderr)
-    sys.exit(1 if isinstance(error, SomeImagesFailed) else 2)
+    sys.exit(_status(error))
+
+
+def _status(error: BaseException) -> int:
+    return 1 if isinstance(error, SomeImagesFailed) else 2
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+    seen = set()  # a chain can end where it began
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
