@@ -3,12 +3,14 @@
 With an extractor without a network; test_extract_app.py has the real one.
 """
 
+import contextlib
 import gc
 import json
 import os
 import shutil
 import signal
 import weakref
+from pathlib import Path
 
 import pytest
 import support
@@ -83,6 +85,32 @@ def test_nothing_is_loaded_where_nothing_is_to_do(tmp_path, images):
     report = ExtractionJob(tmp_path / "out", list(FORMATS))(images, load)
     assert report.skipped == 5
     assert manifest(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("end", ["interrupted", "some failed", "more images"])
+def test_that_nothing_is_left_to_do_is_noted(tmp_path, images, end):
+    def break_off(batch):
+        if end == "interrupted" and len(extractor.batches) == 4:
+            raise KeyboardInterrupt
+
+    extractor = FakeExtractor(before_batch=break_off)
+    if end == "some failed":
+        Path(images[4].path).write_text("no image")
+    with contextlib.suppress(KeyboardInterrupt):
+        run(tmp_path / "out", images, extractor)
+    before = manifest(tmp_path / "out")
+    assert (before["runs"][-1]["state"] == "finished") == (end != "interrupted")
+
+    job = ExtractionJob(tmp_path / "out", list(FORMATS), record={"command": "the last"})
+    report = job(images[:4], lambda: pytest.fail("loaded"))
+    assert (report.skipped, report.extracted) == (4, 0)
+    after = manifest(tmp_path / "out")
+    assert after["counts"] == {"images": 4, "done": 4, "failed": 0}
+    assert [r["state"] for r in after["runs"]] == [before["runs"][0]["state"], "finished"]
+    assert (after["command"], after["settings"]) == ("the last", before["settings"])
+
+    job(images[:4], lambda: pytest.fail("loaded"))
+    assert manifest(tmp_path / "out") == after
 
 
 def test_another_format_is_added_without_touching_the_first(tmp_path, images):

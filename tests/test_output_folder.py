@@ -213,6 +213,16 @@ def test_the_dead_are_no_obstacle(out, shard):
         assert read(lease.path)["process_start"] != "1"
 
 
+def test_of_many_shards_one_takes_a_dead_whole_run_away(out):
+    """Or each would look for its signs of life for as long as it takes."""
+    out.mkdir(parents=True)
+    dead = {**this_process(), "process_start": "1", "token": "its", "count": 1}
+    lease_file(out, WHOLE).write_text(json.dumps(dead))
+    shards = [Shard("", 6, index) for index in range(6)]
+    assert at_once(*[lambda s=shard: enter(out, s) for shard in shards]) == ["in"] * 6
+    assert [path.name for path in out.iterdir()] == ["shards"]
+
+
 def test_a_killed_run_is_no_obstacle(out):
     def work(send):
         send(enter(out, WHOLE))

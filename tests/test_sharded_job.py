@@ -18,6 +18,7 @@ from vmb_d2.inputs import list_images, name_images
 from vmb_d2.interruption import Interrupted
 from vmb_d2.job import ExtractionJob
 from vmb_d2.lease import Lease, read
+from vmb_d2.runner import ExtractionRun
 from vmb_d2.shards import Shard
 from vmb_d2.stores import FORMATS
 from vmb_d2.stores.store_set import StoreSet
@@ -279,7 +280,11 @@ def test_a_lost_lease_ends_the_run_before_the_next_write(images, out, shard, tak
         run(out, images, shard, extractor)
     assert len(extractor.batches) == 3
     assert len(contents(out, [shard])) == 2 * len(FORMATS)
-    assert expected[taken] in last_run(out, shard)["error"]
+    run_ = last_run(out, shard)
+    if taken == "replaced":
+        assert run_["state"] == "running"  # what is in writing from now on is the other's
+    else:
+        assert expected[taken] in run_["error"]
     assert read(lease) == ({"pid": 5, "host": "far"} if taken == "replaced" else None)
 
 
@@ -294,6 +299,37 @@ def test_a_lease_lost_while_waiting_for_the_model(images, out):
     assert len(extractor.batches) == 1
     assert last_run(out, SECOND)["extracted"] == 0
     assert not list(out.glob("*.np[yz]"))
+
+
+def test_what_was_done_stays_in_writing_until_it_is_counted_again(images, out, monkeypatch):
+    def damaged(run, images):
+        counts.append(manifest(out, SECOND)["counts"])
+        raise OutputError("damaged")
+
+    counts = []
+    before = {"images": 4, "done": 4, "failed": 0}
+    run(out, images, SECOND)
+    monkeypatch.setattr(ExtractionRun, "pending", damaged)
+    with pytest.raises(OutputError, match="damaged"):
+        run(out, images, SECOND)
+    assert counts == [before]
+    assert last_run(out, SECOND)["state"] == "failed"
+    assert manifest(out, SECOND)["counts"] == before
+
+
+def test_a_run_that_lost_its_lease_at_the_end_is_an_error(images, out):
+    def take(batch):
+        lease.write_text("")  # as if it were just being written
+        lease.unlink()
+        lease.write_text(json.dumps({"pid": 5, "host": "far"}))
+
+    lease = SECOND.folder(out) / "running.json"
+    real = StoreSet.flush
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StoreSet, "flush", lambda self: (real(self), take(None)))
+        with pytest.raises(OutputError, match="lost to process 5 on far"):
+            run(out, images[:2], Shard("", 2, 1))
+    assert last_run(out, SECOND)["state"] == "running"
 
 
 def test_how_far_a_shard_is_shows_in_its_lease(images, out, monkeypatch):

@@ -61,18 +61,26 @@ def test_the_shares_are_those_of_a_naive_loop(total, count, chunk):
     assert shares == naive_shares(images, count, chunk)
 
 
-@given(st.data(), st.integers(0, 60), st.integers(1, 12), st.integers(1, 7))
-def test_what_is_left_out_moves_no_image_to_another_shard(data, total, count, chunk):
+@given(st.data(), st.integers(0, 60), st.integers(1, 12))
+def test_what_is_left_out_moves_no_image_to_another_shard(data, total, count):
     images = images_named(total)
     kept = data.draw(st.lists(st.booleans(), min_size=total, max_size=total))
     begin, end = sorted(data.draw(st.tuples(st.integers(0, 70), st.integers(0, 70))))
     selected = [i for i, keep in zip(images, kept, strict=True) if keep][begin:end]
     together = []
     for shard in all_shards(count):
-        share = shard.share(images, selected, chunk)
-        assert share == [i for i in shard.share(images, images, chunk) if i in selected]
+        share = shard.share(images, selected)
+        assert share == [i for i in shard.share(images, images) if i in selected]
         together += share
     assert together == selected
+
+
+def test_chunks_of_several_shards_are_of_all_images():
+    images = images_named(8)
+    with pytest.raises(ConfigError, match=r"batching=mmf with shard\.count: .* left out"):
+        Shard("", 2, 1).share(images, images[1:], 2)
+    assert Shard("a", 1, 0).share(images, images[1:], 2) == images[1:]
+    assert Shard("", 2, 1).share(images, images[1:], 1) == images[4:]
 
 
 def test_images_with_the_same_name_in_different_folders_are_different():

@@ -240,8 +240,16 @@ def test_stores_that_each_shard_has_of_its_own_are_to_be_merged(images, out, tmp
     following = step(out, here=tmp_path)
     pack_py = TOOLS / "pack.py"
     assert following.what == "merge"
-    assert following.commands == [f"python {pack_py} {out} --to lmdb --output {out}_packed"]
-    assert commands(f"{out}/")[0] == (f"python tools/pack.py {out} --to lmdb --output {out}_packed")
+    assert following.commands == [f"python {pack_py} {out} --to lmdb --output {out}"]
+    assert commands(f"{out}/") == [f"python tools/pack.py {out} --to lmdb --output {out}"]
+    pack([out], "lmdb", out)
+    assert (step(out).what, commands(out)) == ("nothing", [])
+    rewrite_run(out, state="interrupted")
+    assert step(out).what == "merge"
+    rewrite_run(out, state="finished", started="2000-01-01T00:00:00+00:00")
+    assert step(out).what == "merge"
+    rewrite(out / "manifest.json", runs="damaged")
+    assert len(commands(out)) == 1
 
 
 def test_stores_of_several_features_and_formats_are_to_be_merged(images, out):
@@ -250,8 +258,12 @@ def test_stores_of_several_features_and_formats_are_to_be_merged(images, out):
     pack_py = "python tools/pack.py"
     rest = "--from hdf5 --to hdf5 --output"
     assert commands(out) == [
-        f"{pack_py} {out}/{name} {rest} {out}_packed/{name}" for name in ("fc6", "fc7")
+        f"{pack_py} {out}/{name} {rest} {out}/{name}" for name in ("fc6", "fc7")
     ]
+    pack([out / "fc6"], "hdf5", out / "fc6", source_format="hdf5")
+    assert commands(out) == [f"{pack_py} {out}/fc7 {rest} {out}/fc7"]
+    pack([out / "fc7"], "mmf", out / "fc7", source_format="hdf5")
+    assert len(commands(out)) == 1
 
 
 @pytest.mark.parametrize("formats", [["mmf"], ["mmf", "npz"]])

@@ -14,7 +14,7 @@ from status_records import shards
 from support import TINY_FPN
 
 from vmb_d2.status import next_step, read_status
-from vmb_d2.stores import open_reader
+from vmb_d2.stores.lmdb_store import LMDBReader
 
 
 def commands(out, here=support.ROOT):
@@ -64,7 +64,8 @@ def test_the_commands_finish_a_sweep_over_lists_with_odd_names(tmp_path):
     assert status.is_complete
     (merge,) = commands(out, here=tmp_path)
     paste(merge, cwd=tmp_path)
-    with open_reader(f"{out}_packed", "lmdb") as reader:
+    assert commands(out, here=tmp_path) == []
+    with LMDBReader(out / "features.lmdb") as reader:
         assert sorted(reader.names()) == ["camera", "chelsea", "coffee", "rocket"]
 
 

@@ -111,6 +111,7 @@ class ExtractionJob:
                 pending = run.pending(images)
                 failures.settle(stores.__contains__)
                 report.skipped = len(images) - len(pending)
+                record.count(known, len(pending))
                 if pending:
                     record.show(report)
                     extractor = load()

@@ -45,6 +45,19 @@ class LeaseHeld(OutputError):
         self.holder = holder
 
 
+class LeaseLost(OutputError):
+    """The lease isn't this process' any more.
+
+    Attributes:
+        holder: what the file of who has it now says; None where it is gone.
+    """
+
+    def __init__(self, path: Path, holder: Mapping[str, Any] | None):
+        who = "nobody, it is gone" if holder is None else describe(holder)
+        super().__init__(f"{path}: lost to {who}; this process stops")
+        self.holder = holder
+
+
 class Lease:
     """The sole right to something, as long as the process lives and until :meth:`release`.
 
@@ -83,7 +96,7 @@ class Lease:
         waiting = False
         while not self._create():
             try:
-                self._remove_dead()
+                remove_dead(self.path, self._beat, self._expiry)
             except LeaseHeld as held:
                 if not wait:
                     raise
@@ -97,16 +110,15 @@ class Lease:
         return self
 
     def require(self) -> None:
-        """Raise OutputError where others took the lease, which this process slept through, or the
-        file is gone or can't be read."""
+        """Raise LeaseLost where others took the lease, which this process slept through, or the
+        file is gone; OutputError where it can't be read."""
         try:
             if self._is_in_place():
                 return
             found = read(self.path)
         except OSError as error:
             raise OutputError(f"{self.path}: can't be read: {error.strerror}") from error
-        holder = "nobody, it is gone" if found is None else describe(found)
-        raise OutputError(f"{self.path}: lost to {holder}; this process stops")
+        raise LeaseLost(self.path, found)
 
     def release(self) -> None:
         """Let go of it."""
@@ -139,21 +151,6 @@ class Lease:
             self.release()
             raise
         return True
-
-    def _remove_dead(self) -> None:
-        """Take a dead holder's file away, and that of no other that came meanwhile.
-
-        One process at a time does so: what it read is then still there when it removes it.
-        """
-        pause = min(1.0, self._beat / 4)
-        dead = require_free([self.path], self._expiry, pause).get(self.path)
-        if dead is None:
-            return
-        with Lease(f"{self.path}.takeover", self._beat, self._expiry).acquire():
-            if not dead:  # nor would one say anything that was made just now
-                require_free([self.path], self._expiry, pause)
-            if read(self.path) == dead:
-                self.path.unlink(missing_ok=True)
 
     def _is_in_place(self) -> bool:
         """Whether the file is still the one that was made. Opening it is what makes NFS look."""
@@ -192,6 +189,24 @@ def read(path: str | Path) -> dict[str, Any] | None:
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def remove_dead(path: Path, beat: float = BEAT_SECONDS, expiry: float = EXPIRY_SECONDS) -> None:
+    """Take a dead holder's file away, and that of no other that came meanwhile.
+
+    One process at a time does so: what it read is then still there when it removes it.
+
+    Raises LeaseHeld where a living process has the lease; see :func:`require_free`.
+    """
+    pause = min(1.0, beat / 4)
+    dead = require_free([path], expiry, pause).get(path)
+    if dead is None:
+        return
+    with Lease(f"{path}.takeover", beat, expiry).acquire(wait=True):
+        if not dead:  # nor would one say anything that was made just now
+            require_free([path], expiry, pause)
+        if read(path) == dead:
+            path.unlink(missing_ok=True)
 
 
 def require_free(

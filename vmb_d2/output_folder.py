@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import ConfigError, OutputError
-from .lease import Lease, LeaseHeld, require_free
+from .lease import Lease, LeaseHeld, remove_dead, require_free
 from .owner import describe
 from .shards import Shard, shards_in
 
@@ -36,7 +36,7 @@ def sole_use(folder: str | Path, shard: Shard | None = None) -> Iterator[Lease]:
                 require_free(other.folder(folder) / LEASE_NAME for other in shards_in(folder))
             else:
                 _require_same_count(folder, shard)
-                require_free([folder / LEASE_NAME])
+                remove_dead(folder / LEASE_NAME)  # or every shard would look for signs of life
         except ConfigError:
             stack.close()
             with contextlib.suppress(OSError):  # it isn't empty

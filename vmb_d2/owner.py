@@ -49,10 +49,11 @@ def describe(owner: Mapping[str, Any]) -> str:
 
 def _machine() -> str | None:
     """What is different on every machine, after every boot and in every container with process
-    numbers of its own; None where the system has no such thing."""
+    numbers of its own; None where the system has no such thing. The host's name is in it since
+    virtual machines that were started from one image of the memory have the same boot."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+        return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return None
 

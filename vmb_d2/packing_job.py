@@ -79,7 +79,7 @@ def pack(
         for used in _folders_written(folder):
             stack.enter_context(sole_use(used))
         with manifest.recorded(lambda: _outcome(packing.report)):
-            manifest.begin({"program": "pack"}, **content)
+            manifest.begin({"program": "pack", "format": target.name}, **content)
             packing(target.writer(place, packing.dtype.name))
     return packing.report
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .lease import Lease
+from .lease import Lease, LeaseLost
 from .manifest import Manifest
 from .runner import Report
 from .shards import Shard
@@ -56,6 +56,7 @@ class RunRecord:
         self._report = report
         self._allow_mismatch = allow_mismatch
         self._content = dict(content or {})
+        self._counted = False
         self._started = time.monotonic()
 
     def require(self, settings: Mapping[str, Any]) -> list[str]:
@@ -70,7 +71,7 @@ class RunRecord:
         """Write down how the block ends; say how to go on where it had begun to extract.
 
         A shard is in writing from the beginning, since others wait for it; a whole run as of
-        :meth:`begin`.
+        :meth:`begin`. A run that has lost its lease to another leaves the record to that one.
 
         Args:
             settings: as far as they are known now.
@@ -108,6 +109,24 @@ class RunRecord:
                 )
             raise
 
+    def count(self, settings: Mapping[str, Any], pending: int) -> None:
+        """The report tells what is there. A whole run with nothing to do is noted where the last
+        one in writing didn't get so far.
+
+        Args:
+            settings: as far as they are known now.
+            pending: how many images are to be extracted.
+
+        Raises OutputError where it can't be written.
+        """
+        self._counted = True
+        runs = self._own.content.get("runs")
+        if pending or self.shard or not runs:
+            return
+        if runs[-1].get("state") != "finished" or self._own.content.get("counts") != self._counts():
+            run = {"mismatch": self.require(settings)}
+            self._own.begin(run, **self._content, settings=self._own.settings)
+
     def begin(self, settings: Mapping[str, Any], run: Mapping[str, Any]) -> None:
         """The model is loaded, extraction begins.
 
@@ -137,10 +156,17 @@ class RunRecord:
         }
 
     def _counts(self) -> dict[str, int]:
+        if not self._counted and (before := self._own.content.get("counts")):
+            return before
         done = self._report.skipped + self._report.extracted
         return {"images": self._images, "done": done, "failed": self._report.failed}
 
     def _outcome(self) -> tuple[dict[str, int], dict[str, Any]]:
+        try:
+            self._lease.require()
+        except LeaseLost as error:
+            if error.holder is not None:
+                raise
         report = self._report
         return self._counts(), {
             "extracted": report.extracted,

@@ -77,7 +77,16 @@ class Shard:
         """Those of ``selected`` that are in this shard's share of all ``images``.
 
         So it doesn't depend on what is selected in which shard an image is.
+
+        Raises ConfigError for one of several shards in chunks where not all images are selected:
+        one run would form its chunks, across all shards, of those that are.
         """
+        if chunk > 1 and self.count > 1 and len(selected) != len(images):
+            raise ConfigError(
+                "extract.batching=mmf with shard.count: the batches would not be one run's where "
+                "images are left out (input.exclude_list, start_index, end_index); give a list of "
+                "the others as input.list, or take batch_size=1 or batching=bucketed"
+            )
         begin, end = self.bounds(len(images), chunk)
         own = set(images[begin:end])
         return [image for image in selected if image in own]

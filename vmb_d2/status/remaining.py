@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -9,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..errors import OutputError
+from ..manifest import Manifest
 from .part import RUNNING, UNFINISHED, WITH_FAILURES, Part
 from .run import Status
 from .values import look_up, strings
@@ -25,7 +28,8 @@ class Next:
 
     Attributes:
         what: FINISH the parts that neither are done nor running; else WAIT for those that run; else
-            RETRY what failed; else MERGE stores that each shard has of its own; else NOTHING.
+            RETRY what failed; else MERGE the stores that each shard has of its own, in the same
+            folder; else NOTHING.
         commands: that do so.
         unknown: the parts of which the command isn't in writing.
         remarks: on the commands, a line each.
@@ -199,14 +203,24 @@ def _merge(status: Status, here: Path, tools: Path) -> Iterator[str]:
                 formats[name] = None
                 if part.shard and path.startswith("shards/"):
                     stores[name, look_up(store, "feature")] = None
-    folder = os.path.normpath(status.folder)
+    ended = max(part.ended for part in status.parts)
+    program = _program(tools / "pack.py", here)
     for name, feature in stores:
-        source, target = (os.path.join(f, feature or "") for f in (folder, f"{folder}_packed"))
-        source, target = (path.rstrip("/") for path in (source, target))
+        folder = os.path.normpath(os.path.join(status.folder, feature or ""))
         which = ["--from", name] if len(formats) > 1 else []
-        program = _program(tools / "pack.py", here)
-        words = ["python", program, source, *which, "--to", name, "--output", target]
-        yield shlex.join(words)
+        if not _is_merged(folder, name, ended):
+            yield shlex.join(["python", program, folder, *which, "--to", name, "--output", folder])
+
+
+def _is_merged(folder: str, name: str, ended: str) -> bool:
+    """Whether the shards' stores in a folder went into one of the same format, after their end."""
+    with contextlib.suppress(OutputError):
+        runs = Manifest(folder).content.get("runs")
+        for run in runs if isinstance(runs, list) else ():
+            what = [look_up(run, key) for key in ("program", "format", "state")]
+            if what == ["pack", name, "finished"] and str(look_up(run, "started")) >= ended:
+                return True
+    return False
 
 
 def _program(path: Path, folder: Path) -> str:

@@ -14,7 +14,7 @@ _NEXT = {
     FINISH: "to finish the rest:",
     RETRY: "all is done but for the failed images; to try them again:",
     WAIT: "nothing to do but wait",
-    MERGE: "everything is done; to merge the shards' files:",
+    MERGE: "everything is done; to merge the shards' files, for programs that want one:",
     NOTHING: "everything is done",
 }
 
