@@ -76,6 +76,12 @@ def slurm():
 
 
 @pytest.fixture
+def out(tmp_path):
+    """An output folder, to be made."""
+    return tmp_path / "out"
+
+
+@pytest.fixture
 def state():
     """A tiny FPN model's state dict in VMB's layout."""
     return support.vmb_state(support.TINY_FPN)

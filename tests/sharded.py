@@ -19,6 +19,10 @@ PARTS = [
     {"f": support.some_regions(6)},
 ]
 
+THREE_PARTS = [
+    {f"{part}/x{i}": support.some_regions(10 * part + i) for i in range(4)} for part in range(3)
+]
+
 
 def write(path, format_name, images):
     """Add images, by name, to the store at a path. Returns the path."""
@@ -62,6 +66,13 @@ def note(out, index, count, state="finished", done=1, stores=(), settings=None, 
         "runs": [{"state": state, "started": "2026-01-01T00:00:00+00:00"}],
     }
     (folder / "manifest.json").write_text(json.dumps(content))
+
+
+def three_finished(out):
+    """Make an output folder of three finished shards, without stores."""
+    for index in range(3):
+        note(out, index, 3)
+    return out
 
 
 def together(parts):

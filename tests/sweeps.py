@@ -141,6 +141,14 @@ def run(*overrides, limit=90, **changes):
         return started.finish(limit)
 
 
+def alone(source):
+    """The outputs of a single run, beside the images, which nothing disturbs."""
+    out = source.parent / "alone"
+    done = run(f"input.dir={source}", f"output.dir={out}", *SHARES)
+    assert done.status == 0, done.stderr
+    return out
+
+
 def forked(commands, **changes):
     """(exit status, stderr) of the app with each of several lists of options.
 

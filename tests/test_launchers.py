@@ -24,10 +24,7 @@ def source(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(source):
     """The outputs of a single run."""
-    out = source.parent / "alone"
-    done = sweeps.run(f"input.dir={source}", f"output.dir={out}", *SHARES)
-    assert done.status == 0, done.stderr
-    return out
+    return sweeps.alone(source)
 
 
 @pytest.fixture

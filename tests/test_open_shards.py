@@ -28,11 +28,6 @@ def name(request):
     return request.param
 
 
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
 def test_each_feature_has_a_folder(tmp_path, out, name, monkeypatch):
     other = [{n: support.some_regions(9 + i) for n in part} for i, part in enumerate(PARTS)]
     write_shards(out, name, PARTS, "fc6")

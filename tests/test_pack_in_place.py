@@ -10,7 +10,18 @@ import deaths
 import pytest
 import support
 from fakes import small_images
-from sharded import ONE_FILE, extract, note, place, shards, write, write_shards
+from sharded import (
+    ONE_FILE,
+    THREE_PARTS,
+    extract,
+    note,
+    place,
+    shards,
+    three_finished,
+    together,
+    write,
+    write_shards,
+)
 from test_packing import assert_images, kept, read
 
 from vmb_d2 import packing
@@ -20,20 +31,13 @@ from vmb_d2.packing_job import pack
 from vmb_d2.shards import Shard
 from vmb_d2.stores import FORMATS, open_reader
 
-PARTS = [
-    {f"{part}/x{i}": support.some_regions(10 * part + i) for i in range(4)} for part in range(3)
-]
-IMAGES = {name: regions for part in PARTS for name, regions in part.items()}
+IMAGES = together(THREE_PARTS)
 BOTH = ["fc6", "fc7"]
 
 
 @pytest.fixture
 def out(tmp_path):
-    """An output folder of three finished shards, without stores."""
-    (tmp_path / "out").mkdir()
-    for index in range(3):
-        note(tmp_path / "out", index, 3)
-    return tmp_path / "out"
+    return three_finished(tmp_path / "out")
 
 
 def content(folder):
@@ -43,7 +47,7 @@ def content(folder):
 @pytest.mark.parametrize("target", ONE_FILE)
 @pytest.mark.parametrize("name", ONE_FILE)
 def test_merged_in_place_and_again(out, name, target):
-    write_shards(out, name, PARTS)
+    write_shards(out, name, THREE_PARTS)
     expected = {n: kept(kept(r, name), target) for n, r in IMAGES.items()}
     store = out / FORMATS[target].place
     for packed, before in ((12, 0), (0, 12)):
@@ -59,7 +63,7 @@ def test_merged_in_place_and_again(out, name, target):
 
 @pytest.mark.parametrize("name", ["mmf", "npz"])
 def test_in_place_to_files(out, name):
-    write_shards(out, "hdf5", PARTS)
+    write_shards(out, "hdf5", THREE_PARTS)
     for packed in (12, 0):
         assert pack([out], name, out).packed == packed
     assert_images(read(out, name), {n: kept(r, "hdf5", name) for n, r in IMAGES.items()})
@@ -146,7 +150,7 @@ def test_shards_go_on_after_packing_in_place(tmp_path, target, dtype):
 
 @pytest.mark.parametrize("target", ["lmdb", "hdf5"])
 def test_what_was_merged_in_place_may_be_deleted(tmp_path, out, target):
-    write_shards(out, "hdf5", PARTS)
+    write_shards(out, "hdf5", THREE_PARTS)
     for index in range(3):
         note(out, index, 3, done=4, stores=[("hdf5", None)])
     last = place(out, 2, 3, "hdf5")
@@ -172,7 +176,7 @@ def test_a_folder_that_a_shard_is_writing_into(out, feature):
     stores = [("lmdb", None)] if feature is None else [("lmdb", "fc6"), ("lmdb", "fc7")]
     for index in range(3):
         note(out, index, 3, stores=stores)
-    write_shards(out, "lmdb", PARTS, feature or ".")
+    write_shards(out, "lmdb", THREE_PARTS, feature or ".")
     target = out / (feature or ".")
     with (
         sole_use(out, Shard("", 3, 1)),
@@ -188,7 +192,7 @@ def test_a_folder_that_a_shard_is_writing_into(out, feature):
 
 
 def test_a_shards_store_is_no_target(out):
-    write_shards(out, "lmdb", PARTS)
+    write_shards(out, "lmdb", THREE_PARTS)
     shard = out / "shards" / "1-of-3"
     with pytest.raises(ConfigError, match=r"1-of-3/features\.lmdb: shares files with the source"):
         pack([out], "lmdb", shard)

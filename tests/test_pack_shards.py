@@ -6,7 +6,17 @@ import logging
 import pytest
 import support
 from fakes import small_images
-from sharded import extract, note, place, shards, write, write_shards
+from sharded import (
+    THREE_PARTS,
+    extract,
+    note,
+    place,
+    shards,
+    three_finished,
+    together,
+    write,
+    write_shards,
+)
 from test_packing import assert_images, kept, read
 
 from vmb_d2.errors import ConfigError, InputError, StoreError
@@ -15,20 +25,13 @@ from vmb_d2.packing_job import pack
 from vmb_d2.shards import Shard
 from vmb_d2.stores import FORMATS, open_reader, pool
 
-PARTS = [
-    {f"{part}/x{i}": support.some_regions(10 * part + i) for i in range(4)} for part in range(3)
-]
-IMAGES = {name: regions for part in PARTS for name, regions in part.items()}
+IMAGES = together(THREE_PARTS)
 BOTH = ["fc6", "fc7"]
 
 
 @pytest.fixture
 def out(tmp_path):
-    """An output folder of three finished shards, without stores."""
-    (tmp_path / "out").mkdir()
-    for index in range(3):
-        note(tmp_path / "out", index, 3)
-    return tmp_path / "out"
+    return three_finished(tmp_path / "out")
 
 
 @pytest.fixture(autouse=True)
@@ -65,8 +68,8 @@ def test_two_shards_are_what_one_run_is(tmp_path, features):
 
 
 def test_merged_and_shards_together_are_packed_once(tmp_path, out):
-    write_shards(out, "lmdb", PARTS)
-    write(out / "features.lmdb", "lmdb", {**PARTS[0], "0/old": support.some_regions(99)})
+    write_shards(out, "lmdb", THREE_PARTS)
+    write(out / "features.lmdb", "lmdb", {**THREE_PARTS[0], "0/old": support.some_regions(99)})
     everything = {**IMAGES, "0/old": support.some_regions(99)}
     for target in ("hdf5", "lmdb"):
         assert pack([out], target, tmp_path / "packed").packed == 13
@@ -78,7 +81,7 @@ def test_merged_and_shards_together_are_packed_once(tmp_path, out):
 
 def test_a_name_in_two_shards(tmp_path, out):
     again = {"0/x1": support.some_regions(70), "1/x0": support.some_regions(71)}
-    write_shards(out, "lmdb", [*PARTS[:2], {**PARTS[2], **again}])
+    write_shards(out, "lmdb", [*THREE_PARTS[:2], {**THREE_PARTS[2], **again}])
     with pytest.raises(InputError) as caught:
         pack([out], "lmdb", out)
     assert str(caught.value) == (
@@ -92,7 +95,7 @@ def test_a_name_in_two_shards(tmp_path, out):
 
 
 def test_shards_that_also_another_source_has(tmp_path, out):
-    write_shards(out, "lmdb", PARTS)
+    write_shards(out, "lmdb", THREE_PARTS)
     other = write(tmp_path / "other.lmdb", "lmdb", {"1/x0": support.some_regions(50)})
     for sources in ([out, other], [other, out], [out, out]):
         with pytest.raises(InputError, match=r"names are in more than one source: .*1/x0"):
@@ -107,7 +110,7 @@ def warnings(caplog):
 
 
 def test_shards_that_are_not_finished_are_named(tmp_path, out, caplog):
-    write_shards(out, "lmdb", PARTS)
+    write_shards(out, "lmdb", THREE_PARTS)
     (out / "shards" / "0-of-4").mkdir()  # of a run that was refused
     pack([out], "hdf5", tmp_path / "a")
     assert warnings(caplog) == []
@@ -133,7 +136,7 @@ def test_shards_that_are_not_finished_are_named(tmp_path, out, caplog):
 
 
 def test_a_running_shard_is_named_and_a_run_without_shards_is_not(tmp_path, out, caplog):
-    write_shards(out, "lmdb", PARTS)
+    write_shards(out, "lmdb", THREE_PARTS)
     with sole_use(out, Shard("", 3, 1)):
         pack([out], "hdf5", tmp_path / "packed")
     assert warnings(caplog) == [f"{out}: shards that are not finished: 1-of-3 (running)"]
@@ -141,7 +144,7 @@ def test_a_running_shard_is_named_and_a_run_without_shards_is_not(tmp_path, out,
     later = {"settings": {}, "runs": [{"state": "failed", "started": "2026-02-01T00:00:00+00:00"}]}
     (out / "manifest.json").write_text(json.dumps(later))
     pack([out], "hdf5", tmp_path / "packed")
-    bare = write_shards(tmp_path / "no records", "lmdb", PARTS)
+    bare = write_shards(tmp_path / "no records", "lmdb", THREE_PARTS)
     pack([bare], "hdf5", tmp_path / "packed")
     assert warnings(caplog) == []
 
@@ -152,14 +155,14 @@ def test_unfinished_shards_of_formats_that_they_share(tmp_path, out, caplog):
     pack([out], "lmdb", out)
     assert warnings(caplog) == [f"{out}: shards that are not finished: 2-of-3 (not started)"]
     caplog.clear()
-    write_shards(out, "hdf5", PARTS, "fc6")
+    write_shards(out, "hdf5", THREE_PARTS, "fc6")
     pack([out / "fc6"], "lmdb", tmp_path / "fc6")
     (line,) = warnings(caplog)
     assert line.endswith("fc6: shards that are not finished: 2-of-3 (not started)")
 
 
 def test_the_shards_own_manifests_are_compared(tmp_path, out):
-    write_shards(out, "lmdb", PARTS)
+    write_shards(out, "lmdb", THREE_PARTS)
     for index, depth in enumerate((None, 50, 101)):
         note(out, index, 3, settings={"model": depth and {"depth": depth}, "names": "mmf"})
     with pytest.raises(ConfigError) as caught:
@@ -173,7 +176,7 @@ def test_the_shards_own_manifests_are_compared(tmp_path, out):
 
 def test_what_one_shard_does_not_know_others_do(tmp_path, out):
     """A shard without an image to extract has loaded no model."""
-    write_shards(out, "lmdb", PARTS)
+    write_shards(out, "lmdb", THREE_PARTS)
     for index, weights in enumerate((None, "abc", None)):
         note(out, index, 3, settings={"weights_sha256": weights, "names": "mmf"})
     pack([out], "hdf5", tmp_path / "packed")
@@ -184,7 +187,7 @@ def test_what_one_shard_does_not_know_others_do(tmp_path, out):
 
 
 def test_a_damaged_shard_ends_it_before_anything_is_written(out):
-    write_shards(out, "hdf5", PARTS)
+    write_shards(out, "hdf5", THREE_PARTS)
     place(out, 2, 3, "hdf5").write_bytes(b"damaged")
     with pytest.raises(StoreError, match=r"2-of-3/features\.h5"):
         pack([out], "hdf5", out)

@@ -76,11 +76,6 @@ def images(tmp_path):
     return small_images(tmp_path / "in", 7)
 
 
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
 def test_shards_together_are_one_run(tmp_path, images, out):
     shards = [Shard("", 3, index) for index in (2, 0, 1)]
     reports = [run(out, images, s, FakeExtractor(feature_names=BOTH)) for s in shards]

@@ -25,10 +25,7 @@ def source(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(source):
     """The outputs of a single run that nothing disturbs."""
-    out = source.parent / "alone"
-    done = sweeps.run(f"input.dir={source}", f"output.dir={out}", *SHARES)
-    assert done.status == 0, done.stderr
-    return out
+    return sweeps.alone(source)
 
 
 def log_of(out, job):

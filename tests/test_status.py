@@ -71,11 +71,6 @@ def images(tmp_path):
     return small_images(tmp_path / "in", 5)
 
 
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
 def test_every_state_is_told(sharded):
     status = read_status(sharded[1])
     assert {index: part.state for index, part in by_index(status).items()} == EXPECTED

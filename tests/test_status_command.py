@@ -71,11 +71,6 @@ def images(tmp_path):
 
 
 @pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
-@pytest.fixture
 def sharded(images, out, monkeypatch):
     """An output folder with a shard in every state."""
     done, failures, running, dead, stopped, failed, damaged, _ = shards(8)

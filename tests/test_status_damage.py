@@ -15,11 +15,6 @@ def images(tmp_path):
     return small_images(tmp_path / "in", 5)
 
 
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
 @pytest.mark.parametrize(
     "content",
     [

@@ -26,11 +26,6 @@ def images(tmp_path):
     return small_images(tmp_path / "in", 5)
 
 
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
 def test_a_run_that_has_just_begun_is_running_whatever_the_manifest_says(images, out):
     interrupt(out, images)
     leave_lease(out)

@@ -32,11 +32,6 @@ def images(tmp_path):
     return small_images(tmp_path / "in", 8)
 
 
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
 def step(out, here=support.ROOT):
     return next_step(read_status(out), here, TOOLS)
 

@@ -19,11 +19,6 @@ def images(tmp_path):
     return small_images(tmp_path / "in", 24)
 
 
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
 def test_image_lists_and_bounds_and_asides(images, out):
     run(out, images)
     rewrite_run(out, started="2000-01-01T00:00:00+00:00")

@@ -28,11 +28,6 @@ def images(tmp_path):
     return small_images(tmp_path / "in", 5)
 
 
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
 def test_a_whole_run(images, out):
     run(out, images[:3])
     part = the(out)

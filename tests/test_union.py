@@ -20,11 +20,6 @@ def name(request):
     return request.param
 
 
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
 def test_all_shards_are_one_store(tmp_path, out, name):
     write_shards(out, name, PARTS)
     expected = alone(tmp_path / "alone", name, together(PARTS))
