@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .errors import BoxesError, ConfigError, StoreError, first_line
-from .inputs import InputImage, relative_path
+from .inputs import InputImage, relative_to
 from .modeling import box_geometry
 from .stores import pickles
 
@@ -97,9 +98,10 @@ class GivenBoxes:
         Raises BoxesError where no image has an entry, or two share one.
         """
         found, used = {}, {}
+        relative = relative_to(folder)
         for image in images:
-            file_name = Path(image.path).name
-            keys = (image.path, relative_path(image.path, folder), image.name, file_name)
+            file_name = os.path.basename(image.path)
+            keys = (image.path, relative(image.path), image.name, file_name)
             key = next((key for key in keys if key in self._rows), None)
             if key is None:
                 continue

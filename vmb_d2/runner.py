@@ -97,7 +97,8 @@ class ExtractionRun:
 
     def pending(self, images: Sequence[InputImage]) -> list[InputImage]:
         """Those that are not done yet."""
-        return [image for image in images if image.name not in self.stores]
+        done = self.stores.present(image.name for image in images)
+        return [image for image in images if image.name not in done]
 
     def __call__(
         self,

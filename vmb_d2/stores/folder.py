@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,14 +25,22 @@ def scan(folder: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
         yield from (prefix + name for name in sorted(_whole(files, suffixes)))
 
 
-def _whole(files: Iterable[str], suffixes: tuple[str, ...]) -> Iterator[str]:
+def _whole(files: Sequence[str], suffixes: tuple[str, ...]) -> set[str]:
     """What is before the suffixes, of those files of one folder that are there with each."""
-    *others, own = suffixes
-    there = set(files)
-    for file in there:
-        name = file.removesuffix(own)
-        if name != file and not file.startswith(".") and all(name + s in there for s in others):
-            yield name
+    names: set[str] | None = None
+    for suffix in suffixes:
+        end = -len(suffix)
+        having = (file[:end] for file in files if file.endswith(suffix) and file[0] != ".")
+        names = set(having) if names is None else names.intersection(having)
+    names.discard("")
+    return names
+
+
+def _has_part_beyond(longest: int, name: str) -> bool:
+    """Whether a part of a name has more bytes than that."""
+    if len(name) <= longest // 4:  # a character has up to 4
+        return False
+    return any(len(os.fsencode(part)) > longest for part in name.split("/"))
 
 
 class FolderWriter(FeatureWriter):
@@ -59,8 +67,13 @@ class FolderWriter(FeatureWriter):
     def problems(cls, names):
         names = set(names)
         longest = LONGEST_FILE_NAME - len("..tmp") - max(map(len, cls.suffixes))
-        for name in sorted(names):
-            if any(len(os.fsencode(part)) > longest for part in name.split("/")):
+        # Of a million names only a few are looked at closely.
+        suspects = {name for name in names if _has_part_beyond(longest, name)}
+        for suffix in cls.suffixes[:-1]:
+            ending = suffix.removesuffix(cls.suffixes[-1])
+            suspects |= {name[: -len(ending)] for name in names if name.endswith(ending)} & names
+        for name in sorted(suspects):
+            if _has_part_beyond(longest, name):
                 yield name, f"longer than the {longest} bytes that a file's name can have"
             for suffix in cls.suffixes[:-1]:  # x_info.npy belongs to x, and features to x_info
                 other = f"{name}{suffix}".removesuffix(cls.suffixes[-1])
@@ -78,7 +91,7 @@ class FolderWriter(FeatureWriter):
     def _listed(self, folder: str) -> set[str]:
         if folder not in self._done:
             try:
-                names = set(_whole(os.listdir(self.path / folder), self.suffixes))
+                names = _whole(os.listdir(self.path / folder), self.suffixes)
             except (FileNotFoundError, NotADirectoryError):
                 names = set()
             except OSError as error:
