@@ -8,16 +8,16 @@ import os
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from .errors import BoxesError, ConfigError, StoreError, first_line
 from .inputs import InputImage, relative_to
-from .modeling import box_geometry
 from .stores import pickles
+
+if TYPE_CHECKING:  # reading a file of boxes takes no torch
+    from torch import Tensor
 
 BOX_FORMATS = ("xyxy", "xywh")
 
@@ -134,6 +134,10 @@ class GivenBoxes:
 
         Raises BoxesError where a box has its second corner before its first.
         """
+        import torch
+
+        from .modeling import box_geometry
+
         boxes = torch.from_numpy(self._boxes[self._rows.get(name, slice(0))].copy())
         if self.normalized:
             boxes *= boxes.new_tensor([width, height, width, height])
