@@ -1,5 +1,6 @@
 """Listing, naming, excluding and slicing."""
 
+import gc
 import os
 
 import pytest
@@ -153,6 +154,21 @@ def test_clashes_are_those_of_a_naive_loop(pairs):
             inputs.select_images(images)
     else:
         assert inputs.select_images(images) == images
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(enabled, monkeypatch):
+    seen = []
+    monkeypatch.setattr(inputs, "output_name", lambda path: seen.append(gc.isenabled()) or path)
+    before = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        inputs.name_images(["a.png", "b.png"])
+        with pytest.raises(InputError):
+            inputs.name_images([""])
+        assert (gc.isenabled(), set(seen)) == (enabled, {False})
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 def excluded(tmp_path, text, images, **options):

@@ -1,5 +1,6 @@
 """MMF's files: content, order, wholeness, and who can read them."""
 
+import contextlib
 import dataclasses
 import os
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmb_d2.errors import OutputError, StoreError
-from vmb_d2.stores import folder, pickles
+from vmb_d2.stores import pickles
 from vmb_d2.stores.mmf import MMFReader, MMFWriter
 from vmb_d2.stores.npz import NpzWriter
 
@@ -139,14 +140,29 @@ def test_names_that_cant_be_kept_are_those_of_a_naive_loop(names, kind):
     assert all(reason.startswith(begin) for (_, reason), (_, begin) in pairs)
 
 
-@given(st.sets(texts), st.sampled_from([("_info.npy", ".npy"), (".npz",)]))
-def test_images_with_all_their_files_are_those_of_a_naive_loop(files, suffixes):
-    expected = set()
+file_names = st.tuples(texts, st.sampled_from(["_info.npy", ".npy", ".npz", ""])).map("".join)
+file_names = file_names.filter(lambda name: len(os.fsencode(name)) < 200)
+file_names = file_names.filter(lambda name: not {"", ".", ".."} & set(name.split("/")))
+
+
+@given(st.lists(file_names, max_size=8), st.sampled_from([MMFWriter, NpzWriter]))
+def test_what_is_present_is_what_a_naive_loop_finds(tmp_path_factory, files, kind):
+    store = tmp_path_factory.mktemp("store")
     for file in files:
-        for end in range(1, len(file)):
-            if not file.startswith(".") and all(file[:end] + s in files for s in suffixes):
-                expected.add(file[:end])
-    assert folder._whole(list(files), suffixes) == expected
+        with contextlib.suppress(OSError):  # below a file
+            (store / file).parent.mkdir(parents=True, exist_ok=True)
+            (store / file).touch()
+    names = {file[:end] for file in files for end in range(1, len(file) + 1)}
+    expected = {
+        name
+        for name in names
+        if not name.rpartition("/")[2].startswith(".")
+        and not name.endswith("/")
+        and all((store / (name + suffix)).exists() for suffix in kind.suffixes)
+    }
+    writer = kind(store)
+    assert writer.present(name for name in names) == expected
+    assert {name for name in names if name in kind(store)} == expected
 
 
 def test_a_file_of_an_image_of_an_earlier_run_is_not_overwritten(tmp_path, regions):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -116,7 +118,20 @@ def name_images(
     """
     if naming not in NAMINGS:
         raise ConfigError(f"input.names={naming}: valid are {', '.join(NAMINGS)}")
-    return list(map(InputImage, paths, _names(paths, naming, folder)))
+    with _no_collection():
+        return list(map(InputImage, paths, _names(paths, naming, folder)))
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """A million new objects would start the garbage collector again and again, to find nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _names(paths: Iterable[str], naming: str, folder: str | Path) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,21 +25,18 @@ def scan(folder: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
         yield from (prefix + name for name in sorted(_whole(files, suffixes)))
 
 
-def _whole(files: Sequence[str], suffixes: tuple[str, ...]) -> set[str]:
+def _whole(files: Iterable[str], suffixes: tuple[str, ...]) -> Iterator[str]:
     """What is before the suffixes, of those files of one folder that are there with each."""
-    names: set[str] | None = None
-    for suffix in suffixes:
-        end = -len(suffix)
-        having = (file[:end] for file in files if file.endswith(suffix) and file[0] != ".")
-        names = set(having) if names is None else names.intersection(having)
-    names.discard("")
-    return names
+    *others, own = suffixes
+    there = set(files)
+    for file in there:
+        name = file.removesuffix(own)
+        if name != file and not file.startswith(".") and all(name + s in there for s in others):
+            yield name
 
 
 def _has_part_beyond(longest: int, name: str) -> bool:
-    """Whether a part of a name has more bytes than that."""
-    if len(name) <= longest // 4:  # a character has up to 4
-        return False
+    """Whether a part of a name has more bytes than that. A character has up to 4."""
     return any(len(os.fsencode(part)) > longest for part in name.split("/"))
 
 
@@ -54,7 +51,8 @@ class FolderWriter(FeatureWriter):
 
     def __init__(self, path: str | Path, dtype: str = "float32"):
         super().__init__(path, dtype)
-        self._done: dict[str, set[str]] = {}  # names in each folder that was listed
+        self._listed: set[str] = set()  # folders
+        self._files: set[str] = set()  # in these
         self._unsynced = {self.path.parent}  # folders in which new names can still get lost
         try:
             self.path.mkdir(exist_ok=True)
@@ -68,7 +66,9 @@ class FolderWriter(FeatureWriter):
         names = set(names)
         longest = LONGEST_FILE_NAME - len("..tmp") - max(map(len, cls.suffixes))
         # Of a million names only a few are looked at closely.
-        suspects = {name for name in names if _has_part_beyond(longest, name)}
+        suspects = {
+            name for name in names if len(name) > longest // 4 and _has_part_beyond(longest, name)
+        }
         for suffix in cls.suffixes[:-1]:
             ending = suffix.removesuffix(cls.suffixes[-1])
             suspects |= {name[: -len(ending)] for name in names if name.endswith(ending)} & names
@@ -85,19 +85,25 @@ class FolderWriter(FeatureWriter):
         """What to write into the file of each suffix."""
 
     def __contains__(self, name: str) -> bool:
-        folder, _, own = name.rpartition("/")
-        return own in self._listed(folder)
+        return bool(self.present([name]))
 
-    def _listed(self, folder: str) -> set[str]:
-        if folder not in self._done:
-            try:
-                names = _whole(os.listdir(self.path / folder), self.suffixes)
-            except (FileNotFoundError, NotADirectoryError):
-                names = set()
-            except OSError as error:
-                raise OutputError(f"{self.path / folder}: {error.strerror}") from error
-            self._done[folder] = names
-        return self._done[folder]
+    def present(self, names: Iterable[str]) -> set[str]:
+        names = list(names)
+        for folder in {name.rpartition("/")[0] for name in names} - self._listed:
+            self._list(folder)
+        for suffix in reversed(self.suffixes):
+            names = [name for name in names if name + suffix in self._files]
+        return set(names)
+
+    def _list(self, folder: str) -> None:
+        try:
+            files = [file for file in os.listdir(self.path / folder) if file[0] != "."]
+        except (FileNotFoundError, NotADirectoryError):
+            files = []
+        except OSError as error:
+            raise OutputError(f"{self.path / folder}: {error.strerror}") from error
+        self._files.update([f"{folder}/{file}" for file in files] if folder else files)
+        self._listed.add(folder)
 
     def write(self, name: str, regions: RegionFeatures) -> None:
         self._check_owner(name)
@@ -109,8 +115,7 @@ class FolderWriter(FeatureWriter):
             except OSError as error:
                 raise OutputError(f"{file}: can't be written: {error.strerror}") from error
         self._unsynced.update((self.path / name).parents[: name.count("/") + 1])
-        folder, _, own = name.rpartition("/")
-        self._listed(folder).add(own)
+        self._files.update(name + suffix for suffix in self.suffixes)
 
     def _check_owner(self, name: str) -> None:
         """Raise OutputError where a file of the image is one of another that is there already."""

@@ -152,10 +152,9 @@ class StoreSet:
 
     def present(self, names: Iterable[str]) -> set[str]:
         """Those of ``names`` that are in every store."""
-        present = set(names)
         for _, writer in self._writers:
-            present = writer.present(present)
-        return present
+            names = writer.present(names)
+        return set(names)
 
     def write(self, name: str, regions: RegionFeatures) -> None:
         """Add an image to the stores that don't have it. Raises OutputError."""
