@@ -296,6 +296,11 @@ def test_a_state_dict_that_doesnt_fit(tmp_path, converted, in_cache, change):
         load_model(converted, **in_cache)
 
 
+def test_all_of_it_is_on_the_device(converted, in_cache):
+    network = load_model(converted, device="meta", **in_cache)
+    assert {t.device.type for t in (*network.parameters(), *network.buffers())} == {"meta"}
+
+
 def test_no_random_values_are_drawn(converted, in_cache):
     before = torch.get_rng_state()
     load_model(converted, **in_cache)
@@ -306,14 +311,17 @@ def test_only_what_is_built_there_is_without_values():
     made = {}
     with pytest.raises(KeyError), pretrained._without_values():
         made["inside"] = nn.Linear(2, 2)
-        made["inside"].bias.requires_grad_(False)
         made["norm"] = nn.BatchNorm2d(2)
+        made["norm"].fixed = nn.Parameter(torch.ones(2), requires_grad=False)
         thread = threading.Thread(target=lambda: made.update(elsewhere=nn.Linear(2, 2)))
         thread.start()
         thread.join()
         raise KeyError
     assert made["inside"].weight.is_meta
     assert isinstance(made["inside"].weight, nn.Parameter)
+    assert made["inside"].weight.requires_grad
+    assert made["norm"].fixed.is_meta
+    assert not made["norm"].fixed.requires_grad
     assert not made["norm"].running_mean.is_meta
     assert not made["elsewhere"].weight.is_meta
     assert not nn.Linear(2, 2).weight.is_meta
