@@ -16,7 +16,11 @@ sys.path.insert(0, str(TOOLS))
 
 import command_line  # noqa: E402,F401
 import hydra  # noqa: E402,F401
+import package_alone  # noqa: E402
 
+package_alone.complete()
+
+import vmb_d2.extractor  # noqa: E402
 import vmb_d2.job  # noqa: E402,F401
 
 

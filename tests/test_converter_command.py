@@ -147,6 +147,9 @@ def test_randomly_damaged_checkpoints_are_read_or_refused(tmp_path, zipped):
     [
         ([1, 2], "holds a list"),
         ({"model": {}}, "no state dict"),
+        ({"w": torch.eye(2).to_sparse()}, "no tensors: w"),
+        ({"w": torch.empty(2, device="meta")}, "no tensors: w"),
+        ({"w": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}, "no tensors"),
         ({"epoch": 3}, "no tensors: epoch"),
         ({"model": {"a": torch.ones(1), "b": "text"}}, "no tensors: b"),
     ],

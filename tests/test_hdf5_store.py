@@ -125,6 +125,27 @@ def test_names_that_cant_be_kept():
     }
 
 
+def test_what_is_present_among_what_another_program_made(path, regions):
+    write(path, {"a": regions, "sub/b": regions})
+    with h5py.File(path, "r+") as file:
+        file["dataset"] = 3
+        file["soft"] = h5py.SoftLink("/a")
+        file["dangling"] = h5py.SoftLink("/none")
+        file["elsewhere"] = h5py.ExternalLink("none.h5", "/a")
+        file["empty/features"] = h5py.SoftLink("/none")
+        file["linked/features"] = h5py.SoftLink("/a/features")
+        file["below/features/deep"] = 3
+        file["softly"] = h5py.SoftLink("/sub")
+    names = ["a", "sub", "sub/b", "dataset", "soft", "dangling", "elsewhere", "empty", "linked"]
+    names += ["below", "softly/b", "dataset/x", "dangling/x", "a/features", "\udcff", "none"]
+    writer = HDF5Writer(path)
+    expected = {name for name in names if name != "\udcff" and name in writer}
+    assert {"a", "sub/b", "soft", "linked", "below", "softly/b"} <= expected
+    assert expected.isdisjoint(["sub", "dataset", "dangling", "dataset/x", "dangling/x", "none"])
+    assert writer.present(names) == expected
+    writer.abandon()
+
+
 def test_a_name_that_is_taken_is_one_line(path, regions):
     write(path, {"a": regions})
     writer = HDF5Writer(path)

@@ -1,8 +1,11 @@
 """Listing, naming, excluding and slicing."""
 
+import gc
 import os
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from vmb_d2 import inputs
 from vmb_d2.errors import ConfigError, InputError
@@ -108,6 +111,64 @@ def test_names_that_there_are_not():
     for path in ("/elsewhere/a.png", "in/../a.png", "inside/a.png"):
         with pytest.raises(InputError, match=r"not below input\.dir=in"):
             inputs.name_images([path], "relative", "in")
+
+
+# Parts whose sums are paths of every form.
+parts = st.sampled_from(["/", "//", ".", "..", "a", "b.", ".c", "in", "in/", "./", "../", "\udcff"])
+paths = st.lists(parts, max_size=6).map("".join)
+
+
+def components(path):
+    """The components of a path, ``..`` resolved; with ``/`` as the first if it is absolute."""
+    found = []
+    for part in path.split("/"):
+        if part == ".." and found and found[-1] != "..":
+            found.pop()
+        elif part not in ("", ".") and not (part == ".." and path.startswith("/")):
+            found.append(part)
+    return (["/"] if path.startswith("/") else []) + found
+
+
+@given(
+    paths.filter(lambda path: not path.startswith("//")),
+    paths.filter(lambda path: "//" not in path),
+)
+def test_relative_paths_are_those_of_a_naive_loop(path, folder):
+    whole, above = components(path), components(folder)
+    assume(whole != [".."])  # no file
+    below = whole[len(above) :]
+    is_below = whole[: len(above)] == above and below[:1] not in (["/"], [".."])
+    found = inputs.relative_to(folder)(path)
+    if not is_below:
+        assert found is None
+    elif below:
+        assert found == "/".join(below)
+
+
+@given(st.lists(st.tuples(paths.filter(bool), st.sampled_from("abc")), max_size=8))
+def test_clashes_are_those_of_a_naive_loop(pairs):
+    images = [InputImage(*pair) for pair in pairs]
+    clash = any(a.name == b.name and a.path != b.path for a in images for b in images)
+    if clash:
+        with pytest.raises(InputError, match="under one name"):
+            inputs.select_images(images)
+    else:
+        assert inputs.select_images(images) == images
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(enabled, monkeypatch):
+    seen = []
+    monkeypatch.setattr(inputs, "output_name", lambda path: seen.append(gc.isenabled()) or path)
+    before = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        inputs.name_images(["a.png", "b.png"])
+        with pytest.raises(InputError):
+            inputs.name_images([""])
+        assert (gc.isenabled(), set(seen)) == (enabled, {False})
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 def excluded(tmp_path, text, images, **options):

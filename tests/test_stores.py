@@ -168,6 +168,9 @@ def test_names(format_, path):
     check(format_, path, images)
     writer = format_.writer(path)
     assert all(name in writer for name in images)
+    others = ["none", "sub/none", "none/x", "sub/below", "a/none", "x_info_info"]
+    assert writer.present([*others, *images]) == set(images)
+    assert writer.present(iter(others)) == set()
     writer.close()
 
 
@@ -177,10 +180,12 @@ def test_going_on(format_, folder, path):
     write(format_, path, first)
     writer = format_.writer(path)
     assert [name for name in images if name in writer] == list(first)
+    assert writer.present(images) == set(first)
     for name in list(images)[3:]:
         assert name not in writer
         writer.write(name, images[name])
         assert name in writer
+        assert writer.present([name, "none"]) == {name}
     writer.flush()
     writer.close()
     check(format_, path, images)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import local_gpus
+import package_alone  # noqa: F401  (before anything of the package)
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import extract_config
 import hydra
+import package_alone
 from command_line import SomeImagesFailed, command, in_sweep, required, run, task
 from extract_config import Batching, strings
 from omegaconf import DictConfig, OmegaConf
 
 from vmb_d2.config import MODEL_NAMES, RELEASED_WEIGHTS, VMBModel, named_model, read_vmb_model
 from vmb_d2.errors import ConfigError
-from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.given_boxes import GivenBoxes
 from vmb_d2.inputs import (
     ExcludeList,
@@ -26,6 +27,9 @@ from vmb_d2.inputs import (
 from vmb_d2.job import ExtractionJob
 from vmb_d2.options import RegionOptions
 from vmb_d2.shards import Shard, source_name
+
+if TYPE_CHECKING:
+    from vmb_d2.extractor import RegionFeatureExtractor
 
 logger = logging.getLogger("extract")
 
@@ -141,6 +145,9 @@ def main(cfg: DictConfig) -> None:
     weights = OmegaConf.select(cfg, "model.weights")  # None where it is missing, too
 
     def load() -> RegionFeatureExtractor:
+        package_alone.complete()
+        from vmb_d2.extractor import RegionFeatureExtractor
+
         return RegionFeatureExtractor.from_pretrained(
             description,
             weights=weights or RELEASED_WEIGHTS.get(cfg.model.name),

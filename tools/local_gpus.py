@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-import torch
-
 VISIBLE, REMEMBERED = "CUDA_VISIBLE_DEVICES", "VMB_D2_VISIBLE_DEVICES"
 ALL = "all"
 
@@ -25,6 +23,8 @@ def take_one(job: int) -> None:
         return
     remembered = os.environ.get(REMEMBERED, ALL)
     if remembered == ALL:
+        import torch
+
         os.environ.pop(VISIBLE, None)
         gpus = [str(i) for i in range(torch.cuda.device_count())]
     else:

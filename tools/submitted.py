@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import package_alone  # noqa: F401  (before anything of the package)
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from .errors import BoxesError, ConfigError, StoreError, first_line
-from .inputs import InputImage, relative_path
-from .modeling import box_geometry
+from .inputs import InputImage, relative_to
 from .stores import pickles
+
+if TYPE_CHECKING:  # reading a file of boxes takes no torch
+    from torch import Tensor
 
 BOX_FORMATS = ("xyxy", "xywh")
 
@@ -97,9 +98,10 @@ class GivenBoxes:
         Raises BoxesError where no image has an entry, or two share one.
         """
         found, used = {}, {}
+        relative = relative_to(folder)
         for image in images:
-            file_name = Path(image.path).name
-            keys = (image.path, relative_path(image.path, folder), image.name, file_name)
+            file_name = os.path.basename(image.path)
+            keys = (image.path, relative(image.path), image.name, file_name)
             key = next((key for key in keys if key in self._rows), None)
             if key is None:
                 continue
@@ -132,6 +134,10 @@ class GivenBoxes:
 
         Raises BoxesError where a box has its second corner before its first.
         """
+        import torch
+
+        from .modeling import box_geometry
+
         boxes = torch.from_numpy(self._boxes[self._rows.get(name, slice(0))].copy())
         if self.normalized:
             boxes *= boxes.new_tensor([width, height, width, height])

@@ -10,16 +10,17 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
-from .config import PIXEL_MEAN_BGR
 from .errors import ImageReadError
-from .modeling import SIZE_DIVISIBILITY
+from .network_input import PIXEL_MEAN_BGR, SIZE_DIVISIBILITY
+
+if TYPE_CHECKING:  # processes that only read images do without it
+    from torch import Tensor
 
 ImageSource = str | Path | Image.Image | np.ndarray
 
@@ -145,6 +146,8 @@ def preprocess(rgb: np.ndarray) -> NetworkImage:
     bgr = np.empty(rgb.shape, dtype=np.float32)
     np.subtract(rgb[:, :, ::-1], np.array(PIXEL_MEAN_BGR), out=bgr, casting="unsafe")
     resized = cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    import torch
+
     tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
     return NetworkImage(tensor, scale, width, height)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,19 +54,21 @@ def list_images(source: str | Path, recursive: bool = False) -> list[str]:
 
 def _image_files(folder: str, recursive: bool, seen: set) -> Iterator[str]:
     """``seen`` are the folders on the way here, so that a link to one of them ends there."""
+    below = []
     with os.scandir(folder) as entries:
-        entries = list(entries)
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_file():
-            if entry.name.lower().endswith(EXTENSIONS):
-                yield entry.path
-        elif recursive and entry.is_dir():
-            status = os.stat(entry.path)
-            identity = (status.st_dev, status.st_ino)
-            if identity not in seen:
-                yield from _image_files(entry.path, recursive, seen | {identity})
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_file():
+                if entry.name.lower().endswith(EXTENSIONS):
+                    yield entry.path
+            elif recursive and entry.is_dir():
+                below.append(entry.path)
+    for path in below:
+        status = os.stat(path)
+        identity = (status.st_dev, status.st_ino)
+        if identity not in seen:
+            yield from _image_files(path, recursive, seen | {identity})
 
 
 def read_lines(path: str | Path, option: str) -> list[str]:
@@ -114,21 +118,35 @@ def name_images(
     """
     if naming not in NAMINGS:
         raise ConfigError(f"input.names={naming}: valid are {', '.join(NAMINGS)}")
-    return [InputImage(path, _name(path, naming, folder)) for path in paths]
+    with _no_collection():
+        return list(map(InputImage, paths, _names(paths, naming, folder)))
 
 
-def _name(path: str, naming: str, folder: str | Path) -> str:
-    if naming == "mmf":
-        name = output_name(path)
-    else:
-        name = relative_path(path, folder)
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """A million new objects would start the garbage collector again and again, to find nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _names(paths: Iterable[str], naming: str, folder: str | Path) -> Iterator[str]:
+    name_of = output_name if naming == "mmf" else relative_to(folder)
+    for path in paths:
+        name = name_of(path)
         if name is None:
             raise InputError(f"{path} is not below input.dir={folder}, so it has no relative name")
         if naming == "relative":
             name = os.path.splitext(name)[0]
-    if not name:
-        raise InputError(f"{path}: has no name before its first dot; input.names=relative has one")
-    return name
+        if not name:
+            raise InputError(
+                f"{path}: has no name before its first dot; input.names=relative has one"
+            )
+        yield name
 
 
 def root_of(source: str | Path) -> str:
@@ -136,13 +154,19 @@ def root_of(source: str | Path) -> str:
     return os.path.dirname(source) if os.path.isfile(source) else os.fspath(source)
 
 
-def relative_path(path: str, folder: str | Path) -> str | None:
-    """``path`` relative to ``folder`` with slashes between, or None where it isn't below it."""
-    folder, path = os.path.normpath(folder or "."), os.path.normpath(path)
+def relative_to(folder: str | Path) -> Callable[[str], str | None]:
+    """What gives a path relative to ``folder``, with slashes between; None where it isn't below."""
+    folder = os.path.normpath(folder or ".")
     prefix = "" if folder == "." else os.path.join(folder, "")
-    below = path.startswith(prefix) and not os.path.isabs(path[len(prefix) :])
-    relative = path[len(prefix) :].replace(os.sep, "/")
-    return relative if below and not relative.startswith("../") else None
+    begin = len(prefix)
+
+    def relative(path: str) -> str | None:
+        path = os.path.normpath(path)
+        below = path.startswith(prefix) and not os.path.isabs(path[begin:])
+        found = path[begin:].replace(os.sep, "/")
+        return found if below and not found.startswith("../") else None
+
+    return relative
 
 
 class ExcludeList:
@@ -153,14 +177,14 @@ class ExcludeList:
     """
 
     def __init__(self, path: str | Path, naming: str = "mmf", folder: str | Path = ""):
-        self.folder = folder
+        self._relative = relative_to(folder)
         self.lines = set(read_lines(path, "input.exclude_list"))
         if naming == "mmf":
             self.lines |= {output_name(line) for line in self.lines}
 
     def __contains__(self, image: InputImage) -> bool:
-        keys = (image.name, image.path, relative_path(image.path, self.folder))
-        return not self.lines.isdisjoint(keys)
+        path, name = image
+        return name in self.lines or path in self.lines or self._relative(path) in self.lines
 
 
 def select_images(
@@ -174,6 +198,8 @@ def select_images(
     Raises InputError where two of the result have one name, with a list of them.
     """
     selected = [image for image in images if image not in exclude][start:end]
+    if len({name for _, name in selected}) == len(selected):
+        return selected
     owners: dict[str, str] = {}
     clashes = []
     for path, name in selected:

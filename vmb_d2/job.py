@@ -6,21 +6,21 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .config import VMBModel
-from .devices import device_name
-from .extractor import RegionFeatureExtractor
 from .failures import FailureLog
 from .given_boxes import GivenBoxes
 from .inputs import InputImage
 from .options import RegionOptions
 from .output_folder import sole_use
-from .pretrained import fingerprint
 from .run_record import RunRecord
 from .runner import ExtractionRun, Report
 from .shards import Shard
 from .stores.store_set import StoreSet
+
+if TYPE_CHECKING:  # what it takes is imported when there is something to do
+    from .extractor import RegionFeatureExtractor
 
 PRECISION = "float32"
 
@@ -128,6 +128,8 @@ class ExtractionJob:
         return f"{self.folder}, {self.shard}" if self.shard else str(self.folder)
 
     def _begin(self, record, stores, extractor: RegionFeatureExtractor, pending, count) -> None:
+        from .devices import device_name
+
         device = extractor.model.device
         record.begin(
             self._settings(extractor.description, extractor),
@@ -146,9 +148,13 @@ class ExtractionJob:
         self, description: VMBModel | None, extractor: RegionFeatureExtractor | None = None
     ) -> dict[str, Any]:
         """All that changes features; None what isn't known before the model is loaded."""
-        features = None
+        features = weights = None
         if description is not None:
             features = self.options.choose_features(description.feature_names)
+        if extractor is not None:
+            from .pretrained import fingerprint
+
+            weights = fingerprint(extractor.model)
         regions = {"source": "proposals", **self.options.settings()}
         if self.boxes is not None:
             background = self.options.background
@@ -156,7 +162,7 @@ class ExtractionJob:
         batches = f"mmf, of {self.batch_size}" if self.batching == "mmf" else self.batching
         return {
             "model": description.to_dict() if description else None,
-            "weights_sha256": fingerprint(extractor.model) if extractor else None,
+            "weights_sha256": weights,
             "feature_names": features,
             "regions": regions,
             "batching": batches,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError
-from .selection import Selection, select_adaptively, select_regions
+
+if TYPE_CHECKING:  # checking options takes no torch
+    from torch import Tensor
+
+    from .selection import Selection
 
 # Bottom-up attention's bounds.
 MIN_FEATURES, MAX_FEATURES = 10, 100
@@ -80,6 +82,8 @@ class RegionOptions:
 
     def select(self, boxes: Tensor, scores: Tensor) -> Selection:
         """The regions to keep, of inclusive ``boxes`` (R, 4) in original pixels and ``scores``."""
+        from .selection import select_adaptively, select_regions
+
         threshold = self.confidence_threshold
         if self.bounds:
             return select_adaptively(boxes, scores, *self.bounds, threshold)

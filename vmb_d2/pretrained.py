@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from detectron2.modeling import build_model
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from weights_conversion import checkpoint_file
 
@@ -32,6 +36,10 @@ def load_described_model(
     unsafe: bool = False,
 ) -> tuple[VMBRCNN, VMBModel]:
     """Load a model for inference.
+
+    On the CPU, the weights of a checkpoint in the cache stay in the file, mapped into memory that
+    all processes share: such a file is only ever replaced as a whole, which leaves the map as it
+    is. Those of any other file are copied, since it can be written over.
 
     Args:
         weights: path or URL of a VMB or of a converted checkpoint, told apart by content. A VMB
@@ -67,9 +75,11 @@ def load_described_model(
             raise CheckpointError(f"{error}; delete the file to download it again") from error
         raise
     model = _model_of(checkpoint, model, path)
-    network = _build(model, device)
-    _load_state(network, checkpoint, path)
-    return network, model
+    device = torch.device(device)
+    copies = device.type == "cpu" and cache_dir not in path.parents
+    network = _build(model)
+    _load_state(network, checkpoint, path, copies)
+    return network.to(device), model
 
 
 def fingerprint(network: VMBRCNN) -> str:
@@ -97,15 +107,48 @@ def _model_of(checkpoint, model: VMBModel | None, path: Path) -> VMBModel:
     return own
 
 
-def _build(model: VMBModel, device: str | torch.device) -> VMBRCNN:
-    cfg = to_detectron2(model)
-    cfg.MODEL.DEVICE = str(device)
-    return build_model(cfg).eval()
+@contextlib.contextmanager
+def _without_values() -> Iterator[None]:
+    """Within the block, parameters that this thread makes have neither memory nor values.
 
+    So no random ones are drawn, which takes longer than loading. Buffers are as ever: some are in
+    no checkpoint.
+    """
+    thread = threading.get_ident()
 
-def _load_state(network: VMBRCNN, checkpoint, path: Path) -> None:
+    def strip(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter | None:
+        if threading.get_ident() != thread:
+            return None
+        return nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+
+    hook = register_module_parameter_registration_hook(strip)
     try:
-        network.load_state_dict(checkpoint_file.state_dict_of(checkpoint, path))
+        yield
+    finally:
+        hook.remove()
+
+
+def _build(model: VMBModel) -> VMBRCNN:
+    """The network in evaluation mode, on the CPU; its parameters are still to be loaded."""
+    with _without_values():
+        return VMBRCNN(to_detectron2(model)).eval()
+
+
+def _load_state(network: VMBRCNN, checkpoint, path: Path, copies: bool) -> None:
+    """Give the network the checkpoint's tensors, as they are where they fit, or copies of them."""
+    own = network.state_dict()
+
+    def fitted(name: str, value: Tensor) -> Tensor:
+        like = own.get(name, value)
+        value = value.detach().to(like.dtype)
+        if not copies and value.stride() == like.stride():
+            return value
+        return value.clone(memory_format=torch.contiguous_format)
+
+    state = checkpoint_file.state_dict_of(checkpoint, path)
+    state = {name: fitted(name, value) for name, value in state.items()}
+    try:
+        network.load_state_dict(state, assign=True)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:4]]
         raise CheckpointError(f"{path}: doesn't fit the model: {' '.join(lines)}") from error

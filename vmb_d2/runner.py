@@ -6,16 +6,11 @@ import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from . import images, interruption
 from .batching import Batch, Size, bucketed_batches, mmf_batches
-from .devices import is_out_of_memory
 from .errors import BoxesError, ConfigError, ImageReadError, TooManyFailures
-from .extractor import RegionFeatureExtractor
-from .extractor import padded_size as own_padded_size
 from .failures import FailureLog
 from .given_boxes import GivenBoxes
 from .images import NetworkImage
@@ -23,6 +18,11 @@ from .inputs import InputImage
 from .progress import Progress
 from .regions import RegionFeatures
 from .stores.store_set import StoreSet
+
+if TYPE_CHECKING:  # seeing that nothing is to do takes no torch
+    from torch import Tensor
+
+    from .extractor import RegionFeatureExtractor
 
 BATCHING = ("bucketed", "mmf")
 
@@ -97,7 +97,8 @@ class ExtractionRun:
 
     def pending(self, images: Sequence[InputImage]) -> list[InputImage]:
         """Those that are not done yet."""
-        return [image for image in images if image.name not in self.stores]
+        done = self.stores.present(image.name for image in images)
+        return [image for image in images if image.name not in done]
 
     def __call__(
         self,
@@ -185,6 +186,10 @@ class ExtractionRun:
         extractor: RegionFeatureExtractor,
     ) -> list[RegionFeatures] | None:
         """What the extractor gives; None where the memory doesn't do for it."""
+        import torch
+
+        from .devices import is_out_of_memory
+
         try:
             return extractor.extract_batch(batch, padded_size, boxes)
         except RuntimeError as error:
@@ -214,7 +219,7 @@ class ExtractionRun:
 
     def _load(self, path: str, padded_size: Size) -> NetworkImage:
         image = images.load(path)
-        own = own_padded_size(image)
+        own = images.padded_size(*image.tensor.shape[-2:])
         larger = any(a > b for a, b in zip(own, padded_size, strict=True))
         if larger or (self.batching == "bucketed" and own != padded_size):
             raise ImageReadError(f"{path}: was exchanged for another image while being read")

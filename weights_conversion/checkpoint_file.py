@@ -85,12 +85,12 @@ def _explain(error: pickle.UnpicklingError) -> str:
 def state_dict_of(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
     """The state dict in a checkpoint: under ``model`` or bare, without ``module.`` prefixes.
 
-    Raises CheckpointError where there is none.
+    Raises CheckpointError where there is none. Sparse and quantized tensors are none, either.
     """
     state = checkpoint.get("model", checkpoint)
     if not isinstance(state, Mapping) or not state:
         raise CheckpointError(f"{path}: holds no state dict")
-    strangers = [str(k) for k, v in state.items() if not isinstance(v, Tensor)]
+    strangers = [str(k) for k, v in state.items() if not _is_dense(v)]
     if strangers:
         raise CheckpointError(
             f"{path}: holds no state dict (these are no tensors: {', '.join(strangers[:5])})"
@@ -98,6 +98,15 @@ def state_dict_of(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, 
     if all(key.startswith("module.") for key in state):
         return {key.removeprefix("module."): value for key, value in state.items()}
     return dict(state)
+
+
+def _is_dense(value: Any) -> bool:
+    """Whether it is a tensor whose numbers are in memory, each as it is."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and not (value.is_quantized or value.is_meta)
+    )
 
 
 def layout_of(checkpoint: Mapping[str, Any], path: str | Path) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from detectron2.config import CfgNode
-from detectron2.config import get_cfg as get_detectron2_cfg
+from typing import TYPE_CHECKING
 
+from ..network_input import PIXEL_MEAN_BGR
 from .vmb_model import VMBModel
 
-# MMF's preprocessing: BGR, 0..255, nothing but the mean taken off.
-PIXEL_MEAN_BGR = (102.9801, 115.9465, 122.7717)
+if TYPE_CHECKING:  # describing a model takes no detectron2
+    from detectron2.config import CfgNode
 
 
 def add_vmb_config(cfg: CfgNode) -> None:
@@ -18,7 +18,9 @@ def add_vmb_config(cfg: CfgNode) -> None:
 
 def to_detectron2(model: VMBModel) -> CfgNode:
     """The Detectron2 config from which ``build_model`` makes ``model``."""
-    cfg = get_detectron2_cfg()
+    from detectron2.config import get_cfg
+
+    cfg = get_cfg()
     add_vmb_config(cfg)
     cfg.MODEL.META_ARCHITECTURE = "VMBRCNN"
     cfg.MODEL.DEVICE = "cpu"

@@ -51,6 +51,10 @@ class FeatureWriter(ABC):
     def __contains__(self, name: str) -> bool:
         """Whether an image is there, whole."""
 
+    def present(self, names: Iterable[str]) -> set[str]:
+        """Those of ``names`` that are there, whole. For many it is faster than asking for each."""
+        return {name for name in names if name in self}
+
     @abstractmethod
     def write(self, name: str, regions: RegionFeatures) -> None:
         """Add an image that isn't there yet. It counts only when it was flushed.

@@ -35,6 +35,11 @@ def _whole(files: Iterable[str], suffixes: tuple[str, ...]) -> Iterator[str]:
             yield name
 
 
+def _has_part_beyond(longest: int, name: str) -> bool:
+    """Whether a part of a name has more bytes than that. A character has up to 4."""
+    return any(len(os.fsencode(part)) > longest for part in name.split("/"))
+
+
 class FolderWriter(FeatureWriter):
     """Writes an image's files, each whole or not at all, in the order of ``suffixes``.
 
@@ -46,7 +51,8 @@ class FolderWriter(FeatureWriter):
 
     def __init__(self, path: str | Path, dtype: str = "float32"):
         super().__init__(path, dtype)
-        self._done: dict[str, set[str]] = {}  # names in each folder that was listed
+        self._listed: set[str] = set()  # folders
+        self._files: set[str] = set()  # in these
         self._unsynced = {self.path.parent}  # folders in which new names can still get lost
         try:
             self.path.mkdir(exist_ok=True)
@@ -59,8 +65,15 @@ class FolderWriter(FeatureWriter):
     def problems(cls, names):
         names = set(names)
         longest = LONGEST_FILE_NAME - len("..tmp") - max(map(len, cls.suffixes))
-        for name in sorted(names):
-            if any(len(os.fsencode(part)) > longest for part in name.split("/")):
+        # Of a million names only a few are looked at closely.
+        suspects = {
+            name for name in names if len(name) > longest // 4 and _has_part_beyond(longest, name)
+        }
+        for suffix in cls.suffixes[:-1]:
+            ending = suffix.removesuffix(cls.suffixes[-1])
+            suspects |= {name[: -len(ending)] for name in names if name.endswith(ending)} & names
+        for name in sorted(suspects):
+            if _has_part_beyond(longest, name):
                 yield name, f"longer than the {longest} bytes that a file's name can have"
             for suffix in cls.suffixes[:-1]:  # x_info.npy belongs to x, and features to x_info
                 other = f"{name}{suffix}".removesuffix(cls.suffixes[-1])
@@ -72,19 +85,25 @@ class FolderWriter(FeatureWriter):
         """What to write into the file of each suffix."""
 
     def __contains__(self, name: str) -> bool:
-        folder, _, own = name.rpartition("/")
-        return own in self._listed(folder)
+        return bool(self.present([name]))
 
-    def _listed(self, folder: str) -> set[str]:
-        if folder not in self._done:
-            try:
-                names = set(_whole(os.listdir(self.path / folder), self.suffixes))
-            except (FileNotFoundError, NotADirectoryError):
-                names = set()
-            except OSError as error:
-                raise OutputError(f"{self.path / folder}: {error.strerror}") from error
-            self._done[folder] = names
-        return self._done[folder]
+    def present(self, names: Iterable[str]) -> set[str]:
+        names = list(names)
+        for folder in {name.rpartition("/")[0] for name in names} - self._listed:
+            self._list(folder)
+        for suffix in reversed(self.suffixes):
+            names = [name for name in names if name + suffix in self._files]
+        return set(names)
+
+    def _list(self, folder: str) -> None:
+        try:
+            files = [file for file in os.listdir(self.path / folder) if file[0] != "."]
+        except (FileNotFoundError, NotADirectoryError):
+            files = []
+        except OSError as error:
+            raise OutputError(f"{self.path / folder}: {error.strerror}") from error
+        self._files.update([f"{folder}/{file}" for file in files] if folder else files)
+        self._listed.add(folder)
 
     def write(self, name: str, regions: RegionFeatures) -> None:
         self._check_owner(name)
@@ -96,8 +115,7 @@ class FolderWriter(FeatureWriter):
             except OSError as error:
                 raise OutputError(f"{file}: can't be written: {error.strerror}") from error
         self._unsynced.update((self.path / name).parents[: name.count("/") + 1])
-        folder, _, own = name.rpartition("/")
-        self._listed(folder).add(own)
+        self._files.update(name + suffix for suffix in self.suffixes)
 
     def _check_owner(self, name: str) -> None:
         """Raise OutputError where a file of the image is one of another that is there already."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 import h5py
@@ -40,6 +41,14 @@ def _let_go(h5: h5py.File, file: JournaledFile | None) -> None:
         h5.close()
     if file is not None:
         file.close()
+
+
+def _is_hard_link(group: h5py.h5g.GroupID, path: bytes) -> bool:
+    """Whether a path leads to something in the file itself. It doesn't have to be there."""
+    try:
+        return group.links.get_info(path).type == h5py.h5l.TYPE_HARD
+    except (KeyError, RuntimeError):
+        return False
 
 
 class HDF5Writer(FeatureWriter):
@@ -88,6 +97,29 @@ class HDF5Writer(FeatureWriter):
         try:
             return f"{name}/features" in self._h5
         except Exception as error:  # h5py's errors for damage are of many kinds
+            raise OutputError(f"{self.path}: is damaged ({first_line(error)})") from error
+
+    def present(self, names: Iterable[str]) -> set[str]:
+        by_folder: dict[str, dict[bytes, str]] = {}
+        for name in names:
+            folder, _, own = name.rpartition("/")
+            by_folder.setdefault(folder, {})[os.fsencode(own)] = name
+        found = set()
+        for folder, named in by_folder.items():
+            for key, has_features in self._listed(folder, named):
+                if has_features or named[key] in self:
+                    found.add(named[key])
+        return found
+
+    def _listed(self, folder: str, keys: Container[bytes]) -> Iterator[tuple[bytes, bool]]:
+        """Which of ``keys`` are in a group, in its order; whether they surely are images."""
+        try:
+            group = self._h5 if not folder else self._h5.get(folder)
+            if isinstance(group, h5py.Group):
+                for key in group.id:
+                    if key in keys:
+                        yield key, _is_hard_link(group.id, key + b"/features")
+        except Exception as error:
             raise OutputError(f"{self.path}: is damaged ({first_line(error)})") from error
 
     def write(self, name: str, regions: RegionFeatures) -> None:

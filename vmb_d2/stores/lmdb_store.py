@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import lmdb
@@ -93,12 +93,17 @@ class LMDBWriter(FeatureWriter):
         return regions * (dimension * itemsize + classes * 4 + 4 * 4 + 8) + 3500
 
     def __contains__(self, name: str) -> bool:
-        key = os.fsencode(name)
-        if key in self._waiting:
-            return True
+        return bool(self.present([name]))
+
+    def present(self, names: Iterable[str]) -> set[str]:
+        found = set()
         # With buffers nothing is copied.
         with self._errors(), self._environment.begin(buffers=True) as transaction:
-            return key != KEYS and transaction.get(key) is not None
+            for name in names:
+                key = os.fsencode(name)
+                if key in self._waiting or (key != KEYS and transaction.get(key) is not None):
+                    found.add(name)
+        return found
 
     def write(self, name: str, regions: RegionFeatures) -> None:
         item = info_of(regions) | {"feature_path": name, "features": self.features_of(regions)}

@@ -150,6 +150,12 @@ class StoreSet:
         """Whether an image is in every store."""
         return all(name in writer for _, writer in self._writers)
 
+    def present(self, names: Iterable[str]) -> set[str]:
+        """Those of ``names`` that are in every store."""
+        for _, writer in self._writers:
+            names = writer.present(names)
+        return set(names)
+
     def write(self, name: str, regions: RegionFeatures) -> None:
         """Add an image to the stores that don't have it. Raises OutputError."""
         for feature, writer in self._writers:
