@@ -5,10 +5,8 @@ from __future__ import annotations
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as get_detectron2_cfg
 
+from ..network_input import PIXEL_MEAN_BGR
 from .vmb_model import VMBModel
-
-# MMF's preprocessing: BGR, 0..255, nothing but the mean taken off.
-PIXEL_MEAN_BGR = (102.9801, 115.9465, 122.7717)
 
 
 def add_vmb_config(cfg: CfgNode) -> None:

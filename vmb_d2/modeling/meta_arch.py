@@ -10,7 +10,7 @@ from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
-SIZE_DIVISIBILITY = 32
+from ..network_input import SIZE_DIVISIBILITY
 
 
 @META_ARCH_REGISTRY.register()
