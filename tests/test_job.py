@@ -310,8 +310,9 @@ def test_a_signal_ends_the_run_with_all_that_is_finished(tmp_path, images, signu
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_folder_deleted_midway_is_an_error_and_not_made_again(tmp_path, images, name):
     def delete(batch):
-        while len(extractor.batches) == 2 and (tmp_path / "out").exists():
-            shutil.rmtree(tmp_path / "out", ignore_errors=True)  # it is still written to
+        if len(extractor.batches) == 2:
+            extractor.wait_until_written()
+            shutil.rmtree(tmp_path / "out")
 
     extractor = FakeExtractor(before_batch=delete)
     with pytest.raises(OutputError):
