@@ -108,6 +108,20 @@ def test_an_error_comes_with_one_of_the_next_puts_and_nothing_is_written_after_i
     assert put <= 2 + background.MOST_WAITING
 
 
+def test_what_waits_when_a_write_fails_is_not_written():
+    def write(number):
+        asked.append(number)
+        all_put.wait(10)
+        raise OutputError("full")
+
+    asked, all_put = [], threading.Event()
+    with pytest.raises(OutputError), BackgroundWriter(write) as writer:
+        for number in range(3):
+            writer.put(number)
+        all_put.set()
+    assert asked == [0]
+
+
 def test_an_error_is_found_without_a_put():
     with pytest.raises(OutputError), BackgroundWriter(fail_at(0, [])) as writer:
         writer.put(0)
