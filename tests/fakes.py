@@ -1,6 +1,8 @@
 """An extractor without a network, for tests of what is around it."""
 
 import dataclasses
+import time
+import weakref
 
 import torch
 from PIL import Image
@@ -36,11 +38,21 @@ class FakeExtractor(RegionFeatureExtractor):
         super().__init__(FakeModel(seed), RegionOptions(**options))
         self.before_batch = before_batch
         self.batches = []
+        self._given = []
 
     def extract_batch(self, images, padded_size, boxes=None):
         self.before_batch(images)
         self.batches.append(len(images))
-        return [self._regions(image) for image in images]
+        regions = [self._regions(image) for image in images]
+        self._given += [weakref.ref(r.features) for r in regions]
+        return regions
+
+    def wait_until_written(self):
+        """Wait until all that was given is, and was let go of."""
+        end = time.monotonic() + 60
+        while any(features() is not None for features in self._given):
+            assert time.monotonic() < end
+            time.sleep(0.001)
 
     def _regions(self, image):
         seed = int(image.tensor.abs().double().sum()) + self.model.seed

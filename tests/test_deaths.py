@@ -7,6 +7,7 @@ import time
 import support
 from fakes import FakeExtractor, small_images
 
+from vmb_d2.background import MOST_WAITING
 from vmb_d2.job import ExtractionJob
 from vmb_d2.stores import FORMATS, open_reader
 
@@ -33,8 +34,8 @@ def test_a_job_that_dies_and_dies_again(tmp_path):
     assert done.returncode == 0, done.stderr
     asked, deaths = map(int, re.search(r"asked (\d+), died (\d+)", done.stdout).groups())
     assert deaths >= 3  # or it was never disturbed
-    # Each death costs the batch that was under way, and no other image is computed twice.
-    assert IMAGES <= asked <= IMAGES + 2 * deaths
+    # Each death costs the batches that were not yet written, and no other image is computed twice.
+    assert IMAGES <= asked <= IMAGES + 2 * deaths * (MOST_WAITING + 1)
 
     extractor = FakeExtractor(feature_names=["fc6", "fc7"])
     job = ExtractionJob(tmp_path / "alone", list(FORMATS), options=extractor.options)

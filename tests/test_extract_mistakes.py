@@ -28,6 +28,8 @@ MISTAKES = [
     (["extract.batching=all"], ["extract.batching", "bucketed, mmf"]),
     (["extract.batch_size=two"], ["extract.batch_size", "two", "Integer"]),
     (["extract.batch_size=0"], ["extract.batch_size=0", "at least 1"]),
+    (["extract.workers=-1"], ["extract.workers=-1", "at least 0"]),
+    (["extract.workers=many"], ["extract.workers", "many", "Integer"]),
     (["extract.num_features=0"], ["extract.num_features=0", "at least 1"]),
     (["extract.confidence_threshold=1.5"], ["extract.confidence_threshold=1.5", "[0, 1)"]),
     (["extract.feature_name=fc5"], ["extract.feature_name=fc5", "fc6, fc7"]),

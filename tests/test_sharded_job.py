@@ -13,6 +13,7 @@ from fakes import FakeExtractor, small_images
 from PIL import Image
 
 from vmb_d2 import output_folder
+from vmb_d2.background import MOST_WAITING
 from vmb_d2.errors import InputError, OutputError, TooManyFailures
 from vmb_d2.inputs import list_images, name_images
 from vmb_d2.interruption import Interrupted
@@ -264,6 +265,7 @@ def test_the_same_shard_at_the_same_time_is_refused(images, out):
 def test_a_lost_lease_ends_the_run_before_the_next_write(images, out, shard, taken):
     def take(batch):
         if len(extractor.batches) == 2:
+            extractor.wait_until_written()
             lease.unlink()
             if taken == "replaced":
                 lease.write_text(json.dumps({"pid": 5, "host": "far"}))
@@ -273,7 +275,7 @@ def test_a_lost_lease_ends_the_run_before_the_next_write(images, out, shard, tak
     expected = {"replaced": "lost to process 5 on far", "removed": "lost to nobody, it is gone"}
     with pytest.raises(OutputError, match=expected[taken]):
         run(out, images, shard, extractor)
-    assert len(extractor.batches) == 3
+    assert len(extractor.batches) < 4 + MOST_WAITING
     assert len(contents(out, [shard])) == 2 * len(FORMATS)
     run_ = last_run(out, shard)
     if taken == "replaced":
@@ -291,7 +293,7 @@ def test_a_lease_lost_while_waiting_for_the_model(images, out):
     extractor = FakeExtractor()
     with pytest.raises(OutputError, match="lost to nobody"):
         run(out, images, SECOND, load=load)
-    assert len(extractor.batches) == 1
+    assert len(extractor.batches) < 2 + MOST_WAITING
     assert last_run(out, SECOND)["extracted"] == 0
     assert not list(out.glob("*.np[yz]"))
 

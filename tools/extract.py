@@ -133,6 +133,7 @@ def main(cfg: DictConfig) -> None:
         batch_size=cfg.extract.batch_size,
         batching=cfg.extract.batching.value,
         max_failures=cfg.input.max_failures,
+        workers=cfg.extract.workers,
         allow_mismatch=cfg.output.allow_mismatch,
         shard=shard,
         record={

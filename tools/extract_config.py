@@ -73,6 +73,7 @@ class ExtractOptions:
     background: bool = False
     batch_size: int = 1
     batching: Batching = Batching.bucketed
+    workers: int | None = None
 
 
 @dataclass

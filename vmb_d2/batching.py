@@ -44,6 +44,16 @@ def bucketed_batches(
         yield Batch(bucket, size)
 
 
+def mmf_chunks(
+    images: Sequence[Image], batch_size: int, is_wanted: Callable[[Image], bool]
+) -> Iterator[Sequence[Image]]:
+    """The chunks of ``images`` in order, of which an image is wanted."""
+    for begin in range(0, len(images), batch_size):
+        chunk = images[begin : begin + batch_size]
+        if any(map(is_wanted, chunk)):
+            yield chunk
+
+
 def mmf_batches(
     images: Sequence[Image],
     batch_size: int,
@@ -56,10 +66,7 @@ def mmf_batches(
     their say in its size, so that what is done already never changes what is left. Images whose
     size is None are left out without a say.
     """
-    for begin in range(0, len(images), batch_size):
-        chunk = images[begin : begin + batch_size]
-        if not any(map(is_wanted, chunk)):
-            continue
+    for chunk in mmf_chunks(images, batch_size, is_wanted):
         sizes = [padded_size_of(image) for image in chunk]
         known = [size for size in sizes if size is not None]
         sized = zip(chunk, sizes, strict=True)

@@ -152,7 +152,8 @@ class RegionFeatureExtractor:
             boxes: for each image, inclusive boxes (n, 4) in original pixels to take instead of
                 proposals. All are given back, in their order.
         """
-        batch = pad(images, padded_size).to(self.model.device)
+        device = self.model.device
+        batch = pad(images, padded_size, pinned=device.type == "cuda").to(device, non_blocking=True)
         arguments = [batch, self.feature_names]
         if boxes is not None:
             arguments.append([b * image.scale for b, image in zip(boxes, images, strict=True)])
@@ -205,9 +206,12 @@ class RegionFeatureExtractor:
         return torch.cat([background, foreground], dim=1) if self.options.background else foreground
 
 
-def pad(images: Sequence[NetworkImage], size: tuple[int, int]) -> ImageList:
-    """Images in the top left corners of zeros of ``size`` (height, width)."""
-    tensor = torch.zeros((len(images), 3, *size))
+def pad(images: Sequence[NetworkImage], size: tuple[int, int], pinned: bool = False) -> ImageList:
+    """Images in the top left corners of zeros of ``size`` (height, width).
+
+    ``pinned``: in memory that a GPU reads by itself.
+    """
+    tensor = torch.zeros((len(images), 3, *size), pin_memory=pinned)
     for target, image in zip(tensor, images, strict=True):
         height, width = image.tensor.shape[-2:]
         target[:, :height, :width] = image.tensor

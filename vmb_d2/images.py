@@ -128,11 +128,14 @@ def padded_size(height: int, width: int) -> tuple[int, int]:
     )
 
 
-def preprocess(rgb: np.ndarray) -> NetworkImage:
+def network_pixels(rgb: np.ndarray) -> tuple[np.ndarray, float]:
     """Take the mean off, then resize.
 
     Args:
         rgb: uint8 (H, W, 3), RGB.
+
+    Returns:
+        float32 (3, h, w), BGR, not contiguous; and network pixels for one original pixel.
 
     Raises:
         ImageReadError: so narrow that its short side would be resized to nothing.
@@ -146,10 +149,32 @@ def preprocess(rgb: np.ndarray) -> NetworkImage:
     bgr = np.empty(rgb.shape, dtype=np.float32)
     np.subtract(rgb[:, :, ::-1], np.array(PIXEL_MEAN_BGR), out=bgr, casting="unsafe")
     resized = cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    return resized.transpose(2, 0, 1), scale
+
+
+def preprocess(rgb: np.ndarray) -> NetworkImage:
+    """An image as the network takes it. The rest is :func:`network_pixels`'."""
+    pixels, scale = network_pixels(rgb)
+    return as_network_image(np.ascontiguousarray(pixels), scale, *rgb.shape[:2])
+
+
+def as_network_image(pixels: np.ndarray, scale: float, height: int, width: int) -> NetworkImage:
+    """Contiguous ``pixels``, whose memory is used as it is, of an image of (height, width)."""
     import torch
 
-    tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
-    return NetworkImage(tensor, scale, width, height)
+    return NetworkImage(torch.from_numpy(pixels), scale, width, height)
+
+
+def read_network_pixels(path: str | Path) -> tuple[np.ndarray, float, int, int]:
+    """Of an image file, what :func:`network_pixels` gives, and the original height and width.
+
+    Raises ImageReadError, which names the file.
+    """
+    rgb = read_image(path)
+    try:
+        return *network_pixels(rgb), *rgb.shape[:2]
+    except ImageReadError as error:
+        raise ImageReadError(f"{path}: {error}") from error
 
 
 def load(source: ImageSource) -> NetworkImage:
@@ -172,8 +197,5 @@ def load(source: ImageSource) -> NetworkImage:
         return preprocess(to_rgb(source))
     if not isinstance(source, (str, Path)):
         raise TypeError(f"{type(source).__name__}: images are paths, PIL images or uint8 arrays")
-    rgb = read_image(source)
-    try:
-        return preprocess(rgb)
-    except ImageReadError as error:
-        raise ImageReadError(f"{source}: {error}") from error
+    pixels, *values = read_network_pixels(source)
+    return as_network_image(np.ascontiguousarray(pixels), *values)

@@ -37,7 +37,7 @@ class ExtractionJob:
         options: which features of which regions.
         boxes: to take instead of the proposals, assigned to the images.
         naming: how the images got their names.
-        batch_size, batching, max_failures: see :class:`vmb_d2.runner.ExtractionRun`.
+        batch_size, batching, max_failures, workers: see :class:`vmb_d2.runner.ExtractionRun`.
         allow_mismatch: write into a folder whose features come of other settings.
         shard: which part of the run this is; None for the whole.
         record: plain values for the manifest, such as the user's configuration.
@@ -52,6 +52,7 @@ class ExtractionJob:
     batch_size: int = 1
     batching: str = "bucketed"
     max_failures: int | None = None
+    workers: int | None = None
     allow_mismatch: bool = False
     shard: Shard | None = None
     record: dict[str, Any] = field(default_factory=dict)
@@ -104,6 +105,7 @@ class ExtractionJob:
                 batching=self.batching,
                 boxes=self.boxes,
                 max_failures=self.max_failures,
+                workers=self.workers,
                 report=report,
                 before_write=record.show,
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import threading
 import time
 
 from tqdm import tqdm
@@ -19,7 +20,7 @@ class Progress:
     """Counts images, done or failed, and shows rate, time left and failures.
 
     A context manager. On a terminal it is tqdm's bar on stderr; elsewhere a line goes to the log
-    at the first image, then about every ``line_seconds``, and at the end.
+    at the first image, then about every ``line_seconds``, and at the end. For several threads.
 
     Args:
         total: images to do.
@@ -40,6 +41,7 @@ class Progress:
         self._begin = time.monotonic()
         self._last_line = float("-inf")
         self._last_count = None
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Progress:
         if self._bar is not None:
@@ -55,14 +57,15 @@ class Progress:
 
     def update(self, failed: bool = False) -> None:
         """One more image is done, or failed."""
-        self.count += 1
-        self.failed += failed
-        if self._bar is not None:
-            if failed:
-                self._bar.set_postfix(failed=self.failed, refresh=False)
-            self._bar.update()
-        elif time.monotonic() - self._last_line >= self.line_seconds:
-            self._line()
+        with self._lock:
+            self.count += 1
+            self.failed += failed
+            if self._bar is not None:
+                if failed:
+                    self._bar.set_postfix(failed=self.failed, refresh=False)
+                self._bar.update()
+            elif time.monotonic() - self._last_line >= self.line_seconds:
+                self._line()
 
     def _line(self) -> None:
         if self.count == self._last_count:

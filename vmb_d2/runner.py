@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from . import images, interruption
-from .batching import Batch, Size, bucketed_batches, mmf_batches
+from .background import BackgroundWriter
+from .batching import Batch, Size
 from .errors import BoxesError, ConfigError, ImageReadError, TooManyFailures
 from .failures import FailureLog
 from .given_boxes import GivenBoxes
 from .images import NetworkImage
 from .inputs import InputImage
 from .progress import Progress
+from .reading import default_workers, loaded_batches, planned_batches
 from .regions import RegionFeatures
 from .stores.store_set import StoreSet
 
@@ -48,6 +52,9 @@ class Report:
 class ExtractionRun:
     """Extracts images into stores.
 
+    While the network is at work, images are read ahead in processes, and what it gave before is
+    written in a thread: neither gets far ahead of, or behind it.
+
     Args:
         stores: open; they know which images are done.
         failures: where images that fail are recorded.
@@ -57,8 +64,11 @@ class ExtractionRun:
             padded, and clipped to, the largest of the chunk.
         boxes: to take instead of the proposals.
         max_failures: with more failures than this the run stops; None for no such limit.
+        workers: how many processes read images; 0: none but this; None: as
+            :func:`vmb_d2.reading.default_workers` says.
         report: to fill in; None for a new one.
-        before_write: called with the report before each write; what it raises ends the run.
+        before_write: called with the report before each write, in the thread that writes; what it
+            raises ends the run, and nothing more is written.
 
     Attributes:
         report: so far, also where the run was stopped.
@@ -76,6 +86,7 @@ class ExtractionRun:
         batching: str = "bucketed",
         boxes: GivenBoxes | None = None,
         max_failures: int | None = None,
+        workers: int | None = None,
         report: Report | None = None,
         before_write: Callable[[Report], None] = lambda report: None,
     ):
@@ -85,12 +96,15 @@ class ExtractionRun:
             raise ConfigError(f"extract.batching={batching}: valid are {', '.join(BATCHING)}")
         if max_failures is not None and max_failures < 0:
             raise ConfigError(f"input.max_failures={max_failures}: has to be at least 0")
+        if workers is not None and workers < 0:
+            raise ConfigError(f"extract.workers={workers}: has to be at least 0")
         self.stores = stores
         self.failures = failures
         self.batch_size = batch_size
         self.batching = batching
         self.boxes = boxes
         self.max_failures = max_failures
+        self.workers = workers
         self.before_write = before_write
         self.report = Report() if report is None else report
         self._most_at_once = batch_size
@@ -118,33 +132,36 @@ class ExtractionRun:
             TooManyFailures: more than ``max_failures``.
         """
         self.report.skipped = len(images) - len(pending)
-        with Progress(len(pending)) as progress:
-            for batch in self._batches(images, pending, progress):
-                self._extract(batch, extractor, progress)
+        workers = self.workers
+        if workers is None:
+            workers = default_workers(extractor.model.device)
+        with (
+            Progress(len(pending)) as progress,
+            BackgroundWriter(partial(self._write, progress)) as writer,
+            contextlib.ExitStack() as stack,
+        ):
+            batches = planned_batches(
+                images,
+                pending,
+                batching=self.batching,
+                batch_size=self.batch_size,
+                ahead=workers > 0,
+                fail=lambda image, error: self._fail(image, error, "read", progress),
+            )
+            stack.enter_context(contextlib.closing(batches))
+            loaded = loaded_batches(batches, workers, self.batch_size)
+            for batch, outcomes in stack.enter_context(contextlib.closing(loaded)):
+                writer.check()
+                self._extract(batch, outcomes, extractor, writer, progress)
         return self.report
 
-    def _batches(self, images_of_run, pending, progress) -> Iterator[Batch[InputImage]]:
-        is_pending = {image.name for image in pending}
-
-        def padded_size(image: InputImage) -> Size | None:
-            try:
-                return images.padded_size(*images.network_size(*images.read_size(image.path)))
-            except ImageReadError as error:
-                if image.name in is_pending:
-                    self._fail(image, error, "read", progress)
-                return None
-
-        if self.batching == "mmf":
-            return mmf_batches(
-                images_of_run, self.batch_size, padded_size, lambda image: image.name in is_pending
-            )
-        return bucketed_batches(pending, self.batch_size, padded_size)
-
-    def _extract(self, batch: Batch[InputImage], extractor, progress: Progress) -> None:
+    def _extract(
+        self, batch: Batch[InputImage], outcomes, extractor, writer, progress: Progress
+    ) -> None:
         loaded, boxes = {}, {}
-        for image in batch.images:
+        for image, outcome in zip(batch.images, outcomes, strict=True):
             try:
-                network_image = self._load(image.path, batch.padded_size)
+                network_image = self._checked(image.path, outcome, batch.padded_size)
                 if self.boxes is not None:
                     size = network_image.width, network_image.height
                     boxes[image] = self.boxes.of(image.name, *size)
@@ -169,7 +186,7 @@ class ExtractionRun:
                 extractor,
             )
             if regions is not None:
-                self._write(part, regions, progress)
+                writer.put(part, regions)
             elif len(part) == 1:
                 height, width = batch.padded_size
                 error = f"{part[0].path}: out of memory at {width} x {height} network pixels"
@@ -200,30 +217,32 @@ class ExtractionRun:
         gc.collect()
         torch.cuda.empty_cache()
         if len(batch) > 1:
-            logger.warning(
-                "out of memory with %d images at once: from now on at most %d",
-                len(batch),
-                len(batch) // 2,
-            )
+            half = len(batch) // 2
+            with interruption.held():
+                words = "out of memory with %d images at once: from now on at most %d"
+                logger.warning(words, len(batch), half)
         return None
 
-    def _write(self, part: list[InputImage], regions: list[RegionFeatures], progress) -> None:
+    def _write(
+        self, progress: Progress, part: list[InputImage], regions: list[RegionFeatures]
+    ) -> None:
         self.before_write(self.report)
-        with interruption.held():
-            for image, image_regions in zip(part, regions, strict=True):
-                self.stores.write(image.name, image_regions)
-            self.stores.flush()
-            self.report.extracted += len(part)
-            for _ in part:
-                progress.update()
+        for image, image_regions in zip(part, regions, strict=True):
+            self.stores.write(image.name, image_regions)
+        self.stores.flush()
+        self.report.extracted += len(part)
+        for _ in part:
+            progress.update()
 
-    def _load(self, path: str, padded_size: Size) -> NetworkImage:
-        image = images.load(path)
-        own = images.padded_size(*image.tensor.shape[-2:])
+    def _checked(self, path: str, outcome, padded_size: Size) -> NetworkImage:
+        """What was read, unless it isn't, or isn't of the size that was expected."""
+        if isinstance(outcome, ImageReadError):
+            raise outcome
+        own = images.padded_size(*outcome.tensor.shape[-2:])
         larger = any(a > b for a, b in zip(own, padded_size, strict=True))
         if larger or (self.batching == "bucketed" and own != padded_size):
             raise ImageReadError(f"{path}: was exchanged for another image while being read")
-        return image
+        return outcome
 
     def _fail(self, image: InputImage, error: object, stage: str, progress: Progress) -> None:
         with interruption.held():
