@@ -6,7 +6,7 @@ import torch
 from reference import goldens
 
 from vmb_d2.extractor import RegionFeatureExtractor
-from vmb_d2.precision import full_float32
+from vmb_d2.precision import arithmetic
 
 
 def settings():
@@ -20,7 +20,7 @@ def test_tf32_is_off_inside_and_back_after(monkeypatch, matmul):
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", matmul)
     before = settings()
     assert before[0] == (True, matmul)  # PyTorch's own default for convolutions
-    with pytest.raises(KeyError), full_float32():
+    with pytest.raises(KeyError), arithmetic():
         assert settings() == ((False, False), before[1])
         raise KeyError
     assert settings() == before

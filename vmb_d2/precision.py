@@ -1,4 +1,4 @@
-"""Arithmetic of the network."""
+"""Arithmetic of the network: which there is, where, and how PyTorch is told."""
 
 from __future__ import annotations
 
@@ -7,13 +7,59 @@ from collections.abc import Iterator
 
 import torch
 
+from .errors import ConfigError
+
+# What the network's weights and maps are stored in.
+DTYPES = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+PRECISIONS = tuple(DTYPES)
+_AMPERE = (8, 0)  # compute capability of the first GPUs with TF32 and bfloat16
+
+
+def check_name(precision: str) -> None:
+    """Raise ConfigError for what is no precision anywhere."""
+    if precision not in DTYPES:
+        raise ConfigError(f"precision={precision}: valid are {', '.join(PRECISIONS)}")
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raise ConfigError for what is no precision, or none that ``device`` has."""
+    check_name(precision)
+    valid = precisions_of(device)
+    if precision not in valid:
+        raise ConfigError(
+            f"precision={precision}: {device} doesn't have it; valid there are {', '.join(valid)}"
+        )
+
+
+def precisions_of(device: torch.device) -> tuple[str, ...]:
+    """The precisions that a device computes in. A CPU has no TF32, nor have GPUs before Ampere,
+    which lack bfloat16 too."""
+    if device.type == "cpu":
+        return "fp32", "bf16", "fp16"
+    if torch.cuda.get_device_capability(device) < _AMPERE:
+        return "fp32", "fp16"
+    return PRECISIONS
+
+
+def memory_format_of(precision: str, device: torch.device) -> torch.memory_format:
+    """The order in which a map's numbers lie in memory that makes convolutions fast."""
+    if device.type == "cuda" and precision == "fp32":
+        return torch.contiguous_format
+    return torch.channels_last  # oneDNN and tensor cores compute in it
+
 
 @contextlib.contextmanager
-def full_float32() -> Iterator[None]:
-    """No TF32 on GPUs that have it: PyTorch's convolutions use it unless told otherwise."""
+def arithmetic(precision: str = "fp32") -> Iterator[None]:
+    """TF32 on GPUs that have it for ``tf32``, else none: PyTorch's convolutions use it unless told
+    otherwise."""
     convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
     before = convolutions.allow_tf32, products.allow_tf32
-    convolutions.allow_tf32 = products.allow_tf32 = False
+    convolutions.allow_tf32 = products.allow_tf32 = precision == "tf32"
     try:
         yield
     finally:
