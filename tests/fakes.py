@@ -35,9 +35,7 @@ class FakeExtractor(RegionFeatureExtractor):
     ``before_batch`` is called with the images of each batch before anything else.
     """
 
-    def __init__(
-        self, seed=0, before_batch=lambda images: None, precision="fp32", **options
-    ):
+    def __init__(self, seed=0, before_batch=lambda images: None, precision="fp32", **options):
         super().__init__(FakeModel(seed), RegionOptions(**options), precision=precision)
         self.before_batch = before_batch
         self.batches = []

@@ -85,7 +85,7 @@ class RegionFeatureExtractor:
             cache_dir: for downloads and conversions; None for ``$VMB_D2_CACHE`` or
                 ``~/.cache/vmb_d2``.
             unsafe_load: load pickled objects too, which can run any code.
-            precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``, on a GPU also ``"tf32"``.
+            precision: ``"fp32"`` or ``"bf16"``, on a GPU also ``"tf32"`` and ``"fp16"``.
             **options: of :class:`vmb_d2.options.RegionOptions`, such as ``num_features=36``.
 
         Raises:
