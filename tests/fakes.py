@@ -24,6 +24,9 @@ class FakeModel:
     def __init__(self, seed):
         self.seed = seed
 
+    def for_inference(self, dtype, memory_format):
+        return self
+
     def state_dict(self):
         return {"seed": torch.tensor(self.seed)}
 
@@ -34,8 +37,8 @@ class FakeExtractor(RegionFeatureExtractor):
     ``before_batch`` is called with the images of each batch before anything else.
     """
 
-    def __init__(self, seed=0, before_batch=lambda images: None, **options):
-        super().__init__(FakeModel(seed), RegionOptions(**options))
+    def __init__(self, seed=0, before_batch=lambda images: None, precision="fp32", **options):
+        super().__init__(FakeModel(seed), RegionOptions(**options), precision=precision)
         self.before_batch = before_batch
         self.batches = []
         self._given = []

@@ -36,6 +36,8 @@ MISTAKES = [
     (["extract.feature_name=fc5", "model.weights=/no/such.pth"], ["fc5", "fc6, fc7"]),
     (["device=tpu"], ["device=tpu", "auto, cpu"]),
     (["device=cuda:99"], ["device=cuda:99", "auto, cpu"]),
+    (["precision=fp8"], ["precision=fp8", "fp32, tf32, bf16, fp16"]),
+    (["precision=tf32", "device=cpu"], ["precision=tf32", "cpu", "fp32, bf16"]),
     (["input.exclude_list=/no/list"], ["input.exclude_list=/no/list", "No such file"]),
     (["output.dir=/proc/nothing"], ["output.dir=/proc/nothing"]),
     (["model=r101_c4", "model.weights=???"], ["model.weights is missing"]),

@@ -72,7 +72,7 @@ def test_every_format_in_one_pass(tmp_path, images):
     assert found["counts"] == {"images": 5, "done": 5, "failed": 0}
     assert [s["format"] for s in found["stores"]] == list(FORMATS)
     (entry,) = found["runs"]
-    assert (entry["state"], entry["device"], entry["precision"]) == ("finished", "cpu", "float32")
+    assert (entry["state"], entry["device"], entry["precision"]) == ("finished", "cpu", "fp32")
     assert len(found["settings"]["weights_sha256"]) == 64
 
 

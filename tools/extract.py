@@ -128,6 +128,7 @@ def main(cfg: DictConfig) -> None:
         formats=strings(cfg.output.format, "output.format"),
         dtype=cfg.output.dtype,
         options=region_options(cfg),
+        precision=cfg.precision,
         boxes=boxes,
         naming=naming(cfg),
         batch_size=cfg.extract.batch_size,
@@ -155,6 +156,7 @@ def main(cfg: DictConfig) -> None:
             device=cfg.device,
             cache_dir=cfg.cache_dir,
             unsafe_load=cfg.model.unsafe_load,
+            precision=cfg.precision,
             **vars(job.options),
         )
 

@@ -85,6 +85,7 @@ class ExtractConfig:
     output: OutputOptions = field(default_factory=OutputOptions)
     extract: ExtractOptions = field(default_factory=ExtractOptions)
     device: str = "auto"
+    precision: str = "fp32"
     cache_dir: str | None = None
 
 

@@ -19,8 +19,8 @@ from .images import ImageSource, NetworkImage, load
 from .images import padded_size as padded
 from .modeling import VMBRCNN
 from .options import RegionOptions
-from .precision import full_float32
-from .pretrained import load_described_model
+from .precision import arithmetic, check_precision, dtype_of, memory_format_of
+from .pretrained import fingerprint, load_described_model
 from .regions import RegionFeatures
 
 
@@ -31,15 +31,19 @@ class RegionFeatureExtractor:
         regions = extractor("photo.jpg")
 
     Args:
-        model: in evaluation mode, on its device.
+        model: in evaluation mode, on its device, in float32. It is left as it is.
         options: which features of which regions to give.
         description: what the model is, for records; None where nobody knows.
+        precision: the network's arithmetic, of :data:`vmb_d2.precision.PRECISIONS`. Boxes, scores
+            and features are float32 in all of them.
 
     Attributes:
+        model: a copy of the model given, in the form in which it is run.
+        weights_sha256: hex, of the weights of the model given.
         feature_names: the features given, the first one as ``RegionFeatures.features``.
 
     Raises:
-        ConfigError: the model doesn't have a feature asked for.
+        ConfigError: the model doesn't have a feature asked for, or its device the precision.
     """
 
     def __init__(
@@ -47,8 +51,13 @@ class RegionFeatureExtractor:
         model: VMBRCNN,
         options: RegionOptions | None = None,
         description: VMBModel | None = None,
+        precision: str = "fp32",
     ):
-        self.model = model
+        check_precision(precision, model.device)
+        layout = memory_format_of(precision, model.device)
+        self.weights_sha256 = fingerprint(model)
+        self.model = model.for_inference(dtype_of(precision), layout)
+        self.precision = precision
         self.options = options or RegionOptions()
         self.description = description
         self.feature_names = self.options.choose_features(model.feature_names)
@@ -62,6 +71,7 @@ class RegionFeatureExtractor:
         device: str | torch.device = "auto",
         cache_dir: str | Path | None = None,
         unsafe_load: bool = False,
+        precision: str = "fp32",
         **options,
     ) -> RegionFeatureExtractor:
         """Load a model.
@@ -75,6 +85,7 @@ class RegionFeatureExtractor:
             cache_dir: for downloads and conversions; None for ``$VMB_D2_CACHE`` or
                 ``~/.cache/vmb_d2``.
             unsafe_load: load pickled objects too, which can run any code.
+            precision: ``"fp32"`` or ``"bf16"``, on a GPU also ``"tf32"`` and ``"fp16"``.
             **options: of :class:`vmb_d2.options.RegionOptions`, such as ``num_features=36``.
 
         Raises:
@@ -85,12 +96,13 @@ class RegionFeatureExtractor:
         if description is not None:
             chosen.choose_features(description.feature_names)  # before a long download
         device = device_of(device)
+        check_precision(precision, device)
         if weights is None:
             weights = _released_weights(model)
         network, description = load_described_model(
             weights, description, device=device, cache_dir=cache_dir, unsafe=unsafe_load
         )
-        return cls(network, chosen, description)
+        return cls(network, chosen, description, precision)
 
     def __call__(
         self,
@@ -136,7 +148,7 @@ class RegionFeatureExtractor:
                 results[i] = result
         return results
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def extract_batch(
         self,
         images: Sequence[NetworkImage],
@@ -157,7 +169,7 @@ class RegionFeatureExtractor:
         arguments = [batch, self.feature_names]
         if boxes is not None:
             arguments.append([b * image.scale for b, image in zip(boxes, images, strict=True)])
-        with full_float32():
+        with arithmetic(self.precision):
             regions = self.model.regions(*arguments)
         if boxes is None:
             return [self._select(r, image) for r, image in zip(regions, images, strict=True)]

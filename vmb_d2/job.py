@@ -14,6 +14,7 @@ from .given_boxes import GivenBoxes
 from .inputs import InputImage
 from .options import RegionOptions
 from .output_folder import sole_use
+from .precision import check_name
 from .run_record import RunRecord
 from .runner import ExtractionRun, Report
 from .shards import Shard
@@ -21,8 +22,6 @@ from .stores.store_set import StoreSet
 
 if TYPE_CHECKING:  # what it takes is imported when there is something to do
     from .extractor import RegionFeatureExtractor
-
-PRECISION = "float32"
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +34,7 @@ class ExtractionJob:
         folder: the output folder.
         formats, dtype: see :class:`vmb_d2.stores.store_set.StoreSet`.
         options: which features of which regions.
+        precision: of the extractor, where it is known before loading.
         boxes: to take instead of the proposals, assigned to the images.
         naming: how the images got their names.
         batch_size, batching, max_failures, workers: see :class:`vmb_d2.runner.ExtractionRun`.
@@ -47,6 +47,7 @@ class ExtractionJob:
     formats: Sequence[str] = ("mmf",)
     dtype: str = "float32"
     options: RegionOptions = field(default_factory=RegionOptions)
+    precision: str | None = None
     boxes: GivenBoxes | None = None
     naming: str = "mmf"
     batch_size: int = 1
@@ -79,6 +80,8 @@ class ExtractionJob:
                 where features can't be written. What was flushed stays.
             TooManyFailures, and what ``load`` raises.
         """
+        if self.precision is not None:
+            check_name(self.precision)
         stores = StoreSet(
             self.folder, self.formats, self.options.feature_names, self.dtype, self.shard
         )
@@ -138,7 +141,7 @@ class ExtractionJob:
             {
                 "device": str(device),
                 "device_name": device_name(device),
-                "precision": PRECISION,
+                "precision": extractor.precision,
                 "batch_size": self.batch_size,
             },
         )
@@ -150,13 +153,9 @@ class ExtractionJob:
         self, description: VMBModel | None, extractor: RegionFeatureExtractor | None = None
     ) -> dict[str, Any]:
         """All that changes features; None what isn't known before the model is loaded."""
-        features = weights = None
+        features = None
         if description is not None:
             features = self.options.choose_features(description.feature_names)
-        if extractor is not None:
-            from .pretrained import fingerprint
-
-            weights = fingerprint(extractor.model)
         regions = {"source": "proposals", **self.options.settings()}
         if self.boxes is not None:
             background = self.options.background
@@ -164,7 +163,8 @@ class ExtractionJob:
         batches = f"mmf, of {self.batch_size}" if self.batching == "mmf" else self.batching
         return {
             "model": description.to_dict() if description else None,
-            "weights_sha256": weights,
+            "weights_sha256": extractor.weights_sha256 if extractor else None,
+            "precision": extractor.precision if extractor else self.precision,
             "feature_names": features,
             "regions": regions,
             "batching": batches,

@@ -22,6 +22,7 @@ from .version import __version__
 
 FILE_NAME = "manifest.json"
 MOST_RUNS = 100  # remembered
+_EARLIER = {"precision": "fp32"}  # of folders that were written before there was a choice
 _PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "opencv-python", "pillow")
 _DETECTRON2 = ("detectron2", "pb1-detectron2")
 
@@ -58,7 +59,8 @@ class Manifest:
     @property
     def settings(self) -> dict[str, Any]:
         """All that changes features, as nested plain values; empty where nothing is known."""
-        return self.content.get("settings", {})
+        known = self.content.get("settings")
+        return {**_EARLIER, **known} if known else {}
 
     @property
     def has_begun(self) -> bool:
