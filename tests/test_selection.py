@@ -141,6 +141,8 @@ def test_steps():
     assert numbers_looked_at(apart, falling, 5) == [10]
     assert numbers_looked_at(apart, falling, 30) == [60]
     in_one_place = apart.clone()
+    in_one_place[:3] = in_one_place[0]
+    assert numbers_looked_at(in_one_place, falling, 2) == [4]  # the fourth, too
     in_one_place[:20] = in_one_place[0]  # the first of them and the 4 after them are confident
     assert numbers_looked_at(in_one_place, falling, 4) == [8, 16, 32]
     assert numbers_looked_at(in_one_place, falling, 25) == [50]
@@ -157,6 +159,15 @@ def test_ties_at_the_bound():
     assert numbers_looked_at(apart, torch.full((40, 3), 0.25), 5) == [10]
     in_pairs = apart[torch.arange(40) // 2]
     assert numbers_looked_at(in_pairs, torch.full((40, 3), 0.25), 5) == [10]
+
+
+def test_ties_beyond_the_bound_are_left_out():
+    """Region 3 is among the first, and so would be its tie with region 2, which isn't."""
+    x = torch.tensor([0.0, 0.0, 6.0, 3.0, 0.0])  # 2 overlaps 3 alone, the others overlap 3
+    boxes = torch.stack([x, x * 0, x + 9, x * 0 + 9], dim=1)
+    scores = [[0.9, 0.0, 0.6], [0.0, 0.0, 0.5], [0.0, 0.5, 0.0], [0.8, 0.5, 0.0], [0.7, 0.0, 0.0]]
+    assert numbers_looked_at(boxes, torch.tensor(scores), 2) == [4, 8]
+    assert select_regions(boxes, torch.tensor(scores), 2).indices.tolist() == [0, 2]
 
 
 def test_threshold_has_to_be_exceeded():
