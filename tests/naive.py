@@ -110,6 +110,23 @@ def confidences(boxes, scores, threshold, at_threshold_goes=True):
     return result
 
 
+def confidences_of_many(overlapping, scores, threshold):
+    """As ``confidences``, fast enough for 1000 boxes and 1600 classes.
+
+    ``overlapping[i][j]``: whether box i and box j can't both be kept.
+    """
+    neighbours = [sum(1 << j for j, flag in enumerate(row) if flag) for row in overlapping]
+    result = [0.0] * len(neighbours)
+    for column in zip(*scores, strict=True):
+        kept = 0  # bit i for box i
+        for i in sorted(range(len(column)), key=column.__getitem__, reverse=True):  # stable
+            if not neighbours[i] & kept:
+                kept |= 1 << i
+                if column[i] > threshold and column[i] > result[i]:
+                    result[i] = column[i]
+    return result
+
+
 def propose(levels, size, pre_nms, per_level, over_all, threshold, min_size=0):
     """RPN post-processing.
 

@@ -24,7 +24,7 @@ class RegionOptions:
     Attributes:
         feature_names: of the model's ``feature_names``; empty for its first.
         num_features: how many regions to keep, if there are as many.
-        confidence_threshold: see :func:`vmb_d2.selection.confidences`.
+        confidence_threshold: see :func:`vmb_d2.selection.select_regions`.
         background: let the background class take part and be column 0 of ``cls_prob``.
         min_features, max_features: either one given, the number of regions follows the threshold
             instead, see :func:`vmb_d2.selection.select_adaptively`; the other is then 10 or 100.

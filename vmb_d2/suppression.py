@@ -1,0 +1,115 @@
+"""Non-maximum suppression in many classes, all of which have the same boxes.
+
+Within a class, regions rank by falling score, equal scores in the order given. A region survives
+if no survivor of a higher rank overlaps it too much.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Rounds take less time than ranks where no region overlaps more than so many others (the sums of
+# bytes in _by_rounds would allow for 255) and few rounds are needed; usually 3 to 8 are.
+MOST_NEIGHBOURS = 32
+MOST_ROUNDS = 32
+
+# Comparisons of two scores that a round does at a time: a bound on memory, some 30 bytes for each.
+COMPARISONS = 2**20
+
+
+def survivors(scores: Tensor, candidates: Tensor, overlapping: Tensor) -> Tensor:
+    """Which candidates survive, class by class.
+
+    Where regions overlap few others, the time grows with the pairs of regions that overlap, times
+    C; else, and at the worst, with R * R * C / 64. Memory beyond ``scores`` is some 50 bytes for
+    each of its numbers at the worst.
+
+    Args:
+        scores: (R, C).
+        candidates: bool (R, C), which regions take part in which classes.
+        overlapping: bool (R, R), symmetric, its diagonal False: which two regions overlap so much
+            that only one of them can survive.
+
+    Returns:
+        bool (R, C), False where ``candidates`` is.
+    """
+    contested = (candidates.sum(dim=0) > 1).nonzero().squeeze(1)
+    if not len(contested):
+        return candidates
+    pairs = overlapping.triu().nonzero()
+    sparse = int(overlapping.sum(dim=1).max()) <= MOST_NEIGHBOURS
+    at_once = COMPARISONS // max(len(pairs), 1) if sparse else len(contested)
+    result = candidates.clone()
+    for classes in contested.split(max(at_once, 1)):
+        problem = scores[:, classes], candidates[:, classes]
+        solved = _by_rounds(*problem, pairs) if sparse else None
+        if solved is None:
+            solved = _by_ranks(*problem, overlapping)
+        result[:, classes] = solved
+    return result
+
+
+def _by_rounds(scores: Tensor, candidates: Tensor, pairs: Tensor) -> Tensor | None:
+    """:func:`survivors` in a few rounds, where few regions overlap.
+
+    In each round the candidates that no undecided one of a higher rank overlaps survive, and those
+    that they overlap go. Booleans are bytes here, eight classes in an int64 word.
+
+    Args:
+        scores, candidates: see :func:`survivors`.
+        pairs: int64 (P, 2), the regions that overlap, the lower index first.
+
+    Returns:
+        As :func:`survivors`; None where ``MOST_ROUNDS`` are too few.
+    """
+    first, second = pairs.unbind(dim=1)
+    first_wins = scores[first] >= scores[second]
+    both = candidates[first] & candidates[second]
+    suppresses = _as_words(torch.cat([both & first_wins, both & ~first_wins]))
+    winner, loser = torch.cat([first, second]), torch.cat([second, first])
+
+    def spared(by: Tensor) -> Tensor:
+        """Which candidates none of ``by`` suppresses."""
+        counts = torch.zeros_like(by).index_add_(0, loser, suppresses & by[winner])
+        return (counts.view(torch.uint8) == 0).view(torch.int64)
+
+    undecided = _as_words(candidates)
+    result = torch.zeros_like(undecided)
+    for _ in range(MOST_ROUNDS):
+        free = undecided & spared(undecided)
+        result |= free
+        undecided = undecided & ~free & spared(free)
+        if not undecided.any():
+            return result.view(torch.bool)[:, : candidates.shape[1]]
+    return None
+
+
+def _as_words(flags: Tensor) -> Tensor:
+    """Bool (N, C) as int64 (N, ceil(C / 8)): a byte each, padded with zeros."""
+    return torch.nn.functional.pad(flags, (0, -flags.shape[1] % 8)).view(torch.int64)
+
+
+def _by_ranks(scores: Tensor, candidates: Tensor, overlapping: Tensor) -> Tensor:
+    """:func:`survivors` in as many steps as a class has candidates, however they overlap.
+
+    Rank by rank, all classes together. A class has a bit for each region that is suppressed.
+    """
+    depth = int(candidates.sum(dim=0).max())
+    by_rank = scores.where(candidates, -torch.inf).argsort(dim=0, descending=True, stable=True)
+    by_rank = by_rank[:depth]  # only candidates, and after them regions that suppress no candidate
+    neighbours = _as_bits(overlapping)
+    suppressed = neighbours.new_zeros(scores.shape[1], neighbours.shape[1])
+    survives = []
+    for region in by_rank.unsqueeze(2):  # (C, 1): in each class, the one with the next lower score
+        bit = suppressed.gather(1, region >> 6) >> (region & 63) & 1
+        suppressed |= neighbours[region.squeeze(1)] & (bit - 1)  # all bits if it survives, or none
+        survives.append(bit.squeeze(1) == 0)
+    return torch.zeros_like(candidates).scatter(0, by_rank, torch.stack(survives)) & candidates
+
+
+def _as_bits(rows: Tensor) -> Tensor:
+    """Bool (N, R) as int64 (N, ceil(R / 64)): column r is bit r % 64 of word r // 64."""
+    padded = torch.nn.functional.pad(rows, (0, -rows.shape[1] % 64))
+    words = padded.view(len(rows), -1, 64).to(torch.int64)
+    return (words << torch.arange(64, device=rows.device)).sum(dim=2)
