@@ -18,7 +18,8 @@ def run(
 ) -> None:
     """Call ``function`` with the parsed arguments, and exit with the status that it returns.
 
-    What is logged goes to ``log``; None for stdout. An error that the user can mend is one line on stderr and exit status 2, Ctrl-C is 130.
+    An error that the user can mend is one line on stderr and exit status 2, Ctrl-C is 130. What is
+    logged goes to ``log``; None for stdout.
     """
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=log or sys.stdout)

@@ -2,7 +2,7 @@
 
 from .chart import png_chart
 from .end_to_end import Runs, start_up
-from .measure import PARTS, PRECISIONS, Plan, measure
+from .measuring import PARTS, PRECISIONS, Plan, measure
 from .random_weights import write_random_weights
 from .report import json_text, table
 from .stand_in import stand_in_extractor

@@ -63,8 +63,7 @@ def _draw_stages(axes: Axes, content: dict[str, Any]) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("seconds an image")
     axes.set_title("stages, one after the other (precision, batch size)")
-    if names:
-        axes.legend(fontsize="small")
+    _legend(axes)
 
 
 def _draw_rates(axes: Axes, content: dict[str, Any]) -> None:
@@ -84,5 +83,10 @@ def _draw_rates(axes: Axes, content: dict[str, Any]) -> None:
     axes.set_xlabel("batch size")
     axes.set_ylabel("images a second")
     axes.set_title("throughput")
+    _legend(axes)
+
+
+def _legend(axes: Axes) -> None:
+    """Below the axes."""
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.12))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 
 import torch
@@ -18,12 +17,12 @@ DTYPES = {
     "fp16": torch.float16,
 }
 _SIDES = {"cpu": 2048, "cuda": 8192}
-_SECONDS = 1.0
+_PRODUCTS = 5
 
 
 @torch.no_grad()
 def peak_macs_per_second(
-    precision: str, device: torch.device, side: int | None = None, seconds: float = _SECONDS
+    precision: str, device: torch.device, side: int | None = None, products: int = _PRODUCTS
 ) -> float:
     """Multiply-accumulates a second of the fastest of several products.
 
@@ -31,20 +30,18 @@ def peak_macs_per_second(
         precision: of :data:`DTYPES`; the product of fp32 is without TF32.
         device: where.
         side: of the square matrices; None for one that is large for the device.
-        seconds: about how long to go on; at least one product is measured.
+        products: how many, after one to warm up.
     """
     side = side or _SIDES[device.type]
     a, b = (torch.rand(side, side, device=device).to(DTYPES[precision]) for _ in range(2))
     now, fastest = clock(device), float("inf")
     with _tf32(precision == "tf32"):
-        torch.matmul(a, b)  # what is set up at the first call doesn't count
-        end = time.perf_counter() + seconds
-        while True:
+        torch.matmul(a, b)
+        for _ in range(products):
             begin = now()
             torch.matmul(a, b)
             fastest = min(fastest, now() - begin)
-            if time.perf_counter() >= end:
-                return side**3 / fastest
+    return side**3 / fastest
 
 
 @contextlib.contextmanager
