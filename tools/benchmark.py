@@ -188,10 +188,12 @@ def quoted(value: str) -> str:
 
 
 def input_images(source: str) -> list[InputImage]:
+    """The images directly in a folder, or the one that ``source`` is. Raises InputError."""
     try:
-        paths = list_images(source, recursive=True)
+        paths = list_images(source)
     except InputError as error:
-        raise InputError(str(error).replace("input.dir=", "--images=")) from error
+        text = str(error).partition(" (")[0]  # what is in brackets is of another program's options
+        raise InputError(text.replace("input.dir=", "--images=")) from error
     return name_images(paths, "relative_with_extension", root_of(source))
 
 
