@@ -7,7 +7,7 @@ from reference import goldens
 
 from vmb_d2.inputs import list_images, name_images
 
-WIDTH, HEIGHT = 600, 18  # resized to 1333 x 40, padded to 1344 x 64: a tiny model is quick there
+WIDTH, HEIGHT = 600, 9  # resized to 1333 x 20, padded to 1344 x 32: a tiny model is quick there
 
 
 def strips(folder, count=3, height=HEIGHT):

@@ -113,7 +113,7 @@ def test_repeated():
 
 def test_padded_sizes(tmp_path):
     images = strips(tmp_path / "in", 2) + strips(tmp_path / "higher", 1, height=40)
-    assert padded_sizes(images + images[:1]) == {"64x1344": 3, "96x1344": 1}
+    assert padded_sizes(images + images[:1]) == {"32x1344": 3, "96x1344": 1}
 
 
 def test_the_temporary_folder_goes(tmp_path):
@@ -191,4 +191,4 @@ def test_a_stand_in_gives_regions_of_the_models_shapes(tmp_path, model):
     assert len(found) == 10
     assert found.features.shape[1] == expected.features.shape[1]
     assert found.cls_prob.shape[1] == expected.cls_prob.shape[1]
-    assert (found.image_width, found.image_height) == (600, 18)
+    assert (found.image_width, found.image_height) == (600, 9)
