@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import support
 import torch
-from benchmarked import numbers, strips
+from benchmarked import Clock, numbers, strips
+from fakes import FakeExtractor, small_images
 from PIL import Image
 
 from vmb_d2.benchmark import Plan, Runs, json_text, measure, png_chart, start_up, table
@@ -19,6 +20,7 @@ from vmb_d2.benchmark.stand_in import stand_in_extractor
 from vmb_d2.errors import ConfigError, ImageReadError, OutputError
 from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.inputs import InputImage
+from vmb_d2.job import ExtractionJob
 from vmb_d2.stores.mmf import MMFReader
 
 CPU = torch.device("cpu")
@@ -208,6 +210,16 @@ def test_end_to_end_is_a_run_of_the_job(tmp_path, images, caplog):
         Runs().seconds(extractor, broken, tmp_path / "broken")
     Runs("hdf5").seconds(extractor, images, tmp_path / "hdf5")
     assert (tmp_path / "hdf5" / "features.h5").is_file()
+
+
+def test_loading_is_no_part_of_it(tmp_path, monkeypatch):
+    now = Clock()
+    images = small_images(tmp_path / "in", 3)
+    extractor = FakeExtractor(before_batch=now.turned_by(5, lambda batch: None))
+    job = ExtractionJob(tmp_path / "out")
+    monkeypatch.setattr("time.perf_counter", now)
+    assert job(images, now.turned_by(100, lambda: extractor)).seconds == 15
+    assert job(images, lambda: extractor).seconds == 0
 
 
 def test_endurance(tmp_path, images):
