@@ -5,9 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+DEMO_OUTPUT := demo/output
+WEIGHTS := $(DEMO_OUTPUT)/x152_synthetic.pth
+BENCH ?=
 SOURCES := vmb_d2 weights_conversion tools demo tests setup.py
 
-.PHONY: install demo test lint format clean
+.PHONY: install demo bench test lint format clean
 
 install: $(INSTALLED)
 
@@ -26,6 +29,18 @@ $(INSTALLED): requirements.txt requirements-dev.txt requirements-detectron2.txt 
 
 demo: $(INSTALLED)
 	$(BIN)/python demo/demo.py
+
+# The demo's weights, which the demo makes by itself too.
+$(WEIGHTS): | $(INSTALLED)
+	mkdir -p $(DEMO_OUTPUT)
+	$(BIN)/python tests/reference/synthetic_weights.py tests/reference/state_dicts/x152.json $@.part
+	mv $@.part $@
+
+# More options: make bench BENCH="--precision fp32,bf16 --batch-sizes 1,2,4"
+bench: $(INSTALLED) $(WEIGHTS)
+	$(BIN)/python tools/benchmark.py --model x152 --weights $(WEIGHTS) --images demo \
+		--cache-dir $(DEMO_OUTPUT)/cache \
+		--json $(DEMO_OUTPUT)/benchmark.json --chart $(DEMO_OUTPUT)/benchmark.png $(BENCH)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest

@@ -6,17 +6,23 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable
+from typing import TextIO
 
 from vmb_d2.errors import VMBError
 
 
-def run(parser: argparse.ArgumentParser, function: Callable[[argparse.Namespace], int]) -> None:
+def run(
+    parser: argparse.ArgumentParser,
+    function: Callable[[argparse.Namespace], int],
+    log: TextIO | None = None,
+) -> None:
     """Call ``function`` with the parsed arguments, and exit with the status that it returns.
 
-    An error that the user can mend is one line on stderr and exit status 2, Ctrl-C is 130.
+    An error that the user can mend is one line on stderr and exit status 2, Ctrl-C is 130. What is
+    logged goes to ``log``; None for stdout.
     """
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=log or sys.stdout)
     for stream in (sys.stdout, sys.stderr):  # file names need not be text
         stream.reconfigure(errors="backslashreplace")
     try:

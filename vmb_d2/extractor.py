@@ -164,13 +164,35 @@ class RegionFeatureExtractor:
             boxes: for each image, inclusive boxes (n, 4) in original pixels to take instead of
                 proposals. All are given back, in their order.
         """
+        batch = self.to_network(images, padded_size)
+        if boxes is None:
+            return self.read_out(self.network(batch), images)
+        scaled = [b * image.scale for b, image in zip(boxes, images, strict=True)]
+        return self.read_out(self.network(batch, scaled), images, boxes)
+
+    def to_network(self, images: Sequence[NetworkImage], padded_size: tuple[int, int]) -> ImageList:
+        """The first step of :meth:`extract_batch`: a batch, padded, on the model's device."""
         device = self.model.device
-        batch = pad(images, padded_size, pinned=device.type == "cuda").to(device, non_blocking=True)
+        batch = pad(images, padded_size, pinned=device.type == "cuda")
+        return batch.to(device, non_blocking=True)
+
+    @torch.inference_mode()
+    def network(self, batch: ImageList, boxes: Sequence[Tensor] | None = None) -> list[Instances]:
+        """The second: what :meth:`VMBRCNN.regions` gives; ``boxes`` are in network pixels."""
         arguments = [batch, self.feature_names]
         if boxes is not None:
-            arguments.append([b * image.scale for b, image in zip(boxes, images, strict=True)])
+            arguments.append(boxes)
         with arithmetic(self.precision):
-            regions = self.model.regions(*arguments)
+            return self.model.regions(*arguments)
+
+    @torch.inference_mode()
+    def read_out(
+        self,
+        regions: Sequence[Instances],
+        images: Sequence[NetworkImage],
+        boxes: Sequence[Tensor] | None = None,
+    ) -> list[RegionFeatures]:
+        """The third: the regions to keep of :meth:`network`'s, or all of given ``boxes``."""
         if boxes is None:
             return [self._select(r, image) for r, image in zip(regions, images, strict=True)]
         triples = zip(regions, images, boxes, strict=True)

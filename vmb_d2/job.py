@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,7 +122,9 @@ class ExtractionJob:
                     record.show(report)
                     extractor = load()
                     self._begin(record, stores, extractor, len(pending), len(images))
+                    began = time.perf_counter()
                     run(images, pending, extractor)
+                    report.seconds = time.perf_counter() - began
                     failures.settle(stores.__contains__)
                 else:
                     logger.info("%s: nothing to do, %d images are there", self.name, len(images))

@@ -41,12 +41,14 @@ class Report:
         extracted, failed: in this run.
         skipped: there before.
         out_of_memory: how many batches were tried again in smaller parts.
+        seconds: from before the first image was read to after the last was written.
     """
 
     extracted: int = 0
     skipped: int = 0
     failed: int = 0
     out_of_memory: int = 0
+    seconds: float = 0.0
 
 
 class ExtractionRun:

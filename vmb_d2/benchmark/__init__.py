@@ -1,0 +1,25 @@
+"""How fast the extraction is, stage by stage, held against the original's loop."""
+
+from .chart import png_chart
+from .end_to_end import Runs, start_up
+from .measuring import PARTS, PRECISIONS, Plan, measure
+from .random_weights import write_random_weights
+from .report import json_text, table
+from .stand_in import stand_in_extractor
+from .workload import repeated, temporary_folder
+
+__all__ = [
+    "PARTS",
+    "PRECISIONS",
+    "Plan",
+    "Runs",
+    "json_text",
+    "measure",
+    "png_chart",
+    "repeated",
+    "stand_in_extractor",
+    "start_up",
+    "table",
+    "temporary_folder",
+    "write_random_weights",
+]

@@ -1,0 +1,45 @@
+"""The network by itself: how long it takes, and how much it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..batching import bucketed_batches
+from ..extractor import RegionFeatureExtractor, padded_size
+from ..images import load
+from ..inputs import InputImage
+from .stages import Laps, Write, clock, pass_through
+
+
+def network_seconds(
+    extractor: RegionFeatureExtractor, images: Sequence[InputImage], batch_size: int
+) -> float:
+    """What the network takes for all ``images``, whose batches are on the device already."""
+    now = clock(extractor.model.device)
+    seconds = 0.0
+    loaded = map(load, (image.path for image in images))
+    for batch in bucketed_batches(loaded, batch_size, padded_size):
+        on_device = extractor.to_network(batch.images, batch.padded_size)
+        begin = now()
+        extractor.network(on_device)
+        seconds += now() - begin
+    return seconds
+
+
+def count_macs(
+    extractor: RegionFeatureExtractor,
+    images: Sequence[InputImage],
+    batch_size: int,
+    write: Write,
+) -> dict[str, float]:
+    """Multiply-accumulates of all ``images`` by stage: convolutions and matrix products.
+
+    They are counted where they run, with their actual shapes and groups, padding included. What
+    isn't one of those two (batch norm, ROIAlign, NMS, the choice of regions) isn't counted.
+    """
+    with FlopCounterMode(display=False) as counter:
+        laps = Laps(lambda: counter.get_total_flops() / 2)
+        pass_through(extractor, images, batch_size, laps, write)
+    return laps.totals
