@@ -11,9 +11,10 @@ from torch import nn
 
 from vmb_d2.benchmark import network, peak
 from vmb_d2.benchmark.network import count_macs, network_seconds
-from vmb_d2.benchmark.peak import DTYPES, peak_macs_per_second
+from vmb_d2.benchmark.peak import peak_macs_per_second
 from vmb_d2.benchmark.stages import STAGES
 from vmb_d2.extractor import RegionFeatureExtractor
+from vmb_d2.precision import PRECISIONS
 
 PREFIXES = {"backbone": "backbone", "proposal_generator": "rpn", "roi_heads": "roi_head"}
 
@@ -78,7 +79,7 @@ def test_the_peak_is_the_fastest_product(monkeypatch):
     assert next(times, None) is None
 
 
-@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_product_is_in_the_precision(monkeypatch, precision):
     seen = []
     products = torch.backends.cuda.matmul

@@ -16,7 +16,6 @@ from plain_command import run
 
 from vmb_d2.benchmark import (
     PARTS,
-    PRECISIONS,
     Plan,
     Runs,
     json_text,
@@ -35,6 +34,7 @@ from vmb_d2.errors import ConfigError, InputError, OutputError
 from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.files import write_whole
 from vmb_d2.inputs import InputImage, list_images, name_images, root_of
+from vmb_d2.precision import PRECISIONS
 from vmb_d2.stores.formats import format_named
 
 EXIT_STATUS = (
@@ -110,13 +110,12 @@ def main(args: argparse.Namespace) -> int:
         weights = Weights(args, description, folder)
 
         def load(precision: str) -> RegionFeatureExtractor:
-            other = {} if precision == "fp32" else {"precision": precision}
             return RegionFeatureExtractor.from_pretrained(
                 description,
                 weights=weights.path(),
                 device=device,
                 cache_dir=args.cache_dir,
-                **other,
+                precision=precision,
             )
 
         found = measure(plan, load, device, folder, show)

@@ -2,7 +2,7 @@
 
 from .chart import png_chart
 from .end_to_end import Runs, start_up
-from .measuring import PARTS, PRECISIONS, Plan, measure
+from .measuring import PARTS, Plan, measure
 from .random_weights import write_random_weights
 from .report import json_text, table
 from .stand_in import stand_in_extractor
@@ -10,7 +10,6 @@ from .workload import repeated, temporary_folder
 
 __all__ = [
     "PARTS",
-    "PRECISIONS",
     "Plan",
     "Runs",
     "json_text",

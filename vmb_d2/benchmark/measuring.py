@@ -12,15 +12,15 @@ import torch
 from ..errors import ConfigError
 from ..extractor import RegionFeatureExtractor
 from ..inputs import InputImage
+from ..precision import PRECISIONS
 from .configuration import Configuration
 from .machine import describe_machine
 from .made_scores import selection_seconds
 from .original import OriginalLoop
-from .peak import DTYPES, peak_macs_per_second
+from .peak import peak_macs_per_second
 from .workload import padded_sizes
 
 PARTS = ("network", "stages", "end_to_end", "original", "selection")
-PRECISIONS = tuple(DTYPES)
 ORIGINAL_PRECISION = "fp32"
 
 Load = Callable[[str], RegionFeatureExtractor]
@@ -32,7 +32,7 @@ class Plan:
 
     Attributes:
         images: each with a name of its own.
-        precisions: of :data:`PRECISIONS`.
+        precisions: of :data:`vmb_d2.precision.PRECISIONS`.
         batch_sizes: images in the network at a time.
         repeats: how many times each figure is taken, after one round to warm up.
         parts: of :data:`PARTS`.
