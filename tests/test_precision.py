@@ -7,6 +7,7 @@ import pytest
 import support
 import torch
 from fakes import FakeExtractor, small_images
+from precision_price import price
 from reference import goldens
 
 from vmb_d2.errors import ConfigError, OutputError
@@ -15,7 +16,13 @@ from vmb_d2.fidelity import nearest_boxes, relative_errors
 from vmb_d2.job import ExtractionJob
 from vmb_d2.manifest import Manifest
 from vmb_d2.packing_job import pack
-from vmb_d2.precision import PRECISIONS, arithmetic, check_precision, precisions_of
+from vmb_d2.precision import (
+    PRECISIONS,
+    arithmetic,
+    check_precision,
+    memory_format_of,
+    precisions_of,
+)
 from vmb_d2.pretrained import fingerprint
 from vmb_d2.stores.mmf import MMFReader
 
@@ -90,6 +97,18 @@ def test_what_is_refused(precision, text, tmp_path):
     with pytest.raises(ConfigError) as caught:
         RegionFeatureExtractor(support.tiny_model("tiny_r101_c4"), precision=precision)
     assert str(caught.value) == text
+
+
+def test_maps_are_channels_last_but_for_float32_on_gpus():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for precision in PRECISIONS:
+        assert memory_format_of(precision, cpu) is torch.channels_last
+        other = precision != "fp32"
+        expected = torch.channels_last if other else torch.contiguous_format
+        assert memory_format_of(precision, gpu) is expected
+    form = RegionFeatureExtractor(support.tiny_model("tiny_r101_c4")).model
+    weight = form.backbone.res2[0].conv2.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_float32_is_the_default():
@@ -220,3 +239,12 @@ def test_the_option(tmp_path, out):
     extractor = RegionFeatureExtractor(model, precision="bf16")
     expected = extractor(goldens.image_path("coffee.png"))
     assert relative_errors(expected.features, found.features).max() < 1e-5
+
+
+def test_the_price_of_float32_is_nothing():
+    model = support.tiny_model("tiny_r101_c4")
+    images = [goldens.image_path("coffee.png")]
+    near, errors, same, given_errors, given_same = price(model, "fp32", images)
+    assert (near, len(errors), errors.max(), same.all()) == (1, 100, 0, True)
+    assert (len(given_errors), given_same.all()) == (100, True)
+    assert given_errors.max() < 2e-5
