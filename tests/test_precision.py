@@ -20,7 +20,6 @@ from vmb_d2.precision import (
     PRECISIONS,
     arithmetic,
     check_precision,
-    memory_format_of,
     precisions_of,
 )
 from vmb_d2.pretrained import fingerprint
@@ -99,16 +98,15 @@ def test_what_is_refused(precision, text, tmp_path):
     assert str(caught.value) == text
 
 
-def test_maps_are_channels_last_but_for_float32_on_gpus():
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    for precision in PRECISIONS:
-        assert memory_format_of(precision, cpu) is torch.channels_last
-        other = precision != "fp32"
-        expected = torch.channels_last if other else torch.contiguous_format
-        assert memory_format_of(precision, gpu) is expected
-    form = RegionFeatureExtractor(support.tiny_model("tiny_r101_c4")).model
+def test_weights_are_channels_last_in_lower_precision():
+    form = RegionFeatureExtractor(support.tiny_model("tiny_r101_c4"), precision="bf16").model
     weight = form.backbone.res2[0].conv2.weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_in_float32_the_model_runs_as_it_is():
+    model = support.tiny_model("tiny_r101_c4")
+    assert RegionFeatureExtractor(model).model is model
 
 
 def test_float32_is_the_default():
@@ -125,8 +123,7 @@ def test_the_fingerprint_is_of_the_checkpoints_weights():
     for precision in ("fp32", "bf16"):
         extractor = RegionFeatureExtractor(model, precision=precision)
         assert extractor.weights_sha256 == fingerprint(model)
-    folded = RegionFeatureExtractor(model).model
-    assert fingerprint(folded) != fingerprint(model)
+    assert fingerprint(model.for_inference()) != fingerprint(model)
 
 
 @pytest.mark.parametrize("name", support.TINY_MODELS)

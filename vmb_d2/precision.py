@@ -49,13 +49,6 @@ def precisions_of(device: torch.device) -> tuple[str, ...]:
     return PRECISIONS
 
 
-def memory_format_of(precision: str, device: torch.device) -> torch.memory_format:
-    """The order in which a map's numbers lie in memory that makes convolutions fast."""
-    if device.type == "cuda" and precision == "fp32":
-        return torch.contiguous_format
-    return torch.channels_last  # oneDNN and tensor cores compute in it
-
-
 @contextlib.contextmanager
 def arithmetic(precision: str = "fp32") -> Iterator[None]:
     """TF32 on GPUs that have it for ``tf32``, else none: PyTorch's convolutions use it unless told
