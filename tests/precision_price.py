@@ -3,7 +3,7 @@
     python tests/precision_price.py bf16 x152 tiny_x152_fpn --images coffee.png rocket.jpg
 
 Prints a line of docs/precision.md's table for each model, all with the synthetic weights. The
-full-size models take up to 6 GB of memory.
+full-size models take some 4 GB of memory.
 """
 
 import argparse

@@ -7,6 +7,7 @@ import pytest
 import support
 import torch
 from fakes import FakeExtractor, small_images
+from precision_price import price
 from reference import goldens
 
 from vmb_d2.errors import ConfigError, OutputError
@@ -15,7 +16,12 @@ from vmb_d2.fidelity import nearest_boxes, relative_errors
 from vmb_d2.job import ExtractionJob
 from vmb_d2.manifest import Manifest
 from vmb_d2.packing_job import pack
-from vmb_d2.precision import PRECISIONS, arithmetic, check_precision, precisions_of
+from vmb_d2.precision import (
+    PRECISIONS,
+    arithmetic,
+    check_precision,
+    precisions_of,
+)
 from vmb_d2.pretrained import fingerprint
 from vmb_d2.stores.mmf import MMFReader
 
@@ -92,6 +98,17 @@ def test_what_is_refused(precision, text, tmp_path):
     assert str(caught.value) == text
 
 
+def test_weights_are_channels_last_in_lower_precision():
+    form = RegionFeatureExtractor(support.tiny_model("tiny_r101_c4"), precision="bf16").model
+    weight = form.backbone.res2[0].conv2.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_in_float32_the_model_runs_as_it_is():
+    model = support.tiny_model("tiny_r101_c4")
+    assert RegionFeatureExtractor(model).model is model
+
+
 def test_float32_is_the_default():
     model = support.tiny_model("tiny_r101_c4")
     image = goldens.image_path("coffee.png")
@@ -106,8 +123,7 @@ def test_the_fingerprint_is_of_the_checkpoints_weights():
     for precision in ("fp32", "bf16"):
         extractor = RegionFeatureExtractor(model, precision=precision)
         assert extractor.weights_sha256 == fingerprint(model)
-    folded = RegionFeatureExtractor(model).model
-    assert fingerprint(folded) != fingerprint(model)
+    assert fingerprint(model.for_inference()) != fingerprint(model)
 
 
 @pytest.mark.parametrize("name", support.TINY_MODELS)
@@ -220,3 +236,12 @@ def test_the_option(tmp_path, out):
     extractor = RegionFeatureExtractor(model, precision="bf16")
     expected = extractor(goldens.image_path("coffee.png"))
     assert relative_errors(expected.features, found.features).max() < 1e-5
+
+
+def test_the_price_of_float32_is_nothing():
+    model = support.tiny_model("tiny_r101_c4")
+    images = [goldens.image_path("coffee.png")]
+    near, errors, same, given_errors, given_same = price(model, "fp32", images)
+    assert (near, len(errors), errors.max(), same.all()) == (1, 100, 0, True)
+    assert (len(given_errors), given_same.all()) == (100, True)
+    assert given_errors.max() < 2e-5

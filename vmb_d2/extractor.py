@@ -19,7 +19,7 @@ from .images import ImageSource, NetworkImage, load
 from .images import padded_size as padded
 from .modeling import VMBRCNN
 from .options import RegionOptions
-from .precision import arithmetic, check_precision, dtype_of, memory_format_of
+from .precision import arithmetic, check_precision, dtype_of
 from .pretrained import fingerprint, load_described_model
 from .regions import RegionFeatures
 
@@ -38,7 +38,7 @@ class RegionFeatureExtractor:
             and features are float32 in all of them.
 
     Attributes:
-        model: a copy of the model given, in the form in which it is run.
+        model: the model given; in other precisions than float32 a copy, in the form that is run.
         weights_sha256: hex, of the weights of the model given.
         feature_names: the features given, the first one as ``RegionFeatures.features``.
 
@@ -54,9 +54,10 @@ class RegionFeatureExtractor:
         precision: str = "fp32",
     ):
         check_precision(precision, model.device)
-        layout = memory_format_of(precision, model.device)
         self.weights_sha256 = fingerprint(model)
-        self.model = model.for_inference(dtype_of(precision), layout)
+        self.model = model
+        if precision != "fp32":  # which stays the original's, operation by operation
+            self.model = model.for_inference(dtype_of(precision), torch.channels_last)
         self.precision = precision
         self.options = options or RegionOptions()
         self.description = description

@@ -55,15 +55,6 @@ def dtype_of(precision: str) -> torch.dtype:
     return getattr(torch, _STORED[precision])
 
 
-def memory_format_of(precision: str, device: torch.device) -> torch.memory_format:
-    """The order in which a map's numbers lie in memory that makes convolutions fast."""
-    import torch
-
-    if device.type == "cuda" and precision == "fp32":
-        return torch.contiguous_format
-    return torch.channels_last  # oneDNN and tensor cores compute in it
-
-
 @contextlib.contextmanager
 def arithmetic(precision: str = "fp32") -> Iterator[None]:
     """TF32 on GPUs that have it for ``tf32``, else none: PyTorch's convolutions use it unless told

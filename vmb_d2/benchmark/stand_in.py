@@ -40,10 +40,6 @@ class StandInModel(nn.Module):
     def device(self) -> torch.device:
         return self.rows.device
 
-    def for_inference(self, dtype: torch.dtype, memory_format: torch.memory_format) -> StandInModel:
-        """It computes nothing, in whatever form."""
-        return self
-
     def regions(
         self,
         images: ImageList,
