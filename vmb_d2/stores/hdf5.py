@@ -43,10 +43,10 @@ def _let_go(h5: h5py.File, file: JournaledFile | None) -> None:
         file.close()
 
 
-def _is_hard_link(group: h5py.h5g.GroupID, path: bytes) -> bool:
-    """Whether a path leads to something in the file itself. It doesn't have to be there."""
+def _surely_has(group: h5py.h5g.GroupID, path: bytes) -> bool:
+    """Whether a path is there. False also where the library can't say."""
     try:
-        return group.links.get_info(path).type == h5py.h5l.TYPE_HARD
+        return group.links.exists(path)
     except (KeyError, RuntimeError):
         return False
 
@@ -118,7 +118,7 @@ class HDF5Writer(FeatureWriter):
             if isinstance(group, h5py.Group):
                 for key in group.id:
                     if key in keys:
-                        yield key, _is_hard_link(group.id, key + b"/features")
+                        yield key, _surely_has(group.id, key + b"/features")
         except Exception as error:
             raise OutputError(f"{self.path}: is damaged ({first_line(error)})") from error
 
