@@ -153,6 +153,13 @@ def test_steps():
     assert numbers_looked_at(in_one_place, falling, 6, threshold=0.49) == [12, 24]
 
 
+def test_no_score_is_left_out_of_the_last_step():
+    """Region 2 is confident by a score below the best of all regions looked at."""
+    in_one_place = torch.tensor([[0.0, 0.0, 9.0, 9.0]] * 4)
+    scores = torch.tensor([[0.9, 0.05], [0.8, 0.05], [0.7, 0.1], [0.6, 0.05]])
+    assert numbers_looked_at(in_one_place, scores, 2) == [4]
+
+
 def test_ties_at_the_bound():
     """Of equal scores, those of the first regions are looked at, and suffice."""
     apart = torch.arange(40.0)[:, None] * 20 + torch.tensor([0.0, 0.0, 9.0, 9.0])

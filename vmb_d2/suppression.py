@@ -65,8 +65,7 @@ def _by_rounds(scores: Tensor, candidates: Tensor, pairs: Tensor) -> Tensor | No
     """
     first, second = pairs.unbind(dim=1)
     first_wins = scores[first] >= scores[second]
-    both = candidates[first] & candidates[second]
-    suppresses = _as_words(torch.cat([both & first_wins, both & ~first_wins]))
+    suppresses = _as_words(torch.cat([first_wins, ~first_wins]))  # if the winner is a candidate
     winner, loser = torch.cat([first, second]), torch.cat([second, first])
 
     def spared(by: Tensor) -> Tensor:
