@@ -52,6 +52,8 @@ def test_as_a_program(tmp_path, tiny, images):
     done = support.run_tool(TOOL, *tiny, *options, "--json", files[0], "--chart", files[1])
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == "memory over 4 images"
+    assert "ignored (" in done.stderr
+    assert "ignored (" not in done.stdout
     for text in ("fp32, batch size 2\n", "  sum of stages  ", "the original's loop (fp32"):
         assert text in done.stdout
     assert "  nothing to do  " in done.stdout

@@ -111,14 +111,13 @@ def pass_through(
     read_out = read_out or extractor.read_out
 
     def size_of(image: InputImage) -> tuple[int, int]:
-        laps.begin()
         size = padded_size(*network_size(*read_size(image.path)))
         laps.end("decode")
         return size
 
+    laps.begin()
     with network_laps(extractor.model, laps):
         for batch in bucketed_batches(images, batch_size, size_of):
-            laps.begin()
             loaded = []
             for image in batch.images:
                 rgb = read_image(image.path)
