@@ -3,9 +3,16 @@ import signal
 import threading
 import time
 
+import hypothesis
 import pytest
 import slurm_cluster
 import support
+
+# How fast an example is says something about the machine only.
+hypothesis.settings.register_profile(
+    "whatever the load", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("whatever the load")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,7 +7,7 @@ import time
 import weakref
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vmb_d2 import background
@@ -16,7 +16,6 @@ from vmb_d2.errors import OutputError
 from vmb_d2.interruption import Interrupted, handled
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(), max_size=20), st.integers(1, 4))
 def test_all_is_written_in_order(items, most):
     written = []

@@ -60,7 +60,7 @@ class Tiny(nn.Module):
     eps=st.sampled_from([0.0, 1e-5, 0.5]),
     memory_format=st.sampled_from([torch.contiguous_format, CHANNELS_LAST]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_folded_norm_is_the_norm_after_the_convolution(seed, groups, bias, eps, memory_format):
     generator = torch.Generator().manual_seed(seed)
     norm = FrozenBatchNorm2d(8, eps)

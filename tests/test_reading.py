@@ -84,7 +84,6 @@ def test_what_was_taken_stays_until_it_is_released(readers, tmp_path):
         readers.take()
 
 
-@settings(deadline=None)
 @given(st.integers(1, 5000), st.integers(1, 5000))
 def test_an_image_fits_into_its_memory(height, width):
     h, w = images.network_size(height, width)
@@ -263,7 +262,7 @@ def read_counted(asked, most):
         yield Batch(name_images([PHOTOGRAPHS[2]] * most), (800, 1216))
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(st.integers(1, 2), st.integers(1, 3))
 def test_batches_are_not_read_far_ahead(workers, size):
     asked = []
@@ -294,7 +293,6 @@ def test_default_workers(monkeypatch, device, cores, expected):
     assert default_workers(torch.device(device)) == expected
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(-3, 9), max_size=30), st.integers(0, 3), st.integers(1, 5))
 def test_sizes_come_in_order_with_errors_in_their_place(numbers, threads, most):
     def read(path):

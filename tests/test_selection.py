@@ -60,7 +60,7 @@ def random_boxes(rng, count, width, sides):
     st.sampled_from([2, 5, 1000]),
     st.sampled_from([1, 3, 10, 30]),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_selection_of_some_more_regions(seed, width, values, num_features):
     """From crowded to loose, from many ties to none, from one step to all of them."""
     rng = np.random.default_rng(seed)
