@@ -264,3 +264,10 @@ def test_a_cut_file_is_an_error(path, regions):
         LMDBReader(path)
     write(path, {"b": regions})  # as after a death while it was made
     assert list(as_mmf_reads(path)) == [b"b"]
+
+
+def test_the_list_of_keys_is_no_image(tmp_path):
+    for _ in range(2):  # it is there from the first closing on
+        writer = LMDBWriter(tmp_path / "features.lmdb")
+        assert writer.present(["keys"]) == set()
+        writer.close()
