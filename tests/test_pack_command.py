@@ -241,7 +241,8 @@ def test_settings_go_along(tmp_path, pack):
     out = tmp_path / "out"
     arguments = (one, two, none, "--to", "mmf", "--output", out, "--dtype", "float16")
     assert pack(*arguments)[0] == 0
-    assert content(out)["settings"] == {**settings, "dtype": "float16"}
+    # Such as have no precision in writing come from before there was a choice.
+    assert content(out)["settings"] == {**settings, "dtype": "float16", "precision": "fp32"}
     assert pack(*arguments)[0] == 0  # again, although the dtype differs
     assert len(content(out)["runs"]) == 2
 

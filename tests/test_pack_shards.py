@@ -180,7 +180,7 @@ def test_what_one_shard_does_not_know_others_do(tmp_path, out):
     for index, weights in enumerate((None, "abc", None)):
         note(out, index, 3, settings={"weights_sha256": weights, "names": "mmf"})
     pack([out], "hdf5", tmp_path / "packed")
-    expected = {"weights_sha256": "abc", "names": "mmf", "dtype": "float32"}
+    expected = {"weights_sha256": "abc", "names": "mmf", "dtype": "float32", "precision": "fp32"}
     assert content(tmp_path / "packed")["settings"] == expected
     pack([out], "hdf5", out)  # where no shard has noted what all have in common
     assert content(out)["settings"] == expected
