@@ -13,11 +13,11 @@ from detectron2.modeling.roi_heads import (
     StandardROIHeads,
 )
 from detectron2.structures import Boxes, Instances
-from torch import Tensor
+from torch import Tensor, nn
 
 from .box_geometry import to_exclusive
 from .box_transform import InclusiveBox2BoxTransform
-from .roi_pooler import InclusiveROIPooler
+from .roi_pooler import InclusiveROIPooler, ThreadedROIAlign
 
 
 class VMBOutputLayers(FastRCNNOutputLayers):
@@ -114,6 +114,8 @@ class VMBRes5ROIHeads(RegionReadout, Res5ROIHeads):
         args = super().from_config(cfg, input_shape)
         channels = args["box_predictor"].cls_score.in_features
         args["box_predictor"] = VMBOutputLayers(cfg, ShapeSpec(channels=channels))
+        poolers = args["pooler"].level_poolers
+        args["pooler"].level_poolers = nn.ModuleList(map(ThreadedROIAlign.like, poolers))
         return args
 
     def region_features(self, features, boxes):
