@@ -32,6 +32,7 @@ class ThreadedROIAlign(ROIAlign):
         threads = min(torch.get_num_threads(), len(rois))
         if input.device.type != "cpu" or threads < 2:
             return pool(input, rois)
+        input = input.contiguous()  # or each thread would make it so
         # A new thread is in neither of these modes.
         grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
 
