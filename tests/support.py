@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from reference.goldens import image_path
 from reference.synthetic_weights import synthetic_state_dict
@@ -96,6 +98,19 @@ def vmb_checkpoint(model):
 @functools.cache
 def tiny_model(model):
     return load_model(vmb_checkpoint(model), description(model), cache_dir=scratch() / "cache")
+
+
+def in_this_process(program, monkeypatch, capsys):
+    """What runs a program with arguments in this process: (exit status, stdout, stderr)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", [str(program), *map(str, arguments)])
+        monkeypatch.syspath_prepend(str(program.parent))
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(program), run_name="__main__")
+        return end.value.code, *capsys.readouterr()
+
+    return run
 
 
 def run_tool(*arguments, cwd=ROOT, **environment):

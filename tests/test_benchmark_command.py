@@ -1,8 +1,6 @@
 """tools/benchmark.py as users run it, on a tiny model."""
 
 import json
-import runpy
-import sys
 
 import pytest
 import support
@@ -14,16 +12,7 @@ ALL = "network,stages,end_to_end,original,selection"
 
 @pytest.fixture
 def command(monkeypatch, capsys):
-    """Run the program in this process: (exit status, stdout, stderr)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
-        monkeypatch.syspath_prepend(str(TOOL.parent))
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(TOOL), run_name="__main__")
-        return end.value.code, *capsys.readouterr()
-
-    return run
+    return support.in_this_process(TOOL, monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from test_selection import regions
 
 from vmb_d2.benchmark.original import OriginalLoop, OriginalReadOut, OriginalWrite, confidences
 from vmb_d2.errors import ImageReadError
-from vmb_d2.extractor import RegionFeatureExtractor, padded_size
+from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.images import load
 from vmb_d2.inputs import InputImage
 from vmb_d2.options import RegionOptions
@@ -44,7 +44,7 @@ def test_the_same_regions_as_ours(tmp_path, model, options):
     counted = 0
     for image in strips(tmp_path):
         loaded = [load(image.path)]
-        found = extractor.network(extractor.to_network(loaded, padded_size(loaded[0])))
+        found = extractor.network(extractor.to_network(loaded, loaded[0].padded_size))
         (expected,) = extractor.read_out(found, loaded)
         (result,) = read_out(found, loaded)
         assert_same_regions(result, expected)

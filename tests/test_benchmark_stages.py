@@ -42,7 +42,7 @@ def test_every_stage_gets_its_own_time(tmp_path, monkeypatch, extractor, batch_s
     model = extractor.model
     for number, (owner, name) in enumerate(
         [
-            (stages, "read_size"),
+            (stages, "read_padded_size"),
             (stages, "read_image"),
             (stages, "preprocess"),
             (extractor, "to_network"),

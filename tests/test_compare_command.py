@@ -2,8 +2,6 @@
 
 import json
 import os
-import runpy
-import sys
 
 import numpy as np
 import pytest
@@ -32,16 +30,7 @@ def write(folder, regions, name="mmf"):
 
 @pytest.fixture
 def command(monkeypatch, capsys):
-    """Run the program in this process: (exit status, stdout, stderr)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
-        monkeypatch.syspath_prepend(str(TOOL.parent))
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(TOOL), run_name="__main__")
-        return end.value.code, *capsys.readouterr()
-
-    return run
+    return support.in_this_process(TOOL, monkeypatch, capsys)
 
 
 @pytest.fixture

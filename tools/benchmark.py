@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from plain_command import run
+from plain_command import command_line, run
 
 from vmb_d2.benchmark import (
     PARTS,
@@ -47,11 +47,7 @@ NETWORKS = ("stand-in", "model")
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    result = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXIT_STATUS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    result = command_line(__doc__, EXIT_STATUS)
     add = result.add_argument
     add(
         "--model",

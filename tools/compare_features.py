@@ -13,7 +13,7 @@ import argparse
 import contextlib
 import functools
 
-from plain_command import run
+from plain_command import command_line, run
 from tqdm import tqdm
 
 from vmb_d2.comparison import Settings, as_dict, compare, json_text, table
@@ -30,11 +30,7 @@ EXIT_STATUS = (
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     default = Settings()
-    result = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXIT_STATUS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    result = command_line(__doc__, EXIT_STATUS)
     result.add_argument("a", metavar="A", help="the reference")
     result.add_argument("b", metavar="B", help="what is held against it")
     for store in "ab":

@@ -18,7 +18,7 @@ import logging
 import sys
 from pathlib import Path
 
-from plain_command import run
+from plain_command import command_line, run
 
 from vmb_d2.interruption import Interrupted, handled
 from vmb_d2.packing import DUPLICATES
@@ -61,11 +61,7 @@ def main(args: argparse.Namespace) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    options = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXIT_STATUS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    options = command_line(__doc__, EXIT_STATUS)
     options.add_argument("sources", metavar="SOURCE", nargs="+", help="a store or output folder")
     options.add_argument("--to", choices=FORMATS, required=True, help="the format to write")
     options.add_argument("--output", metavar="DIR", required=True, help="the output folder")

@@ -11,6 +11,15 @@ from typing import TextIO
 from vmb_d2.errors import VMBError
 
 
+def command_line(description: str, exit_status: str) -> argparse.ArgumentParser:
+    """A parser, to be given its arguments, whose help shows both texts as they are."""
+    return argparse.ArgumentParser(
+        description=description,
+        epilog=exit_status,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
 def run(
     parser: argparse.ArgumentParser,
     function: Callable[[argparse.Namespace], int],

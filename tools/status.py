@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import package_alone  # noqa: F401  (before anything of the package)
-from plain_command import run
+from plain_command import command_line, run
 
 from vmb_d2.status import lines, next_step, read_status, report
 
@@ -41,11 +41,7 @@ def main(args: argparse.Namespace) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    options = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXIT_STATUS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    options = command_line(__doc__, EXIT_STATUS)
     options.add_argument("folder", metavar="OUTPUT_DIR", help="the output folder")
     options.add_argument(
         "--all", action="store_true", help="list all shards, files and commands, not the first ten"

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from plain_command import run
+from plain_command import command_line, run
 
 from vmb_d2.downloads import default_cache_dir
 from vmb_d2.errors import ConfigError, InputError, OutputError
@@ -97,11 +97,7 @@ def main(args: argparse.Namespace) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    options = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=EXIT_STATUS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    options = command_line(__doc__, EXIT_STATUS)
     add = options.add_argument
     add("features", metavar="FEATURES", help="a store, or an output folder with a store in it")
     add("images", metavar="IMAGES", help="the folder of the images, or one image")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from .config import RELEASED_WEIGHTS, VMBModel, describe_model
 from .devices import device_of
 from .errors import ConfigError
 from .images import ImageSource, NetworkImage, load
-from .images import padded_size as padded
 from .modeling import VMBRCNN
 from .options import RegionOptions
 from .precision import arithmetic, check_precision, dtype_of
@@ -39,7 +39,6 @@ class RegionFeatureExtractor:
 
     Attributes:
         model: the model given; in other precisions than float32 a copy, in the form that is run.
-        weights_sha256: hex, of the weights of the model given.
         feature_names: the features given, the first one as ``RegionFeatures.features``.
 
     Raises:
@@ -54,14 +53,19 @@ class RegionFeatureExtractor:
         precision: str = "fp32",
     ):
         check_precision(precision, model.device)
-        self.weights_sha256 = fingerprint(model)
         self.model = model
         if precision != "fp32":  # which stays the original's, operation by operation
+            self.weights_sha256 = fingerprint(model)
             self.model = model.for_inference(dtype_of(precision), torch.channels_last)
         self.precision = precision
         self.options = options or RegionOptions()
         self.description = description
         self.feature_names = self.options.choose_features(model.feature_names)
+
+    @functools.cached_property
+    def weights_sha256(self) -> str:
+        """Hex, of the weights of the model given. It takes a second where it is asked for first."""
+        return fingerprint(self.model)
 
     @classmethod
     def from_pretrained(
@@ -138,7 +142,7 @@ class RegionFeatureExtractor:
             raise ValueError(f"batch_size={batch_size}: has to be at least 1")
         results: list[RegionFeatures | None] = [None] * len(images)
         loaded = ((i, load(image)) for i, image in enumerate(images))
-        for batch in bucketed_batches(loaded, batch_size, lambda item: padded_size(item[1])):
+        for batch in bucketed_batches(loaded, batch_size, lambda item: item[1].padded_size):
             numbers = [i for i, _ in batch.images]
             regions = self.extract_batch(
                 [image for _, image in batch.images],
@@ -251,11 +255,6 @@ def pad(images: Sequence[NetworkImage], size: tuple[int, int], pinned: bool = Fa
         height, width = image.tensor.shape[-2:]
         target[:, :height, :width] = image.tensor
     return ImageList(tensor, [tuple(image.tensor.shape[-2:]) for image in images])
-
-
-def padded_size(image: NetworkImage) -> tuple[int, int]:
-    """(height, width) in network pixels to which an image is padded by itself."""
-    return padded(*image.tensor.shape[-2:])
 
 
 def _released_weights(model) -> str:

@@ -58,6 +58,11 @@ class NetworkImage:
     width: int
     height: int
 
+    @property
+    def padded_size(self) -> tuple[int, int]:
+        """(height, width) in network pixels to which it is padded by itself."""
+        return padded_size(*self.tensor.shape[-2:])
+
 
 def read_size(path: str | Path) -> tuple[int, int]:
     """Original (height, width) from the file's header. Raises ImageReadError."""
@@ -126,6 +131,11 @@ def padded_size(height: int, width: int) -> tuple[int, int]:
         -(-height // SIZE_DIVISIBILITY) * SIZE_DIVISIBILITY,
         -(-width // SIZE_DIVISIBILITY) * SIZE_DIVISIBILITY,
     )
+
+
+def read_padded_size(path: str | Path) -> tuple[int, int]:
+    """:func:`padded_size` of an image file, from its header. Raises ImageReadError."""
+    return padded_size(*network_size(*read_size(path)))
 
 
 def network_pixels(rgb: np.ndarray) -> tuple[np.ndarray, float]:

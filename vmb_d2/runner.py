@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import images, interruption
+from . import interruption
 from .background import BackgroundWriter
 from .batching import Batch, Size
 from .errors import BoxesError, ConfigError, ImageReadError, TooManyFailures
@@ -240,7 +240,7 @@ class ExtractionRun:
         """What was read, unless it isn't, or isn't of the size that was expected."""
         if isinstance(outcome, ImageReadError):
             raise outcome
-        own = images.padded_size(*outcome.tensor.shape[-2:])
+        own = outcome.padded_size
         larger = any(a > b for a, b in zip(own, padded_size, strict=True))
         if larger or (self.batching == "bucketed" and own != padded_size):
             raise ImageReadError(f"{path}: was exchanged for another image while being read")

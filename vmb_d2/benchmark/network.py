@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..batching import bucketed_batches
-from ..extractor import RegionFeatureExtractor, padded_size
+from ..extractor import RegionFeatureExtractor
 from ..images import load
 from ..inputs import InputImage
 from .stages import Laps, Write, clock, pass_through
@@ -20,7 +20,7 @@ def network_seconds(
     now = clock(extractor.model.device)
     seconds = 0.0
     loaded = map(load, (image.path for image in images))
-    for batch in bucketed_batches(loaded, batch_size, padded_size):
+    for batch in bucketed_batches(loaded, batch_size, lambda image: image.padded_size):
         on_device = extractor.to_network(batch.images, batch.padded_size)
         begin = now()
         extractor.network(on_device)

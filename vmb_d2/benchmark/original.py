@@ -30,7 +30,8 @@ from .workload import temporary_folder
 
 
 def confidences(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """What :func:`vmb_d2.selection.confidences` gives, class by class as the original does it."""
+    """Confidences as :func:`vmb_d2.selection.select_regions` has them, class by class as the
+    original does it."""
     highest = scores.new_zeros(len(scores))
     thresholds = torch.full_like(highest, threshold)
     for column in range(scores.shape[1]):

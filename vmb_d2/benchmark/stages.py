@@ -15,7 +15,7 @@ from detectron2.structures import Instances
 
 from ..batching import bucketed_batches
 from ..extractor import RegionFeatureExtractor
-from ..images import NetworkImage, network_size, padded_size, preprocess, read_image, read_size
+from ..images import NetworkImage, preprocess, read_image, read_padded_size
 from ..inputs import InputImage
 from ..modeling import VMBRCNN
 from ..regions import RegionFeatures
@@ -111,7 +111,7 @@ def pass_through(
     read_out = read_out or extractor.read_out
 
     def size_of(image: InputImage) -> tuple[int, int]:
-        size = padded_size(*network_size(*read_size(image.path)))
+        size = read_padded_size(image.path)
         laps.end("decode")
         return size
 

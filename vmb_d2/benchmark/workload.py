@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import OutputError
-from ..images import network_size, padded_size, read_size
+from ..images import read_padded_size
 from ..inputs import InputImage
 
 
@@ -21,9 +21,8 @@ def repeated(images: Sequence[InputImage], count: int) -> list[InputImage]:
 
 def padded_sizes(images: Sequence[InputImage]) -> dict[str, int]:
     """How many images have which padded size, as ``"800x1216"``: height x width."""
-    sizes = {path: read_size(path) for path in {image.path for image in images}}
-    padded = (padded_size(*network_size(*sizes[image.path])) for image in images)
-    return dict(Counter("{}x{}".format(*size) for size in padded))
+    sizes = {path: read_padded_size(path) for path in {image.path for image in images}}
+    return dict(Counter("{}x{}".format(*sizes[image.path]) for image in images))
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ def planned_batches(
         chunks = mmf_chunks(images_of_run, batch_size, is_wanted)
         asked = (image for chunk in chunks for image in chunk)
     paths = (image.path for image in asked)
-    sizes = sizes_ahead(paths, _padded_size, **({} if ahead else {"threads": 0}))
+    sizes = sizes_ahead(paths, images.read_padded_size, **({} if ahead else {"threads": 0}))
 
     def padded_size(image: InputImage) -> Size | None:
         size = next(sizes)
@@ -58,7 +58,3 @@ def planned_batches(
             yield from mmf_batches(images_of_run, batch_size, padded_size, is_wanted)
         else:
             yield from bucketed_batches(pending, batch_size, padded_size)
-
-
-def _padded_size(path: str) -> Size:
-    return images.padded_size(*images.network_size(*images.read_size(path)))
