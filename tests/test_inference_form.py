@@ -1,12 +1,11 @@
 """The form in which a model is run: the same up to rounding, and the model itself as it was."""
 
-import importlib
-
 import numpy as np
 import pytest
 import support
 import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
+from detectron2.modeling.backbone.resnet import BottleneckBlock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import goldens
@@ -14,6 +13,7 @@ from torch import nn
 
 from vmb_d2 import images
 from vmb_d2.extractor import pad
+from vmb_d2.modeling.fused_convolution import FusedBottleneckBlock, PackedConv2d
 from vmb_d2.modeling.inference_form import inference_form
 from vmb_d2.pretrained import fingerprint
 
@@ -157,14 +157,13 @@ def test_what_is_in_the_lower_precision(name):
 def test_what_comes_out_is_float32_with_all_its_digits(name, monkeypatch):
     """Boxes are never rounded, nor are the numbers by which regions are ranked."""
     pooled = []
-    module = importlib.import_module("detectron2.layers.roi_align")  # the function hides it
-    roi_align = module.roi_align
+    embedding_bag = nn.functional.embedding_bag
 
-    def recorded(maps, rois, *args):
-        pooled.append((maps.dtype, rois.dtype))
-        return roi_align(maps, rois, *args)
+    def recorded(indices, pixels, *, per_sample_weights, **arguments):
+        pooled.append((pixels.dtype, per_sample_weights.dtype))
+        return embedding_bag(indices, pixels, per_sample_weights=per_sample_weights, **arguments)
 
-    monkeypatch.setattr(module, "roi_align", recorded)
+    monkeypatch.setattr(nn.functional, "embedding_bag", recorded)
     found = values(regions_of(support.tiny_model(name).for_inference(BF16, CHANNELS_LAST)))
     assert set(pooled) == {(torch.float32, torch.float32)}
     for key, value in found.items():
@@ -172,6 +171,34 @@ def test_what_comes_out_is_float32_with_all_its_digits(name, monkeypatch):
         if key not in ("fc6", "fc7"):
             short = value.bfloat16().float() == value
             assert short.float().mean() < 0.5, key
+
+
+@pytest.mark.parametrize("name", [FPN, C4])
+def test_on_a_cpu_bfloat16_convolutions_are_fused(name, monkeypatch):
+    model = support.tiny_model(name)
+    form = model.for_inference(BF16, CHANNELS_LAST)
+    kinds = {type(m) for m in form.modules() if isinstance(m, (Conv2d, BottleneckBlock))}
+    assert kinds == {PackedConv2d, FusedBottleneckBlock}
+    fused = values(regions_of(form))
+    assert all(m.weight.is_mkldnn for m in form.modules() if isinstance(m, PackedConv2d))
+    float32 = model.for_inference(torch.float32, CHANNELS_LAST)
+    monkeypatch.setattr("vmb_d2.modeling.inference_form.can_fuse", lambda: False)
+    plain = model.for_inference(BF16, CHANNELS_LAST)
+    for other in (model, float32, plain):
+        kinds = {type(m) for m in other.modules() if isinstance(m, (Conv2d, BottleneckBlock))}
+        assert kinds == {Conv2d, BottleneckBlock}
+    with torch.no_grad():
+        exact = model.backbone(batch_of().tensor)
+        errors = [
+            [
+                float((f.backbone(batch_of().tensor)[k] - v).norm() / v.norm())
+                for k, v in exact.items()
+            ]
+            for f in (form, plain)
+        ]
+    for fused_error, plain_error in zip(*errors, strict=True):
+        assert fused_error < 1.1 * plain_error
+    assert fused.keys() == values(regions_of(plain)).keys()
 
 
 @pytest.mark.parametrize("name", [FPN, C4])

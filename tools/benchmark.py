@@ -33,6 +33,7 @@ from vmb_d2.devices import device_of
 from vmb_d2.errors import ConfigError, InputError, OutputError
 from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.files import write_whole
+from vmb_d2.heap import keep_freed_memory
 from vmb_d2.inputs import InputImage, list_images, name_images, root_of
 from vmb_d2.precision import PRECISIONS
 from vmb_d2.stores.formats import format_named
@@ -102,6 +103,8 @@ def main(args: argparse.Namespace) -> int:
     if args.endurance is not None:
         at_least_one(args.endurance, "--endurance")
         chosen(args.endurance_network, "--endurance-network", NETWORKS)
+    if device.type == "cpu":  # as tools/extract.py does
+        keep_freed_memory()
     with temporary_folder(args.temporary) as folder:
         weights = Weights(args, description, folder)
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from vmb_d2.config import MODEL_NAMES, RELEASED_WEIGHTS, VMBModel, named_model, read_vmb_model
 from vmb_d2.errors import ConfigError
 from vmb_d2.given_boxes import GivenBoxes
+from vmb_d2.heap import keep_freed_memory
 from vmb_d2.inputs import (
     ExcludeList,
     InputImage,
@@ -150,7 +151,7 @@ def main(cfg: DictConfig) -> None:
         package_alone.complete()
         from vmb_d2.extractor import RegionFeatureExtractor
 
-        return RegionFeatureExtractor.from_pretrained(
+        extractor = RegionFeatureExtractor.from_pretrained(
             description,
             weights=weights or RELEASED_WEIGHTS.get(cfg.model.name),
             device=cfg.device,
@@ -159,6 +160,9 @@ def main(cfg: DictConfig) -> None:
             precision=cfg.precision,
             **vars(job.options),
         )
+        if extractor.model.device.type == "cpu":
+            keep_freed_memory()
+        return extractor
 
     report = job(images, load, description, of_all_shards=selected)
     counts = f"{report.extracted} extracted, {report.skipped} there before"

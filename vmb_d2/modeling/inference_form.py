@@ -8,6 +8,8 @@ import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d, ROIAlign
 from torch import Tensor, nn
 
+from .fused_convolution import can_fuse, fuse
+
 
 def inference_form(
     model: nn.Module,
@@ -43,6 +45,8 @@ def inference_form(
         elif isinstance(module, ROIAlign):
             module.register_forward_pre_hook(_float_inputs)
             module.register_forward_hook(lambda _, inputs, pooled: pooled.to(dtype))
+    if dtype == torch.bfloat16 and model.device.type == "cpu" and can_fuse():
+        fuse(result)
     result.backbone.register_forward_pre_hook(
         lambda _, inputs: (inputs[0].to(dtype=dtype, memory_format=memory_format),)
     )

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from .box_geometry import to_exclusive
 from .box_transform import InclusiveBox2BoxTransform
-from .roi_pooler import InclusiveROIPooler, ThreadedROIAlign
+from .roi_align import BagROIAlign
+from .roi_pooler import InclusiveROIPooler
 
 
 class VMBOutputLayers(FastRCNNOutputLayers):
@@ -115,7 +116,7 @@ class VMBRes5ROIHeads(RegionReadout, Res5ROIHeads):
         channels = args["box_predictor"].cls_score.in_features
         args["box_predictor"] = VMBOutputLayers(cfg, ShapeSpec(channels=channels))
         poolers = args["pooler"].level_poolers
-        args["pooler"].level_poolers = nn.ModuleList(map(ThreadedROIAlign.like, poolers))
+        args["pooler"].level_poolers = nn.ModuleList(map(BagROIAlign.like, poolers))
         return args
 
     def region_features(self, features, boxes):

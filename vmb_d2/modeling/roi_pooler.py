@@ -1,47 +1,17 @@
-"""RoI pooling in threads, and over an FPN with VMB's assignment of boxes to levels."""
+"""RoI pooling over an FPN with VMB's assignment of boxes to levels."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
-from detectron2.layers import ROIAlign
 from detectron2.modeling.poolers import convert_boxes_to_pooler_format
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from .box_geometry import assign_fpn_levels
-
-
-class ThreadedROIAlign(ROIAlign):
-    """ROIAlign that uses all of PyTorch's threads on the CPU, where torchvision's uses one.
-
-    Each thread takes a part of the regions, which doesn't change what it gives.
-    """
-
-    @classmethod
-    def like(cls, pooler: ROIAlign) -> ThreadedROIAlign:
-        """With the settings of another."""
-        return cls(pooler.output_size, pooler.spatial_scale, pooler.sampling_ratio, pooler.aligned)
-
-    def forward(self, input: Tensor, rois: Tensor) -> Tensor:
-        """See :meth:`detectron2.layers.ROIAlign.forward`."""
-        pool = super().forward
-        threads = min(torch.get_num_threads(), len(rois))
-        if input.device.type != "cpu" or threads < 2:
-            return pool(input, rois)
-        input = input.contiguous()  # or each thread would make it so
-        # A new thread is in neither of these modes.
-        grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-
-        def pool_part(part: Tensor) -> Tensor:
-            with torch.set_grad_enabled(grad), torch.inference_mode(inference):
-                return pool(input, part)
-
-        with ThreadPoolExecutor(threads) as executor:
-            return torch.cat(list(executor.map(pool_part, rois.chunk(threads))))
+from .roi_align import BagROIAlign
 
 
 class InclusiveROIPooler(nn.Module):
@@ -60,7 +30,7 @@ class InclusiveROIPooler(nn.Module):
         self.output_size = output_size
         self.min_level = round(-math.log2(scales[0]))
         self.level_poolers = nn.ModuleList(
-            ThreadedROIAlign((output_size, output_size), scale, sampling_ratio, aligned=False)
+            BagROIAlign((output_size, output_size), scale, sampling_ratio, aligned=False)
             for scale in scales
         )
 

@@ -1,0 +1,102 @@
+"""ROIAlign by embedding bags against torchvision's kernel."""
+
+import pytest
+import torch
+from detectron2.layers import ROIAlign
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from vmb_d2.modeling.roi_align import BagROIAlign
+
+LAYOUTS = torch.contiguous_format, torch.channels_last
+REVERSED = torch.tensor([[0.0, 40, 20, 10, 30], [1, 10, 40, 30, 12], [0, 10, 10, 30, 30]])
+
+
+def some_maps(generator, size=(13, 17), memory_format=torch.contiguous_format):
+    maps = torch.randn(2, 5, *size, generator=generator)
+    return maps.contiguous(memory_format=memory_format)
+
+
+def some_rois(generator, count, smallest=-30.0, largest=100.0):
+    """Regions inside, across the edges and outside of maps at a quarter of the resolution."""
+    images = torch.randint(2, (count, 1), generator=generator).float()
+    corners = smallest + (largest - smallest) * torch.rand(count, 2, generator=generator)
+    sides = torch.exp(5 * torch.rand(count, 2, generator=generator)) - 1
+    return torch.cat([images, corners, corners + sides], dim=1)
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    count=st.integers(0, 12),
+    output_size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    sampling_ratio=st.integers(0, 3),
+    aligned=st.booleans(),
+    memory_format=st.sampled_from(LAYOUTS),
+)
+@settings(max_examples=200, deadline=None)
+@example(0, 0, (7, 7), (13, 17), 2, False, torch.contiguous_format)
+@example(0, 0, (7, 7), (13, 17), 0, False, torch.channels_last)
+def test_the_same_as_torchvisions(
+    seed, count, output_size, size, sampling_ratio, aligned, memory_format
+):
+    plain = ROIAlign(output_size, 0.25, sampling_ratio, aligned)
+    generator = torch.Generator().manual_seed(seed)
+    maps = some_maps(generator, size, memory_format)
+    rois = some_rois(generator, count)
+    found = BagROIAlign.like(plain)(maps, rois)
+    torch.testing.assert_close(found, plain(maps, rois), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+def test_samples_on_edges_and_regions_of_no_size(sampling_ratio, aligned):
+    """The map is 17 x 13; a sample up to one pixel before it, and up to 17 or 13, still counts."""
+    edges = [-8.0, -6.0, -4.0, -2.0, 0.0, 2.0, 40.0, 44.0, 48.0, 52.0, 60.0, 64.0, 68.0, 72.0]
+    starts = torch.tensor(edges)
+    rois = torch.tensor(
+        [[0.0, x, y, x + side, y + side] for x in starts for y in starts for side in (0, 4, 8, 40)]
+    )
+    plain = ROIAlign((2, 2), 0.25, sampling_ratio, aligned)
+    maps = some_maps(torch.Generator().manual_seed(1))
+    expected = plain(maps, rois)
+    found = BagROIAlign.like(plain)(maps, rois)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    nothing = (expected == 0).flatten(1).all(dim=1)
+    assert 0 < nothing.sum() < len(rois)
+    assert torch.equal((found == 0).flatten(1).all(dim=1), nothing)
+
+
+@pytest.mark.parametrize(("sampling_ratio", "aligned"), [(0, False), (2, False), (2, True)])
+def test_regions_that_end_before_they_begin(sampling_ratio, aligned):
+    maps = some_maps(torch.Generator().manual_seed(2))
+    plain = ROIAlign((3, 2), 0.25, sampling_ratio, aligned)
+    found = BagROIAlign.like(plain)(maps, REVERSED)
+    torch.testing.assert_close(found, plain(maps, REVERSED), rtol=1e-5, atol=1e-6)
+
+
+def test_regions_that_end_before_they_begin_have_no_samples():
+    """Where a region's size says how many there are; torchvision's kernel fails there."""
+    maps = some_maps(torch.Generator().manual_seed(2))
+    found = BagROIAlign((3, 2), 0.25, 0, aligned=True)(maps, REVERSED)
+    assert not found[:2].any()
+    assert found[2].all()
+
+
+@pytest.mark.parametrize("memory_format", LAYOUTS)
+@pytest.mark.parametrize("inference", [False, True])
+def test_layout_and_modes(memory_format, inference):
+    generator = torch.Generator().manual_seed(3)
+    rois = some_rois(generator, 6)
+    with torch.inference_mode(inference):
+        maps = some_maps(generator, memory_format=memory_format)
+        found = BagROIAlign((3, 2), 0.25, 2, aligned=False)(maps, rois)
+    assert found.is_contiguous(memory_format=memory_format)
+    assert found.is_inference() == inference
+
+
+def test_elsewhere_than_on_a_cpu_the_kernel_does_it():
+    maps = torch.empty(1, 5, 13, 17, device="meta")
+    found = BagROIAlign((3, 2), 0.25, 2, aligned=False)(maps, torch.empty(4, 5, device="meta"))
+    assert found.is_meta
+    assert found.shape == (4, 5, 3, 2)
