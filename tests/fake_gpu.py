@@ -66,7 +66,7 @@ class GPUExtractor(FakeExtractor):
     Args:
         gpu: of this GPU.
         steps: (fixed, each) bytes of each step, the latter for an image of the largest size.
-        stays: bytes that the first batch takes of the GPU, beside PyTorch, for ever.
+        stays: bytes that the first batch takes for ever, of PyTorch's and again beside it.
 
     Attributes:
         asked: (images, boxes of each; None for proposals) of each batch.
@@ -80,6 +80,7 @@ class GPUExtractor(FakeExtractor):
 
     def extract_batch(self, images, size, boxes=None):
         self.asked.append((len(images), None if boxes is None else [len(b) for b in boxes]))
+        self.gpu.take(self.stays)
         self.gpu.others, self.stays = self.gpu.others + self.stays, 0
         for fixed, each in self.steps:
             share = size[0] * size[1] / (LARGEST[0] * LARGEST[1])

@@ -43,7 +43,7 @@ def largest_images(
     twice: as any others, and with given boxes, as many as there can be proposals. All boxes are the
     whole image, which brings them to one level of the FPN, to be pooled at one time.
 
-    Args: see :func:`batch_size_for`.
+    Arguments as for :func:`batch_size_for`.
     """
     # Of the mean colour, which is zero.
     image = NetworkImage(torch.zeros(3, SHORT_SIDE, LONG_SIDE), 1.0, LONG_SIDE, SHORT_SIDE)
@@ -76,11 +76,11 @@ class GPUMemory:
         return free + held - torch.cuda.memory_allocated(self._index)
 
     def needed(self, run: Callable[[], None]) -> int | None:
-        """The most bytes that ``run`` takes beside what is there; None where they aren't there.
+        """The most bytes that ``run`` takes beside what stays; None where they aren't there.
 
-        Afterwards all that it took is given back to the GPU, and PyTorch's peak begins anew.
+        Afterwards all that it took is given back to the GPU, and PyTorch's peak begins anew. What
+        stays is what was there before and, of the first run, the libraries' workspaces.
         """
-        before = torch.cuda.memory_allocated(self._index)
         torch.cuda.reset_peak_memory_stats(self._index)
         fits = True
         try:
@@ -89,9 +89,9 @@ class GPUMemory:
             if not is_out_of_memory(error):
                 raise
             fits = False
+        peak = torch.cuda.max_memory_allocated(self._index)
         # Outside of the handler, since the error's traceback holds on to the tensors.
-        needed = torch.cuda.max_memory_allocated(self._index) - before
         gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(self._index)
-        return needed if fits else None
+        return peak - torch.cuda.memory_allocated(self._index) if fits else None
