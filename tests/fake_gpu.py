@@ -70,21 +70,34 @@ class GPUExtractor(FakeExtractor):
 
     Attributes:
         asked: (images, boxes of each; None for proposals) of each batch.
+        chosen: images of each batch whose regions were chosen.
     """
 
     def __init__(self, gpu, steps, stays=0, **values):
         super().__init__(**values)
         self.model.device = torch.device("cuda", gpu.index)
         self.gpu, self.steps, self.stays = gpu, steps, stays
-        self.asked = []
+        self.asked, self.chosen = [], []
 
     def extract_batch(self, images, size, boxes=None):
-        self.asked.append((len(images), None if boxes is None else [len(b) for b in boxes]))
+        self.read_out(self.network(self.to_network(images, size), boxes), images, boxes)
+        return super().extract_batch(images, size, boxes)
+
+    def to_network(self, images, size):
+        return len(images), size[0] * size[1] / (LARGEST[0] * LARGEST[1])
+
+    def network(self, batch, boxes=None):
+        count, share = batch
+        self.asked.append((count, None if boxes is None else [len(b) for b in boxes]))
         self.gpu.take(self.stays)
         self.gpu.others, self.stays = self.gpu.others + self.stays, 0
         for fixed, each in self.steps:
-            share = size[0] * size[1] / (LARGEST[0] * LARGEST[1])
-            count = fixed + round(each * len(images) * share)
-            self.gpu.take(count)
-            self.gpu.give(count)
-        return super().extract_batch(images, size, boxes)
+            size = fixed + round(each * count * share)
+            self.gpu.take(size)
+            self.gpu.give(size)
+        return [None] * count
+
+    def read_out(self, regions, images, boxes=None):
+        assert len(regions) == len(images)
+        if boxes is None:
+            self.chosen.append(len(regions))

@@ -116,6 +116,7 @@ def test_the_probe_leaves_nothing_behind(monkeypatch):
     choice = batch_size_for(extractor, 1000)
     assert choice == Choice(6, 610 * MB, free)
     assert extractor.asked == probing(1, 2, 6)
+    assert extractor.chosen == [1, 1, 2, 2, 6, 6]
     assert gpu.allocated == gpu.reserved == gpu.peak == 210 * MB
     assert GPUMemory(torch.device("cuda", 0)).free() == free
 
@@ -229,6 +230,7 @@ def test_given_boxes_are_as_many_as_the_image_with_the_most_has(out, images, mon
     assert extract(out, images, extractor, boxes=boxes).extracted == 20
     probe, own = split(extractor.asked, 20)
     assert probe == [(n, [7] * n) for n in (1, 2, 8)]
+    assert extractor.chosen == []
     assert own == [(8, [2, 7, 0, 4, 0, 0, 0, 0]), (8, [0] * 8), (4, [0] * 4)]
 
 
@@ -272,20 +274,28 @@ def test_a_real_image_needs_no_more_than_a_made_up_one(name):
 @pytest.mark.parametrize("given", [None, 3])
 def test_the_network_runs_on_the_largest_images_with_all_regions(monkeypatch, name, given):
     model = support.tiny_model(name)
-    seen = []
-    regions = model.regions
+    extractor = RegionFeatureExtractor(model)
+    seen, chosen_from = [], []
+    regions, read_out = model.regions, extractor.read_out
     monkeypatch.setattr(
         model,
         "regions",
         lambda *arguments: seen.append((arguments[0].tensor.shape, found := regions(*arguments)))
         or found,
     )
-    largest_images(RegionFeatureExtractor(model), given)(1)
+    monkeypatch.setattr(
+        extractor,
+        "read_out",
+        lambda found, images, boxes=None: chosen_from.append(len(found[0]) if not boxes else None)
+        or read_out(found, images, boxes),
+    )
+    largest_images(extractor, given)(1)
     assert {tuple(shape) for shape, _ in seen} == {(1, 3, *LARGEST)}
     counts = [len(found[0]) for _, found in seen]
     has_objectness = [found[0].has("objectness") for _, found in seen]
     if given:
-        assert (counts, has_objectness) == ([3], [False])
+        assert (counts, has_objectness, chosen_from) == ([3], [False], [None])
         return
     assert has_objectness == [True, False]
+    assert counts == chosen_from
     assert counts[0] <= counts[1] == {"tiny_x152_fpn": 1000, "tiny_r101_c4": 300}[name]

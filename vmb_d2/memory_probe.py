@@ -40,8 +40,9 @@ def largest_images(
     """What extracts a number of made-up images of the largest size, with as many regions as can be.
 
     How many proposals there are depends on the image. So with proposals the images are extracted
-    twice: as any others, and with given boxes, as many as there can be proposals. All boxes are the
-    whole image, which brings them to one level of the FPN, to be pooled at one time.
+    twice: as any others, and from boxes, as many as there can be proposals. All boxes are the whole
+    image: they are pooled on one level of the FPN, and overlap as much as boxes can where regions
+    are chosen.
 
     Arguments as for :func:`batch_size_for`.
     """
@@ -50,11 +51,15 @@ def largest_images(
     count = extractor.model.most_proposals if given_boxes is None else given_boxes
     boxes = torch.tensor([[0.0, 0.0, LONG_SIDE - 1, SHORT_SIDE - 1]]).expand(count, 4)
 
+    @torch.inference_mode()
     def run(images: int) -> None:
-        batch = [image] * images
-        if given_boxes is None:
-            extractor.extract_batch(batch, image.padded_size)
-        extractor.extract_batch(batch, image.padded_size, [boxes] * images)
+        batch, boxes_of_each = [image] * images, [boxes] * images
+        if given_boxes is not None:
+            extractor.extract_batch(batch, image.padded_size, boxes_of_each)
+            return
+        extractor.extract_batch(batch, image.padded_size)
+        on_device = extractor.to_network(batch, image.padded_size)
+        extractor.read_out(extractor.network(on_device, boxes_of_each), batch)
 
     return run
 
