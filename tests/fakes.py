@@ -20,6 +20,7 @@ class FakeModel:
     feature_names = ("fc6", "fc7")
     feature_dimension = 16
     num_classes = 9
+    most_proposals = 30
 
     def __init__(self, seed):
         self.seed = seed

@@ -101,6 +101,22 @@ def test_bad_images_are_recorded_and_the_run_goes_on(tmp_path, photographs):
     assert {os.path.basename(f["path"]) for f in failures} == set(reasons) - {"broken.jpg"}
 
 
+def test_a_batch_size_found_out_can_be_followed_by_a_given_one(tmp_path, photographs):
+    """On the CPU it is 1. What a GPU would give is in test_memory_probe.py."""
+    out = tmp_path / "out"
+    sizes = []
+    for options in (["extract.batch_size=auto", "input.end_index=2"], ["extract.batch_size='2'"]):
+        done = support.extract_tiny(TINY_FPN, photographs, out, "device=cpu", *options)
+        assert done.returncode == 0, done.stderr
+        line = "extract.batch_size=auto: 1 image at a time"
+        assert [x.endswith(line) for x in done.stdout.splitlines()].count(True) == 1 - len(sizes)
+        manifest = json.loads((out / "manifest.json").read_text())
+        configured = manifest["configuration"]["extract"]["batch_size"]
+        sizes.append((configured, manifest["runs"][-1]["batch_size"]))
+    assert sizes == [("auto", 1), ("2", 2)]
+    assert len(stored(out)) == 6
+
+
 def test_folders_below_and_names_by_path(tmp_path, photographs):
     (photographs / "sub.d").mkdir()
     (photographs / "chelsea.png").rename(photographs / "sub.d" / "chelsea.1.PNG")

@@ -64,6 +64,8 @@ def test_files(tmp_path, name):
         assert found.shape == (len(expected), 4)
         assert found.tolist() == expected
     assert boxes.mean_count() == 1
+    assert boxes.most_count() == 2
+    assert GivenBoxes([]).most_count() == 0
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,12 @@ def test_with_nothing_to_do(done, shard):
     assert (status, found) == (0, [])
 
 
+def test_with_a_batch_size_to_be_found_out_and_nothing_to_do(done):
+    status, found, text = watched(*options(done, FORMATS, "extract.batch_size=auto"))
+    assert "nothing to do, 1 images are there" in text
+    assert (status, found) == (0, [])
+
+
 def test_with_given_boxes_and_nothing_to_do(tmp_path):
     (tmp_path / "boxes.json").write_text('{"coffee": [[0, 0, 99, 99]]}')
     given = options(tmp_path / "out", f"boxes.file={tmp_path / 'boxes.json'}")
@@ -73,6 +79,7 @@ def test_help():
         "input.dir=/no/such",
         "extract.num_features=0",
         "extract.batch_size=0",
+        "extract.batch_size=big",
         "extract.feature_name=fc5",
         "output.format=zip",
         "shard.count=8",

@@ -78,6 +78,7 @@ def test_indices_in_a_row_are_a_range(images, out, done, choice):
 
 def test_what_was_asked_for_is_kept_and_quoted(images, out):
     overrides = ["input.dir='a b=c'", "output.format=[mmf,lmdb]", r"x=a\,b\ $HOME", "+y={a:[1,2]}"]
+    overrides += ["extract.batch_size=auto"]
     hydra = ["hydra/launcher=slurm", "hydra.launcher.partition='g p u'"]
     first = shards(3)[0]
     run(out, images, first, record=record_of(out, images, first, overrides, hydra))

@@ -12,6 +12,7 @@ from command_line import SomeImagesFailed, command, in_sweep, required, run, tas
 from extract_config import Batching, strings
 from omegaconf import DictConfig, OmegaConf
 
+from vmb_d2.batch_size import checked_batch_size
 from vmb_d2.config import MODEL_NAMES, RELEASED_WEIGHTS, VMBModel, named_model, read_vmb_model
 from vmb_d2.errors import ConfigError
 from vmb_d2.given_boxes import GivenBoxes
@@ -118,11 +119,13 @@ def region_options(cfg: DictConfig) -> RegionOptions:
 @hydra.main(version_base="1.3", config_path="../conf", config_name="extract")
 @task
 def main(cfg: DictConfig) -> None:
+    batching = cfg.extract.batching
+    batch_size = checked_batch_size(cfg.extract.batch_size, batching.value)
     every_image, selected = input_images(cfg)
     boxes = given_boxes(cfg, selected)
     images, shard = selected, shard_of(cfg)
     if shard:
-        together = cfg.extract.batch_size if cfg.extract.batching is Batching.mmf else 1
+        together = batch_size if batching is Batching.mmf else 1
         images = shard.share(every_image, selected, together)
     job = ExtractionJob(
         folder=cfg.output.dir,
@@ -132,8 +135,8 @@ def main(cfg: DictConfig) -> None:
         precision=cfg.precision,
         boxes=boxes,
         naming=naming(cfg),
-        batch_size=cfg.extract.batch_size,
-        batching=cfg.extract.batching.value,
+        batch_size=batch_size,
+        batching=batching.value,
         max_failures=cfg.input.max_failures,
         workers=cfg.extract.workers,
         allow_mismatch=cfg.output.allow_mismatch,

@@ -71,7 +71,7 @@ class ExtractOptions:
     max_features: int | None = None
     confidence_threshold: float = 0.0
     background: bool = False
-    batch_size: int = 1
+    batch_size: Any = 1
     batching: Batching = Batching.bucketed
     workers: int | None = None
 

@@ -156,6 +156,10 @@ class GivenBoxes:
         """Boxes an image, rounded up."""
         return -(-len(self._boxes) // max(len(self._rows), 1))
 
+    def most_count(self) -> int:
+        """Boxes of the image that has the most."""
+        return max((rows.stop - rows.start for rows in self._rows.values()), default=0)
+
     def settings(self) -> dict[str, Any]:
         """What decides about the boxes, the content of the file included, as plain values."""
         return {

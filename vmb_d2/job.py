@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .batch_size import AUTO, checked_batch_size
 from .config import VMBModel
 from .failures import FailureLog
 from .given_boxes import GivenBoxes
@@ -20,6 +21,7 @@ from .run_record import RunRecord
 from .runner import ExtractionRun, Report
 from .shards import Shard
 from .stores.store_set import StoreSet
+from .units import bytes_in_words
 
 if TYPE_CHECKING:  # what it takes is imported when there is something to do
     from .extractor import RegionFeatureExtractor
@@ -38,7 +40,9 @@ class ExtractionJob:
         precision: of the extractor, where it is known before loading.
         boxes: to take instead of the proposals, assigned to the images.
         naming: how the images got their names.
-        batch_size, batching, max_failures, workers: see :class:`vmb_d2.runner.ExtractionRun`.
+        batch_size: images that go through the network together, at most; ``"auto"`` for as many
+            as the memory allows, see :mod:`vmb_d2.memory_probe`.
+        batching, max_failures, workers: see :class:`vmb_d2.runner.ExtractionRun`.
         allow_mismatch: write into a folder whose features come of other settings.
         shard: which part of the run this is; None for the whole.
         record: plain values for the manifest, such as the user's configuration.
@@ -51,7 +55,7 @@ class ExtractionJob:
     precision: str | None = None
     boxes: GivenBoxes | None = None
     naming: str = "mmf"
-    batch_size: int = 1
+    batch_size: int | str = 1
     batching: str = "bucketed"
     max_failures: int | None = None
     workers: int | None = None
@@ -81,6 +85,7 @@ class ExtractionJob:
                 where features can't be written. What was flushed stays.
             TooManyFailures, and what ``load`` raises.
         """
+        batch_size = checked_batch_size(self.batch_size, self.batching)
         if self.precision is not None:
             check_name(self.precision)
         stores = StoreSet(
@@ -105,7 +110,7 @@ class ExtractionJob:
             run = ExtractionRun(
                 stores,
                 failures,
-                batch_size=self.batch_size,
+                batch_size=1 if batch_size == AUTO else batch_size,
                 batching=self.batching,
                 boxes=self.boxes,
                 max_failures=self.max_failures,
@@ -121,7 +126,9 @@ class ExtractionJob:
                 if pending:
                     record.show(report)
                     extractor = load()
-                    self._begin(record, stores, extractor, len(pending), len(images))
+                    if batch_size == AUTO:
+                        run.batch_size = self._choose_batch_size(extractor, len(pending))
+                    self._begin(record, stores, extractor, run, len(pending), len(images))
                     began = time.perf_counter()
                     run(images, pending, extractor)
                     report.seconds = time.perf_counter() - began
@@ -135,7 +142,17 @@ class ExtractionJob:
         """The run in words."""
         return f"{self.folder}, {self.shard}" if self.shard else str(self.folder)
 
-    def _begin(self, record, stores, extractor: RegionFeatureExtractor, pending, count) -> None:
+    def _choose_batch_size(self, extractor: RegionFeatureExtractor, pending: int) -> int:
+        from .memory_probe import batch_size_for
+
+        boxes = self.boxes.most_count() if self.boxes is not None else None
+        choice = batch_size_for(extractor, pending, boxes)
+        logger.info("extract.batch_size=auto: %s", choice)
+        return choice.batch_size
+
+    def _begin(
+        self, record, stores, extractor: RegionFeatureExtractor, run: ExtractionRun, pending, count
+    ) -> None:
         from .devices import device_name
 
         device = extractor.model.device
@@ -145,7 +162,7 @@ class ExtractionJob:
                 "device": str(device),
                 "device_name": device_name(device),
                 "precision": extractor.precision,
-                "batch_size": self.batch_size,
+                "batch_size": run.batch_size,
             },
         )
         words = "%s: %d of %d images to extract, on %s"
@@ -183,12 +200,4 @@ class ExtractionJob:
         need = count * stores.bytes_per_image(regions, model.feature_dimension, classes)
         free = stores.free_bytes()
         log = logger.warning if need > free else logger.info
-        log("they will take about %s; %s are free", _size(need), _size(free))
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.4g} TB"
+        log("they will take about %s; %s are free", bytes_in_words(need), bytes_in_words(free))

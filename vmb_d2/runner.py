@@ -60,7 +60,8 @@ class ExtractionRun:
     Args:
         stores: open; they know which images are done.
         failures: where images that fail are recorded.
-        batch_size: images that go through the network together, at most.
+        batch_size: images that go through the network together, at most. As an attribute it can
+            still be changed before the run is called.
         batching: ``"bucketed"``: only images of one padded size share a batch, so that features
             don't depend on batch size, order or batch mates. ``"mmf"``: the original's chunks,
             padded, and clipped to, the largest of the chunk.
@@ -109,7 +110,6 @@ class ExtractionRun:
         self.workers = workers
         self.before_write = before_write
         self.report = Report() if report is None else report
-        self._most_at_once = batch_size
 
     def pending(self, images: Sequence[InputImage]) -> list[InputImage]:
         """Those that are not done yet."""
@@ -134,6 +134,7 @@ class ExtractionRun:
             TooManyFailures: more than ``max_failures``.
         """
         self.report.skipped = len(images) - len(pending)
+        self._most_at_once = self.batch_size
         workers = self.workers
         if workers is None:
             workers = default_workers(extractor.model.device)

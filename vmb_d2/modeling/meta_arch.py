@@ -58,6 +58,11 @@ class VMBRCNN(GeneralizedRCNN):
         """Classes without the background."""
         return self.roi_heads.num_classes
 
+    @property
+    def most_proposals(self) -> int:
+        """How many proposals an image can have."""
+        return self.proposal_generator.most_proposals
+
     def for_inference(
         self,
         dtype: torch.dtype = torch.float32,
