@@ -90,19 +90,20 @@ def _to_regions(
         "cls_prob": scores,
         **further,
     }
+    names = list(features)
     as_float = [[own.float() for own in values] for values in features.values()]
-    result = []
     brought = to_host([*as_float, *arrays.values()])
-    for image, count, *values in zip(images, num_boxes, *brought, strict=True):
-        of_names = dict(zip(features, values, strict=False))
+    result = []
+    for image, count, *found in zip(images, num_boxes, *brought, strict=True):
+        own_features, others = found[: len(names)], found[len(names) :]
         result.append(
             RegionFeatures(
-                features=of_names.pop(next(iter(features))),
+                features=own_features[0],
                 num_boxes=count,
                 image_width=image.width,
                 image_height=image.height,
-                further=of_names,
-                **dict(zip(arrays, values[len(features) :], strict=True)),
+                further=dict(zip(names[1:], own_features[1:], strict=True)),
+                **dict(zip(arrays, others, strict=True)),
             )
         )
     return result

@@ -56,6 +56,7 @@ def select_regions(
     return select_regions_of_each([boxes], [scores], num_features, threshold)[0]
 
 
+@torch.no_grad()
 def select_regions_of_each(
     boxes: Sequence[Tensor], scores: Sequence[Tensor], num_features: int, threshold: float = 0.0
 ) -> list[Selection]:
@@ -73,21 +74,14 @@ def select_regions_of_each(
     best = best.where(counts, -torch.inf)
     able = counts.sum(dim=1).tolist()
     by_best = best.argsort(dim=1, descending=True, stable=True)
+    images = [_Image(*each) for each in zip(boxes, scores, able, best, by_best, strict=True)]
     found = list(torch.zeros_like(best))
-    confident = [0] * len(found)
+    confident = [0] * len(images)
     number = 2 * num_features
     left = [i for i, count in enumerate(able) if count]
     while left:
         for part in _parts(left, min(number, max(able)), scores[0].shape[1]):
-            confidences = _confidences(
-                [boxes[i] for i in part],
-                [scores[i] for i in part],
-                threshold,
-                [able[i] for i in part],
-                torch.stack([best[i] for i in part]),
-                torch.stack([by_best[i] for i in part]),
-                number,
-            )
+            confidences = _confidences([images[i] for i in part], threshold, number)
             for i, row in zip(part, confidences, strict=True):
                 found[i] = row
         confident = (torch.stack(found) > 0).sum(dim=1).tolist()
@@ -138,56 +132,63 @@ def select_adaptively_of_each(
     ]
 
 
-def _confidences(
-    boxes: Sequence[Tensor],
-    scores: Sequence[Tensor],
-    threshold: float,
-    able: Sequence[int],
-    best: Tensor,
-    by_best: Tensor,
-    number: int,
-) -> Tensor:
+class _Image(NamedTuple):
+    """What there is to choose from in an image of a batch.
+
+    Attributes:
+        boxes, scores: see :func:`select_regions`.
+        able: how many regions have a score above the threshold.
+        best: (R,), the highest score of each of these; -inf of others. R is the batch's greatest.
+        by_best: int64 (R,), the regions by falling ``best``.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    able: int
+    best: Tensor
+    by_best: Tensor
+
+
+def _confidences(images: Sequence[_Image], threshold: float, number: int) -> Tensor:
     """Confidences from the highest scores alone: exact where above 0, and above all it leaves out.
 
     Order the pairs of a region and a class of an image as suppression ranks them: by falling score,
     equal scores in the order of the regions. What survives among the first pairs doesn't depend on
-    any later one. Taken here are those down to the best one of the image's region
-    ``by_best[number - 1]``. They are of the regions up to this one in ``by_best``, and a region
-    that gets no confidence from them comes after all that do.
+    any later one. Taken here are those down to the best one of the region ``by_best[number - 1]``.
+    They are of the regions up to this one in ``by_best``, and a region that gets no confidence from
+    them comes after all that do.
 
     Args:
-        boxes, scores, threshold: see :func:`select_regions_of_each`; N images.
-        able: how many regions of each image exceed ``threshold``; one at least.
-        best: (N, R), the highest score of each of these, -inf of others and beyond an image's own.
-        by_best: int64 (N, R), the regions by falling ``best``.
-        number: of regions to take; if ``able`` are no more, no score of the image is left out.
+        images: N of them, in each of which a region is able.
+        threshold: see :func:`select_regions`.
+        number: of regions to take; if no more are able, no score of the image is left out.
 
     Returns:
         (N, R), like ``best``; 0 where there is no confidence, or none yet.
     """
-    counts = [min(number, count) for count in able]
+    best = torch.stack([image.best for image in images])
     beyond = best.shape[1]  # sorts after all regions
-    regions = _padded([r[:count] for r, count in zip(by_best, counts, strict=True)], beyond)
-    regions = regions.sort(dim=1).values  # in the order given, which decides among equal scores
-    part = best.new_empty(*regions.shape, scores[0].shape[1])
-    own_boxes = []
-    for i, count in enumerate(counts):
-        rows = regions[i, :count]
-        own_boxes.append(boxes[i].index_select(0, rows))
-        torch.index_select(scores[i], 0, rows, out=part[i, :count])
-        if count < part.shape[1]:
-            part[i, count:] = -torch.inf
+    taken = [image.by_best[: min(number, image.able)] for image in images]
+    regions = _padded(taken, beyond).sort(dim=1).values  # equal scores rank in the order given
+    part = best.new_empty(*regions.shape, images[0].scores.shape[1])
+    boxes = []
+    for image, first, rows, target in zip(images, taken, regions, part, strict=True):
+        own = rows[: len(first)]
+        boxes.append(image.boxes.index_select(0, own))
+        torch.index_select(image.scores, 0, own, out=target[: len(own)])
+        target[len(own) :] = -torch.inf
     limits = threshold
-    if number < max(able):
-        last = by_best[:, number - 1 : number]
+    if number < max(image.able for image in images):
+        last = torch.stack([image.by_best[number - 1 : number] for image in images])
         bound = best.gather(1, last)  # -inf where no score is left out
+        # What is equal to the bound ranks by its region: it exceeds the number below, or doesn't.
         below = torch.nextafter(bound, torch.full_like(bound, -torch.inf))
         limits = below.where(regions <= last, bound).clamp(min=threshold)[..., None]
     candidates = part > limits
-    overlapping = box_geometry.overlapping(_padded(own_boxes, torch.nan), NMS_THRESHOLD)
+    overlapping = box_geometry.overlapping(_padded(boxes, torch.nan), NMS_THRESHOLD)
     survives = suppression.survivors(part, candidates, overlapping)
     values = part.where(survives, 0.0).amax(dim=2)
-    return best.new_zeros(len(able), beyond + 1).scatter(1, regions, values)[:, :beyond]
+    return best.new_zeros(len(images), beyond + 1).scatter(1, regions, values)[:, :beyond]
 
 
 def _parts(images: list[int], regions: int, classes: int) -> Iterator[list[int]]:
