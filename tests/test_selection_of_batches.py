@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from test_box_geometry import box
 from test_selection import crowded_box
 
-from vmb_d2 import selection
+from vmb_d2 import selection, suppression
 from vmb_d2.options import RegionOptions
 from vmb_d2.selection import (
     select_adaptively,
@@ -125,6 +125,26 @@ def test_a_large_batch_is_worked_on_in_parts():
     assert looked_at(wide, 5, at_once=600) == [(2, 10), (2, 10)]
 
 
+def test_a_score_below_the_threshold_never_counts():
+    """Neither next to an image some of whose scores are left out. Region 1 has another of 0.2."""
+    boxes, scores = in_one_place(2)[0], torch.tensor([[0.9, 0.0], [0.8, 0.2]])
+    many, falling = apart(40)
+    images = [(boxes, scores), (many, falling.expand(-1, 2))]
+    assert looked_at(images, 5, threshold=0.25) == [(2, 10)]
+    few, _ = select_regions_of_each(*zip(*images, strict=True), 5, 0.25)
+    assert few.confidences.tolist() == pytest.approx([0.9, 0])
+
+
+def test_what_fills_up_is_no_candidate_and_overlaps_nothing():
+    """Or it would be worked on, and could pass for regions that overlap too many others."""
+    images = [in_one_place(3), in_one_place(10)]
+    with mock.patch.object(suppression, "survivors", wraps=suppression.survivors) as survivors:
+        select_regions_of_each(*zip(*images, strict=True), 10, threshold=-1.0)
+    _, candidates, overlapping = survivors.call_args.args
+    assert candidates.sum(dim=(1, 2)).tolist() == [3, 10]
+    assert overlapping.sum(dim=(1, 2)).tolist() == [3 * 2, 10 * 9]
+
+
 def test_images_of_a_model_are_one_part():
     """With 100 regions each, of which twice as many are looked at, and 1600 classes."""
     images = list(range(9))
@@ -140,6 +160,8 @@ def test_scores_that_are_no_numbers_are_nobodys_confidence():
     first, second = select_regions_of_each([boxes, boxes], [broken, scores], 3)
     assert first.indices.tolist() == [0, 1, 3]
     assert second.indices.tolist() == [0, 1, 2]
+    (all_of_them,) = select_regions_of_each([boxes], [broken], 12)
+    assert all_of_them.num_boxes == 10
     nothing = torch.full_like(scores, torch.nan)
     first, second = select_regions_of_each([boxes, boxes], [nothing, scores], 3)
     assert (first.indices.tolist(), first.num_boxes) == ([0, 1, 2], 0)

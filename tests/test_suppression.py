@@ -109,10 +109,13 @@ def test_survivors_in_images_that_are_unlike(way):
     ("regions", "way"), [(256, "as it is"), (257, "as it is"), (256, "rounds")]
 )
 def test_a_region_that_all_others_suppress(regions, way):
-    """Sums of bytes: with 256 of them in one, the last region would seem to be free."""
-    overlapping = np.zeros((1, regions, regions), dtype=bool)
-    overlapping[:, -1, :-1] = overlapping[:, :-1, -1] = True
-    everything = np.ones((1, regions, 8), dtype=bool)
+    """Sums of bytes: with 256 of them in one, the last region would seem to be free.
+
+    In the second of two images, so that the first alone doesn't decide.
+    """
+    overlapping = np.zeros((2, regions, regions), dtype=bool)
+    overlapping[1, -1, :-1] = overlapping[1, :-1, -1] = True
+    everything = np.ones((2, regions, 8), dtype=bool)
     with going(way):
         check(np.full(everything.shape, 0.5, dtype=np.float32), everything, overlapping)
 
