@@ -13,6 +13,7 @@ from vmb_d2 import host, images, read_out, selection, suppression
 from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.options import RegionOptions
 from vmb_d2.read_out import chosen_regions, given_regions
+from vmb_d2.selection import select_regions
 
 NAMES = ("coffee.png", "horse.png", "rocket.jpg")
 OPTIONS = {
@@ -64,10 +65,12 @@ def test_rows_belong_together():
     regions, loaded, names = batch(support.TINY_FPN)
     found = chosen_regions(regions, loaded, names, RegionOptions(num_features=20))
     for own, image, result in zip(regions, loaded, found, strict=True):
-        boxes = (own.proposal_boxes.tensor / image.scale).tolist()
-        rows = [boxes.index(box) for box in result.bbox.tolist()]
-        assert len(set(rows)) == len(rows) == 20
-        probabilities = own.class_logits[rows].softmax(dim=1)[:, :-1]
+        boxes = own.proposal_boxes.tensor / image.scale
+        scores = own.class_logits.softmax(dim=1)[:, :-1]
+        rows = select_regions(boxes, scores, 20).indices
+        assert rows.tolist() != sorted(rows.tolist())  # the most confident first
+        assert torch.equal(torch.from_numpy(result.bbox), boxes[rows])
+        probabilities = scores[rows]
         assert torch.equal(torch.from_numpy(result.cls_prob), probabilities)
         assert result.objects.tolist() == probabilities.argmax(dim=1).tolist()
         assert torch.equal(torch.from_numpy(result.features), own.get("fc6")[rows])
@@ -88,7 +91,8 @@ def test_given_regions_are_all_of_each_image(background):
         assert torch.equal(torch.from_numpy(result.bbox), given)
         assert torch.equal(torch.from_numpy(result.features), own.get("fc6"))
         assert torch.equal(torch.from_numpy(result.class_logits[:, 1:]), own.class_logits[:, :-1])
-        assert result.cls_prob.shape == (len(given), 100 + background)
+        probabilities = own.class_logits.softmax(dim=1).roll(1, dims=1)[:, 0 if background else 1 :]
+        assert torch.equal(torch.from_numpy(result.cls_prob), probabilities)
         assert result.num_boxes == len(given)
     assert given_regions([], [], [], names, background) == []
 
