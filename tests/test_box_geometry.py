@@ -122,6 +122,22 @@ def test_overlapping(values, threshold):
     assert result.tolist() == expected.tolist()
 
 
+@given(st.lists(boxes, min_size=1, max_size=3), threshold)
+def test_overlapping_in_each_of_several_images(images, threshold):
+    """Filled up with NaN, which overlaps nothing."""
+    longest = max(map(len, images))
+    padded = torch.full((len(images), longest, 4), torch.nan)
+    for own, values in zip(padded, images, strict=True):
+        own[: len(values)] = torch.tensor(values)
+    result = box_geometry.overlapping(padded, threshold)
+    assert result.shape == (len(images), longest, longest)
+    for own, values in zip(result, images, strict=True):
+        alone = box_geometry.overlapping(torch.tensor(values), threshold)
+        assert torch.equal(own[: len(values), : len(values)], alone)
+        assert not own[len(values) :].any()
+        assert not own[:, len(values) :].any()
+
+
 # Inclusive: 10 x 1 pixels, of which the other covers 5 and 7.
 HALF = [[0.0, 0.0, 9.0, 0.0], [0.0, 0.0, 4.0, 0.0]]
 SEVEN_TENTHS = [[0.0, 0.0, 9.0, 0.0], [0.0, 0.0, 6.0, 0.0]]

@@ -211,6 +211,7 @@ def test_the_adaptive_number_is_that_of_bottom_up_attention(example, least, more
         kept = order[: least + more]
     assert found.indices.tolist() == kept
     assert found.confidences.tolist() == [confidence[i] for i in kept]
+    assert found.num_boxes == sum(confidence[i] > 0 for i in kept)
 
 
 def test_options_choose_between_the_two():

@@ -50,19 +50,22 @@ def naive_survivors(scores, candidates, overlapping):
     return result
 
 
-def problem(seed, regions, classes, density, values, share):
+def problem(seed, regions, classes, density, values, share, images=1):
     """Any symmetric relation, which needn't be one of boxes, and scores of so many values."""
     rng = np.random.default_rng(seed)
-    upper = np.triu(rng.random((regions, regions)) < density, 1)
-    scores = rng.integers(0, values, (regions, classes)).astype(np.float32) / values
-    return scores, rng.random((regions, classes)) < share, upper | upper.T
+    upper = np.triu(rng.random((images, regions, regions)) < density, 1)
+    shape = images, regions, classes
+    scores = rng.integers(0, values, shape).astype(np.float32) / values
+    return scores, rng.random(shape) < share, upper | upper.transpose(0, 2, 1)
 
 
 def check(scores, candidates, overlapping):
     given_ = candidates.copy()
-    found = survivors(*(torch.from_numpy(a) for a in (scores, candidates, overlapping)))
+    arrays = scores, candidates, overlapping
+    found = survivors(*map(torch.from_numpy, arrays))
     assert found.dtype == torch.bool
-    np.testing.assert_array_equal(found.numpy(), naive_survivors(scores, candidates, overlapping))
+    expected = [naive_survivors(*image) for image in zip(*arrays, strict=True)]
+    np.testing.assert_array_equal(found.numpy(), np.array(expected))
     np.testing.assert_array_equal(candidates, given_)  # not written to
 
 
@@ -74,6 +77,7 @@ problems = st.builds(
     density=st.sampled_from([0.0, 0.1, 0.3, 0.8, 1.0]),
     values=st.sampled_from([1, 3, 1000]),
     share=st.sampled_from([0.1, 0.6, 1.0]),
+    images=st.integers(1, 4),
 )
 
 
@@ -88,26 +92,39 @@ def test_survivors_equal_the_naive_loop(way, example):
 @pytest.mark.parametrize("regions", [63, 64, 65, 130])
 def test_survivors_of_more_regions_than_a_word_has_bits(way, regions):
     with going(way):
-        check(*problem(regions, regions, 10, 0.1, 20, 0.7))
+        check(*problem(regions, regions, 10, 0.1, 20, 0.7, images=2))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_survivors_in_images_that_are_unlike(way):
+    """One where none overlap, one where all do, one without candidates."""
+    none = problem(0, 20, 10, density=0.0, values=5, share=1.0)
+    all_ = problem(1, 20, 10, density=1.0, values=5, share=0.5)
+    empty = problem(2, 20, 10, density=0.5, values=5, share=0.0)
+    with going(way):
+        check(*map(np.concatenate, zip(none, all_, empty, strict=True)))
 
 
 @pytest.mark.parametrize(
     ("regions", "way"), [(256, "as it is"), (257, "as it is"), (256, "rounds")]
 )
 def test_a_region_that_all_others_suppress(regions, way):
-    """Sums of bytes: with 256 of them in one, the last region would seem to be free."""
-    overlapping = np.zeros((regions, regions), dtype=bool)
-    overlapping[-1, :-1] = overlapping[:-1, -1] = True
-    everything = np.ones((regions, 8), dtype=bool)
+    """Sums of bytes: with 256 of them in one, the last region would seem to be free.
+
+    In the second of two images, so that the first alone doesn't decide.
+    """
+    overlapping = np.zeros((2, regions, regions), dtype=bool)
+    overlapping[1, -1, :-1] = overlapping[1, :-1, -1] = True
+    everything = np.ones((2, regions, 8), dtype=bool)
     with going(way):
-        check(np.full((regions, 8), 0.5, dtype=np.float32), everything, overlapping)
+        check(np.full(everything.shape, 0.5, dtype=np.float32), everything, overlapping)
 
 
 def row_of_regions(length):
     """Each overlaps the next alone; one class; by falling score along the row."""
     overlapping = np.eye(length, k=1, dtype=bool) | np.eye(length, k=-1, dtype=bool)
-    scores = np.linspace(1, 0.5, length, dtype=np.float32)[:, None]
-    return scores, np.ones((length, 1), dtype=bool), overlapping
+    scores = np.linspace(1, 0.5, length, dtype=np.float32)[None, :, None]
+    return scores, np.ones(scores.shape, dtype=bool), overlapping[None]
 
 
 def test_a_long_row_is_not_left_to_rounds():
@@ -128,22 +145,26 @@ def test_many_neighbours_are_not_left_to_rounds():
         check(*problem(0, regions - 1, 3, 1.0, 1000, 1.0))
 
 
-def test_comparisons_are_done_a_bounded_number_at_a_time():
-    scores, candidates, overlapping = problem(0, 30, 50, 0.2, 1000, 1.0)
-    pairs = int(overlapping.sum()) // 2
+@pytest.mark.parametrize("images", [1, 3])
+def test_comparisons_are_done_a_bounded_number_at_a_time(images):
+    """As many for each image, so that a batch takes no more pieces than an image alone."""
+    one = problem(0, 30, 50, 0.2, 1000, 1.0)
+    pairs = int(one[-1].sum()) // 2
     with (
         mock.patch.object(suppression, "COMPARISONS", 7 * pairs + 1),
         mock.patch.object(suppression, "_by_rounds", wraps=suppression._by_rounds) as by_rounds,
     ):
-        check(scores, candidates, overlapping)
-    assert [call.args[0].shape[1] for call in by_rounds.call_args_list] == [7] * 7 + [1]
+        check(*(np.concatenate([values] * images) for values in one))
+    shapes = [call.args[0].shape for call in by_rounds.call_args_list]
+    assert shapes == [(images * 30, classes) for classes in [7] * 7 + [1]]
 
 
-def test_only_classes_with_several_candidates_are_solved():
-    scores, _, overlapping = problem(0, 10, 12, 1.0, 1000, 1.0)
+def test_only_classes_with_several_candidates_in_an_image_are_solved():
+    scores, _, overlapping = problem(0, 10, 12, 1.0, 1000, 1.0, images=2)
     candidates = np.zeros(scores.shape, dtype=bool)
-    candidates[3] = True
-    candidates[5, 4:6] = True
+    candidates[:, 3] = True
+    candidates[0, 5, 4:6] = True
+    candidates[1, 6, 5:7] = True
     with mock.patch.object(suppression, "_by_rounds", wraps=suppression._by_rounds) as by_rounds:
         check(scores, candidates, overlapping)
-    assert by_rounds.call_args.args[0].shape == (10, 2)
+    assert by_rounds.call_args.args[0].shape == (20, 3)

@@ -21,6 +21,7 @@ from .modeling import VMBRCNN
 from .options import RegionOptions
 from .precision import arithmetic, check_precision, dtype_of
 from .pretrained import fingerprint, load_described_model
+from .read_out import chosen_regions, given_regions
 from .regions import RegionFeatures
 
 
@@ -198,51 +199,10 @@ class RegionFeatureExtractor:
         boxes: Sequence[Tensor] | None = None,
     ) -> list[RegionFeatures]:
         """The third: the regions to keep of :meth:`network`'s, or all of given ``boxes``."""
+        names = self.feature_names
         if boxes is None:
-            return [self._select(r, image) for r, image in zip(regions, images, strict=True)]
-        triples = zip(regions, images, boxes, strict=True)
-        return [self._all_given(r, image, b) for r, image, b in triples]
-
-    def _select(self, regions: Instances, image: NetworkImage) -> RegionFeatures:
-        boxes = regions.proposal_boxes.tensor / image.scale
-        scores = self._scores(regions.class_logits)
-        kept = self.options.select(boxes, scores)
-        rows = kept.indices
-        return self._to_regions(
-            regions[rows], boxes[rows], scores[rows], image, num_boxes=kept.num_boxes
-        )
-
-    def _all_given(self, regions: Instances, image: NetworkImage, boxes: Tensor):
-        logits = regions.class_logits.float()
-        return self._to_regions(
-            regions,
-            boxes,
-            self._scores(logits),
-            image,
-            num_boxes=len(boxes),
-            class_logits=logits.roll(1, dims=1).cpu().numpy(),  # background first, as VMB has it
-        )
-
-    def _to_regions(
-        self, regions: Instances, boxes: Tensor, scores: Tensor, image: NetworkImage, **values
-    ) -> RegionFeatures:
-        features = {n: regions.get(n).float().cpu().numpy() for n in self.feature_names}
-        return RegionFeatures(
-            features=features.pop(self.feature_names[0]),
-            bbox=boxes.float().cpu().numpy(),
-            objects=scores.argmax(dim=1).cpu().numpy(),
-            cls_prob=scores.cpu().numpy(),
-            image_width=image.width,
-            image_height=image.height,
-            further=features,
-            **values,
-        )
-
-    def _scores(self, class_logits: Tensor) -> Tensor:
-        """Probabilities (R, C) in MMF's columns."""
-        probabilities = class_logits.float().softmax(dim=1)
-        foreground, background = probabilities[:, :-1], probabilities[:, -1:]
-        return torch.cat([background, foreground], dim=1) if self.options.background else foreground
+            return chosen_regions(regions, images, names, self.options)
+        return given_regions(regions, images, boxes, names, self.options.background)
 
 
 def pad(images: Sequence[NetworkImage], size: tuple[int, int], pinned: bool = False) -> ImageList:

@@ -82,12 +82,16 @@ class RegionOptions:
 
     def select(self, boxes: Tensor, scores: Tensor) -> Selection:
         """The regions to keep, of inclusive ``boxes`` (R, 4) in original pixels and ``scores``."""
-        from .selection import select_adaptively, select_regions
+        return self.select_of_each([boxes], [scores])[0]
+
+    def select_of_each(self, boxes: Sequence[Tensor], scores: Sequence[Tensor]) -> list[Selection]:
+        """The same for each image of a batch."""
+        from .selection import select_adaptively_of_each, select_regions_of_each
 
         threshold = self.confidence_threshold
         if self.bounds:
-            return select_adaptively(boxes, scores, *self.bounds, threshold)
-        return select_regions(boxes, scores, self.num_features, threshold)
+            return select_adaptively_of_each(boxes, scores, *self.bounds, threshold)
+        return select_regions_of_each(boxes, scores, self.num_features, threshold)
 
     def settings(self) -> dict[str, Any]:
         """All that decides about the regions, as plain values."""

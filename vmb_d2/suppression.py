@@ -1,7 +1,8 @@
 """Non-maximum suppression in many classes, all of which have the same boxes.
 
 Within a class, regions rank by falling score, equal scores in the order given. A region survives
-if no survivor of a higher rank overlaps it too much.
+if no survivor of a higher rank overlaps it too much. The regions are those of several images; none
+has to do with any of another image. How often a GPU is waited for doesn't depend on their number.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from torch import Tensor
 MOST_NEIGHBOURS = 32
 MOST_ROUNDS = 32
 
-# Comparisons of two scores that a round does at a time: a bound on memory, some 30 bytes for each.
+# Comparisons of two scores that a round does at a time, for each image: a bound on memory, some 30
+# bytes for each comparison.
 COMPARISONS = 2**20
 
 
@@ -22,32 +24,35 @@ def survivors(scores: Tensor, candidates: Tensor, overlapping: Tensor) -> Tensor
     """Which candidates survive, class by class.
 
     Where regions overlap few others, the time grows with the pairs of regions that overlap, times
-    C; else, and at the worst, with R * R * C / 64. Memory beyond ``scores`` is some 50 bytes for
-    each of its numbers at the worst.
+    C; else, and at the worst, with N * R * R * C / 64. Memory beyond ``scores`` is some 50 bytes
+    for each of its numbers at the worst.
 
     Args:
-        scores: (R, C).
-        candidates: bool (R, C), which regions take part in which classes.
-        overlapping: bool (R, R), symmetric, its diagonal False: which two regions overlap so much
-            that only one of them can survive.
+        scores: (N, R, C), of the regions of N images.
+        candidates: bool (N, R, C), which regions take part in which classes.
+        overlapping: bool (N, R, R), symmetric, its diagonals False: which two regions of an image
+            overlap so much that only one of them can survive.
 
     Returns:
-        bool (R, C), False where ``candidates`` is.
+        bool (N, R, C), False where ``candidates`` is.
     """
-    contested = (candidates.sum(dim=0) > 1).nonzero().squeeze(1)
+    images, regions, _ = scores.shape
+    contested = (candidates.sum(dim=1).amax(dim=0) > 1).nonzero().squeeze(1)
     if not len(contested):
         return candidates
     pairs = overlapping.triu().nonzero()
-    sparse = int(overlapping.sum(dim=1).max()) <= MOST_NEIGHBOURS
-    at_once = COMPARISONS // max(len(pairs), 1) if sparse else len(contested)
-    result = candidates.clone()
+    pairs = pairs[:, 1:] + regions * pairs[:, :1]  # of regions counted through all images
+    sparse = int(overlapping.sum(dim=2).max()) <= MOST_NEIGHBOURS
+    at_once = images * COMPARISONS // max(len(pairs), 1) if sparse else len(contested)
+    of_all = scores.flatten(0, 1), candidates.flatten(0, 1)
+    result = of_all[1].clone()
     for classes in contested.split(max(at_once, 1)):
-        problem = scores[:, classes], candidates[:, classes]
+        problem = [values[:, classes] for values in of_all]
         solved = _by_rounds(*problem, pairs) if sparse else None
         if solved is None:
             solved = _by_ranks(*problem, overlapping)
         result[:, classes] = solved
-    return result
+    return result.unflatten(0, (images, regions))
 
 
 def _by_rounds(scores: Tensor, candidates: Tensor, pairs: Tensor) -> Tensor | None:
@@ -57,11 +62,11 @@ def _by_rounds(scores: Tensor, candidates: Tensor, pairs: Tensor) -> Tensor | No
     that they overlap go. Booleans are bytes here, eight classes in an int64 word.
 
     Args:
-        scores, candidates: see :func:`survivors`.
+        scores, candidates: see :func:`survivors`; (N * R, C).
         pairs: int64 (P, 2), the regions that overlap, the lower index first.
 
     Returns:
-        As :func:`survivors`; None where ``MOST_ROUNDS`` are too few.
+        bool (N * R, C), as :func:`survivors`; None where ``MOST_ROUNDS`` are too few.
     """
     first, second = pairs.unbind(dim=1)
     first_wins = scores[first] >= scores[second]
@@ -92,19 +97,33 @@ def _as_words(flags: Tensor) -> Tensor:
 def _by_ranks(scores: Tensor, candidates: Tensor, overlapping: Tensor) -> Tensor:
     """:func:`survivors` in as many steps as a class has candidates, however they overlap.
 
-    Rank by rank, all classes together. A class has a bit for each region that is suppressed.
+    Rank by rank, all classes of all images together. A class of an image has a bit for each region
+    that is suppressed.
+
+    Args:
+        scores, candidates: see :func:`survivors`; (N * R, C).
+        overlapping: see there; (N, R, R).
+
+    Returns:
+        bool (N * R, C), as :func:`survivors`.
     """
-    depth = int(candidates.sum(dim=0).max())
-    by_rank = scores.where(candidates, -torch.inf).argsort(dim=0, descending=True, stable=True)
-    by_rank = by_rank[:depth]  # only candidates, and after them regions that suppress no candidate
-    neighbours = _as_bits(overlapping)
-    suppressed = neighbours.new_zeros(scores.shape[1], neighbours.shape[1])
+    images, regions, _ = overlapping.shape
+    scores, candidates = (of.unflatten(0, (images, regions)) for of in (scores, candidates))
+    depth = int(candidates.sum(dim=1).max())
+    by_rank = scores.where(candidates, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    by_rank = by_rank[:, :depth]  # only candidates, and after them regions that suppress none
+    neighbours = _as_bits(overlapping.flatten(0, 1))
+    suppressed = neighbours.new_zeros(images, scores.shape[2], neighbours.shape[1])
+    first = regions * torch.arange(images, device=scores.device)[:, None]  # of each image
     survives = []
-    for region in by_rank.unsqueeze(2):  # (C, 1): in each class, the one with the next lower score
-        bit = suppressed.gather(1, region >> 6) >> (region & 63) & 1
-        suppressed |= neighbours[region.squeeze(1)] & (bit - 1)  # all bits if it survives, or none
-        survives.append(bit.squeeze(1) == 0)
-    return torch.zeros_like(candidates).scatter(0, by_rank, torch.stack(survives)) & candidates
+    for region in by_rank[..., None].unbind(dim=1):  # (N, C, 1): the one with the next lower score
+        bit = suppressed.gather(2, region >> 6) >> (region & 63) & 1
+        overlapped = neighbours[first + region.squeeze(2)]
+        suppressed |= overlapped & (bit - 1)  # all bits if it survives, or none
+        survives.append(bit.squeeze(2) == 0)
+    survives = torch.stack(survives, dim=1)
+    result = torch.zeros_like(candidates).scatter(1, by_rank, survives) & candidates
+    return result.flatten(0, 1)
 
 
 def _as_bits(rows: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 A VMB box (x1, y1, x2, y2) is *inclusive*: its last column and row belong to it, so its width is
 ``x2 - x1 + 1``. Detectron2's and torchvision's boxes are *exclusive* (width ``x2 - x1``). Boxes in
 this package are inclusive unless a name says otherwise. All tensors of boxes are float32 of shape
-(R, 4) in XYXY order; whether in network pixels or in original pixels is up to the caller.
+(R, 4), or (..., R, 4) where it says so, in XYXY order; whether in network pixels or in original
+pixels is up to the caller.
 
 Source of the formulas: the behaviour of vqa-maskrcnn-benchmark and of MMF's
 ``extract_features_vmb.py``.
@@ -28,12 +29,12 @@ def to_inclusive(boxes: Tensor) -> Tensor:
 
 
 def sides(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Widths and heights, each of shape (R,)."""
-    return boxes[:, 2] - boxes[:, 0] + 1, boxes[:, 3] - boxes[:, 1] + 1
+    """Widths and heights, each of shape (..., R), of boxes (..., R, 4)."""
+    return boxes[..., 2] - boxes[..., 0] + 1, boxes[..., 3] - boxes[..., 1] + 1
 
 
 def area(boxes: Tensor) -> Tensor:
-    """Areas, of shape (R,), in square pixels."""
+    """Areas (..., R) of boxes (..., R, 4), in square pixels."""
     widths, heights = sides(boxes)
     return widths * heights
 
@@ -55,23 +56,28 @@ def has_sides_of(boxes: Tensor, min_size: float) -> Tensor:
 
 
 def pairwise_iou(boxes: Tensor) -> Tensor:
-    """Intersection over union of every pair, of shape (R, R), rounded as VMB's NMS rounds it."""
-    top_left = torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    bottom_right = torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    """Intersection over union of every pair, rounded as VMB's NMS rounds it.
+
+    Of boxes (..., R, 4), the result is (..., R, R).
+    """
+    top_left = torch.maximum(boxes[..., :, None, :2], boxes[..., None, :, :2])
+    bottom_right = torch.minimum(boxes[..., :, None, 2:], boxes[..., None, :, 2:])
     overlap = (bottom_right - top_left + 1).clamp(min=0)
     intersection = overlap[..., 0] * overlap[..., 1]
     areas = area(boxes)
-    return intersection / (areas[:, None] + areas[None, :] - intersection)
+    return intersection / (areas[..., :, None] + areas[..., None, :] - intersection)
 
 
 def overlapping(boxes: Tensor, threshold: float) -> Tensor:
-    """Bool tensor (R, R): which pairs overlap so much that NMS drops one of the two.
+    """Bool tensor (..., R, R): which pairs overlap so much that NMS drops one of the two.
 
     VMB's NMS drops an overlap equal to the threshold on the CPU and keeps it on the GPU; so does
-    this, by the device of ``boxes``. The diagonal is False.
+    this, by the device of ``boxes`` (..., R, 4). The diagonal is False, and so is all of a box of
+    NaN.
     """
     result = pairwise_iou(boxes) > _exceeded_at(threshold, boxes.device)
-    return result.fill_diagonal_(False)
+    result.diagonal(dim1=-2, dim2=-1).fill_(False)
+    return result
 
 
 def nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
