@@ -9,7 +9,7 @@ import pytest
 import support
 
 from vmb_d2.errors import OutputError, StoreError
-from vmb_d2.stores import journal, journaled_file
+from vmb_d2.stores import hdf5_lookup, journal, journaled_file
 from vmb_d2.stores.hdf5 import HDF5Reader, HDF5Writer
 from vmb_d2.stores.journaled_file import JournaledFile
 
@@ -184,9 +184,16 @@ def test_hdf5_itself_reads_what_is_looked_up(path, regions, monkeypatch):
     writer.write("b", regions)
     writer.flush()
     through_ours.clear()
-    assert writer.present(["b", "c"]) == {"b"}
+    assert len(writer.present(["b", "c", *(f"a{i}" for i in range(60))])) == 51
     assert through_ours == []
     writer.abandon()
+
+
+def test_how_a_file_is_opened_to_look(path, regions):
+    write(path, {"a": regions})
+    with hdf5_lookup.opened_to_look(path) as h5:
+        assert (h5.driver, h5.mode) == ("sec2", "r")
+        assert h5.id.get_mdc_size()[0] == h5.id.get_mdc_config().max_size
 
 
 def test_a_group_is_in_one_piece(path, regions):
