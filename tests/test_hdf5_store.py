@@ -9,8 +9,9 @@ import pytest
 import support
 
 from vmb_d2.errors import OutputError, StoreError
-from vmb_d2.stores import journal, journaled_file
+from vmb_d2.stores import hdf5_lookup, journal, journaled_file
 from vmb_d2.stores.hdf5 import HDF5Reader, HDF5Writer
+from vmb_d2.stores.journaled_file import JournaledFile
 
 
 @pytest.fixture
@@ -144,6 +145,92 @@ def test_what_is_present_among_what_another_program_made(path, regions):
     assert expected.isdisjoint(["sub", "dataset", "dangling", "dataset/x", "dangling/x", "none"])
     assert writer.present(names) == expected
     writer.abandon()
+
+
+def test_what_is_present_after_writes_and_flushes(path, regions):
+    """What waits counts; a flush, a rewritten journal and a look in between change nothing."""
+    names = ["a", "sub/b", "c", "sub/d"]
+    writer = HDF5Writer(path)
+    assert writer.present(names) == set()
+    for count, name in enumerate(names, 1):
+        writer.write(name, regions)
+        assert writer.present(names) == set(names[:count])
+        if count % 2 == 0:
+            writer.flush()
+            assert writer.present(names) == set(names[:count])
+    writer.close()
+    writer = HDF5Writer(path)
+    assert writer.present([*names, "e", "sub", "none/f"]) == set(names)
+    writer.write("e", regions)
+    assert writer.present(["sub/d", "e", "f"]) == {"sub/d", "e"}
+    writer.abandon()
+    with HDF5Reader(path) as reader:
+        assert set(reader.names()) == set(names)
+
+
+def test_hdf5_itself_reads_what_is_looked_up(path, regions, monkeypatch):
+    """Where nothing waits; through our file each read takes Python's time."""
+    write(path, {f"a{i}": regions for i in range(50)})
+    writer = HDF5Writer(path)
+    read = JournaledFile.readinto
+    through_ours = []
+    monkeypatch.setattr(
+        JournaledFile, "readinto", lambda self, into: through_ours.append(1) or read(self, into)
+    )
+    assert len(writer.present([f"a{i}" for i in range(60)])) == 50
+    assert through_ours == []
+    assert "a7" in writer
+    assert through_ours
+    writer.write("b", regions)
+    writer.flush()
+    through_ours.clear()
+    assert len(writer.present(["b", "c", *(f"a{i}" for i in range(60))])) == 51
+    assert through_ours == []
+    writer.abandon()
+
+
+def test_how_a_file_is_opened_to_look(path, regions):
+    write(path, {"a": regions})
+    with hdf5_lookup.opened_to_look(path) as h5:
+        assert (h5.driver, h5.mode) == ("sec2", "r")
+        assert h5.id.get_mdc_size()[0] == h5.id.get_mdc_config().max_size
+
+
+def test_a_group_is_in_one_piece(path, regions):
+    """So that one read finds it; but where a new block of the file began in between."""
+    write(path, {f"a{i}": regions for i in range(100)})
+    with h5py.File(path) as file:
+        pieces = [h5py.h5o.get_info(file.id, key).hdr.nchunks for key in file.id]
+    assert pieces.count(1) > 90
+
+
+def test_looking_up_in_a_damaged_file(path, regions):
+    """It finds what a question for each finds; the file is damaged where one of them says so."""
+    names = [f"a{i}" for i in range(40)]
+    write(path, dict.fromkeys(names[:30], regions))
+    whole = path.read_bytes()
+    outcomes = []
+    for begin in range(0, len(whole), len(whole) // 150):
+        path.write_bytes(whole[:begin] + bytes(300) + whole[begin + 300 :])
+        try:
+            writer = HDF5Writer(path)
+        except OutputError:
+            continue
+        try:
+            expected = {name for name in names[:30] if name in writer}
+        except OutputError:
+            expected = "damaged"
+        try:
+            found = writer.present(names)
+        except OutputError as error:
+            assert str(error).startswith(f"{path}: is damaged (")
+            assert "\n" not in str(error)
+            found = "damaged"
+        assert found == expected
+        outcomes.append(found)
+        writer.abandon()
+    assert outcomes.count("damaged") > 10
+    assert outcomes.count(set(names[:30])) > 10
 
 
 def test_a_name_that_is_taken_is_one_line(path, regions):

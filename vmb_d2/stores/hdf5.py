@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import weakref
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import h5py
@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import OutputError, StoreError, first_line
 from ..regions import RegionFeatures
 from .base import FeatureReader, FeatureWriter
+from .hdf5_lookup import opened_to_look, those_of
 from .journal import journal_path
 from .journaled_file import JournaledFile
 from .mmf import regions_of
@@ -43,14 +44,6 @@ def _let_go(h5: h5py.File, file: JournaledFile | None) -> None:
         file.close()
 
 
-def _surely_has(group: h5py.h5g.GroupID, path: bytes) -> bool:
-    """Whether a path is there. False also where the library can't say."""
-    try:
-        return group.links.exists(path)
-    except (KeyError, RuntimeError):
-        return False
-
-
 class HDF5Writer(FeatureWriter):
     """Adds groups to an HDF5 file; until a flush they wait in memory. What is missing is left out.
 
@@ -67,6 +60,7 @@ class HDF5Writer(FeatureWriter):
         except OSError as error:
             raise OutputError(f"{error.filename or path}: {error.strerror}") from error
         mode = "r+" if self._file.seek(0, 2) else "w"
+        self._waits = mode == "w"  # whether HDF5 has what the file on the disk hasn't
         try:
             self._h5 = h5py.File(self._file, mode, libver=_VERSION)
         except Exception as error:
@@ -105,22 +99,18 @@ class HDF5Writer(FeatureWriter):
             folder, _, own = name.rpartition("/")
             by_folder.setdefault(folder, {})[os.fsencode(own)] = name
         found = set()
-        for folder, named in by_folder.items():
-            for key, has_features in self._listed(folder, named):
-                if has_features or named[key] in self:
-                    found.add(named[key])
-        return found
-
-    def _listed(self, folder: str, keys: Container[bytes]) -> Iterator[tuple[bytes, bool]]:
-        """Which of ``keys`` are in a group, in its order; whether they surely are images."""
         try:
-            group = self._h5 if not folder else self._h5.get(folder)
-            if isinstance(group, h5py.Group):
-                for key in group.id:
-                    if key in keys:
-                        yield key, _surely_has(group.id, key + b"/features")
+            file = contextlib.nullcontext(self._h5) if self._waits else opened_to_look(self.path)
+            with file as h5:
+                for folder, named in by_folder.items():
+                    for key, has_features in those_of(h5, folder, named):
+                        if has_features or named[key] in self:
+                            found.add(named[key])
+        except OutputError:
+            raise
         except Exception as error:
             raise OutputError(f"{self.path}: is damaged ({first_line(error)})") from error
+        return found
 
     def write(self, name: str, regions: RegionFeatures) -> None:
         features = self.features_of(regions)
@@ -128,15 +118,21 @@ class HDF5Writer(FeatureWriter):
         for above in ("/".join(parts[:end]) for end in range(1, len(parts))):
             if above in self:
                 raise OutputError(f"{self.path}: {name!r} is below the image {above!r}")
+        self._waits = True
         try:
-            group = self._h5.create_group(name)
             chunk = features.shape if features.size else None
-            group.create_dataset("features", data=features, chunks=chunk)
+            made = {"features": self._h5.create_dataset(None, data=features, chunks=chunk)}
             for field, (dataset, dtype) in _DATASETS.items():
                 value = getattr(regions, field)
                 if value is not None:
-                    group.create_dataset(dataset, data=np.asarray(value, dtype))
+                    made[dataset] = self._h5.create_dataset(None, data=np.asarray(value, dtype))
+            # The group comes after all that it names: nothing is then behind it while it grows, so
+            # that it stays in one piece and is found by one read.
+            group = self._h5.create_group(None)
+            for dataset, of_group in made.items():
+                group[dataset] = of_group
             group.attrs["num_boxes"] = np.int64(regions.num_boxes)
+            self._h5[name] = group
         except Exception as error:
             raise OutputError(f"{self.path}: {name!r}: {first_line(error)}") from error
 
@@ -154,6 +150,7 @@ class HDF5Writer(FeatureWriter):
         try:
             flush()
             self._file.commit()
+            self._waits = False
         except OSError as error:
             reason = error.strerror or first_line(error)
             raise OutputError(f"{self.path}: can't be written: {reason}") from error
