@@ -46,8 +46,9 @@ def naive_count(model):
 
 @pytest.mark.parametrize("model", support.TINY_MODELS)
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_macs_are_those_of_all_layers(tmp_path, model, mode):
-    extractor = RegionFeatureExtractor(support.tiny_model(model))
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_macs_are_those_of_all_layers(tmp_path, model, mode, precision):
+    extractor = RegionFeatureExtractor(support.tiny_model(model), precision=precision)
     images = strips(tmp_path, 2)
     with naive_count(extractor.model) as counts, mode():
         found = count_macs(extractor, images, 2, lambda *args: None)

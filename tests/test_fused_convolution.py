@@ -136,15 +136,23 @@ def test_a_convolution_with_a_norm_stays():
     assert type(fused(convolution)) is Conv2d
 
 
-@pytest.mark.parametrize("missing", ["operator", "packing", "oneDNN"])
-def test_a_pytorch_without_such_operators(monkeypatch, missing):
-    class Nothing:
-        pass
+@pytest.mark.parametrize(
+    "missing", ["nothing", "operator", "packing", "oneDNN", "question", "bfloat16"]
+)
+def test_without_such_operators(monkeypatch, missing):
+    class Operators:
+        _convolution_pointwise = None
+
+        def _is_mkldnn_bf16_supported(self=None):
+            return missing != "bfloat16"
 
     if missing == "operator":
-        monkeypatch.setattr(fused_convolution.torch.ops, "mkldnn", Nothing(), raising=False)
+        del Operators._convolution_pointwise
+    elif missing == "question":
+        del Operators._is_mkldnn_bf16_supported
     elif missing == "packing":
-        monkeypatch.setattr(fused_convolution.torch._C, "_nn", Nothing())
-    else:
+        monkeypatch.setattr(torch._C, "_nn", object())
+    elif missing == "oneDNN":
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert not can_fuse()
+    monkeypatch.setattr(fused_convolution.torch.ops, "mkldnn", Operators())
+    assert can_fuse() == (missing == "nothing")

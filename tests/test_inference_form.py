@@ -51,6 +51,7 @@ class Tiny(nn.Module):
         for i, name in enumerate(LAST):
             parent = self.proposal_generator.rpn_head if i < 2 else self.roi_heads.box_predictor
             parent.add_module(name, nn.Linear(2, 2))
+        self.proposal_generator.rpn_head.conv = nn.Conv2d(2, 2, 1)
 
 
 @given(

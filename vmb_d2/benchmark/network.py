@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch.utils.flop_counter import FlopCounterMode
+import torch
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from ..batching import bucketed_batches
 from ..extractor import RegionFeatureExtractor
 from ..images import load
 from ..inputs import InputImage
+from ..modeling.fused_convolution import can_fuse
 from .stages import Laps, Write, clock, pass_through
 
 
@@ -39,7 +41,25 @@ def count_macs(
     They are counted where they run, with their actual shapes and groups, padding included. What
     isn't one of those two (batch norm, ROIAlign, NMS, the choice of regions) isn't counted.
     """
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=_fused()) as counter:
         laps = Laps(lambda: counter.get_total_flops() / 2)
         pass_through(extractor, images, batch_size, laps, write)
     return laps.totals
+
+
+def _fused() -> dict:
+    """How to count the operators of ``modeling.fused_convolution``, which the counter lacks."""
+    if not can_fuse():
+        return {}
+
+    def plain(x, weight, *_, out_shape, **__):
+        return conv_flop_count(x, weight, out_shape)
+
+    def with_shortcut(_, x, weight, *__, out_shape, **___):
+        return conv_flop_count(x, weight, out_shape)
+
+    operators = torch.ops.mkldnn
+    return {
+        operators._convolution_pointwise: plain,
+        operators._convolution_pointwise_: with_shortcut,
+    }

@@ -13,11 +13,14 @@ from torch import Tensor, nn
 
 
 def can_fuse() -> bool:
-    """Whether this PyTorch has oneDNN's operators, the ones that its compiler uses."""
+    """Whether this PyTorch has the operators, which its compiler uses, for bfloat16 on this CPU."""
+    operators = torch.ops.mkldnn
     return (
         torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+        and hasattr(operators, "_convolution_pointwise")
         and hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight")
+        and hasattr(operators, "_is_mkldnn_bf16_supported")
+        and operators._is_mkldnn_bf16_supported()
     )
 
 
@@ -35,36 +38,31 @@ def fuse(module: nn.Module) -> None:
             child.__class__ = PackedConv2d  # lists refer to it, so it can't be exchanged
         elif isinstance(child, BottleneckBlock):
             child.__class__ = FusedBottleneckBlock
+            child.conv1.activation = child.conv2.activation = nn.ReLU()
 
 
 class PackedConv2d(Conv2d):
     """Detectron2's ``Conv2d`` without a norm, its weights packed where it is called first."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """See :class:`detectron2.layers.Conv2d`."""
-        if isinstance(self.activation, nn.ReLU):
-            return self.then(x, "relu")
-        x = self.then(x, "none")
-        return x if self.activation is None else self.activation(x)
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """See :class:`detectron2.layers.Conv2d`.
 
-    def then(self, x: Tensor, function: str) -> Tensor:
-        """The convolution of ``x`` and a function, ``relu`` or ``none``."""
-        arguments = self._arguments(x)
-        return torch.ops.mkldnn._convolution_pointwise(x, *arguments, function, [], "")
-
-    def plus_then_relu(self, x: Tensor, other: Tensor) -> Tensor:
-        """ReLU of the sum of the convolution of ``x`` and of ``other``, which is its size."""
-        add = torch.ops.mkldnn._convolution_pointwise.binary
-        return add(x, other, *self._arguments(x), "add", 1.0, "relu", [], "")
-
-    def _arguments(self, x: Tensor) -> tuple:
+        With a ``shortcut`` of the result's size, ReLU of their sum, which is put in its place.
+        """
         geometry = self.padding, self.stride, self.dilation, self.groups
         if not self.weight.is_mkldnn:
             packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
                 self.weight.to_mkldnn(), *geometry, x.shape
             )
             self.weight = nn.Parameter(packed, requires_grad=False)
-        return self.weight, self.bias, *geometry
+        convolution = self.weight, self.bias, *geometry
+        if shortcut is not None:
+            add_ = torch.ops.mkldnn._convolution_pointwise_.binary
+            return add_(shortcut, x, *convolution, "add", 1.0, "relu", [], "")
+        is_relu = isinstance(self.activation, nn.ReLU)
+        function = "relu" if is_relu else "none"
+        x = torch.ops.mkldnn._convolution_pointwise(x, *convolution, function, [], "")
+        return x if is_relu or self.activation is None else self.activation(x)
 
 
 class FusedBottleneckBlock(BottleneckBlock):
@@ -72,6 +70,7 @@ class FusedBottleneckBlock(BottleneckBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         """See :class:`detectron2.modeling.BottleneckBlock`."""
-        shortcut = x if self.shortcut is None else self.shortcut(x)
-        inner = self.conv2.then(self.conv1.then(x, "relu"), "relu")
-        return self.conv3.plus_then_relu(inner, shortcut)
+        inner = self.conv2(self.conv1(x))
+        # A copy takes less time than the operator that leaves the other summand as it is.
+        shortcut = x.clone() if self.shortcut is None else self.shortcut(x)
+        return self.conv3(inner, shortcut)

@@ -39,12 +39,17 @@ def inference_form(
     last = {head.objectness_logits, head.anchor_deltas, predictor.cls_score, predictor.bbox_pred}
     for module in result.modules():
         if module in last:
-            module.register_forward_pre_hook(_float_inputs)
-        elif isinstance(module, (nn.Conv2d, nn.Linear)):
+            continue
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
             module.to(dtype=dtype, memory_format=memory_format)
         elif isinstance(module, ROIAlign):
             module.register_forward_pre_hook(_float_inputs)
             module.register_forward_hook(lambda _, inputs, pooled: pooled.to(dtype))
+    head.conv.register_forward_hook(
+        lambda _, inputs, hidden: hidden.float()
+    )  # for both that follow
+    predictor.cls_score.register_forward_pre_hook(_float_inputs)
+    predictor.bbox_pred.register_forward_pre_hook(_float_inputs)
     if dtype == torch.bfloat16 and model.device.type == "cpu" and can_fuse():
         fuse(result)
     result.backbone.register_forward_pre_hook(

@@ -25,7 +25,10 @@ class BagROIAlign(ROIAlign):
         if input.device.type != "cpu":
             return super().forward(input, rois)
         _, channels, height, width = input.shape
-        pixels = input.permute(0, 2, 3, 1).reshape(-1, channels)
+        if not len(rois):  # for which no map has to be brought into another layout
+            return input.new_zeros(0, channels, *self.output_size)
+        rows_of_pixels = input.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+        pixels = rows_of_pixels.reshape(-1, channels)
         first_pixels = rois[:, 0].long() * (height * width)  # of the regions' images
         starts, bins, samples = self._bins(rois[:, 1:])
         rows, columns = self.output_size
