@@ -6,16 +6,24 @@ import pytest
 import support
 import torch
 from benchmarked import strips
+from detectron2.layers import ROIAlign
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import assert_same_regions
 from test_selection import regions
 
-from vmb_d2.benchmark.original import OriginalLoop, OriginalReadOut, OriginalWrite, confidences
+from vmb_d2.benchmark.original import (
+    OriginalLoop,
+    OriginalReadOut,
+    OriginalWrite,
+    confidences,
+    torchvisions_pooling,
+)
 from vmb_d2.errors import ImageReadError
 from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.images import load
 from vmb_d2.inputs import InputImage
+from vmb_d2.modeling.roi_align import BagROIAlign
 from vmb_d2.options import RegionOptions
 from vmb_d2.stores.mmf import MMFReader
 
@@ -55,6 +63,28 @@ def test_the_same_regions_as_ours(tmp_path, model, options):
     assert counted > 0
 
 
+def pooling_of(model):
+    return {type(module) for module in model.modules() if isinstance(module, ROIAlign)}
+
+
+@pytest.mark.parametrize("model", [support.TINY_FPN, "tiny_r101_c4"])
+def test_pooling_is_torchvisions_for_as_long(tmp_path, model):
+    extractor = RegionFeatureExtractor(support.tiny_model(model))
+    image = load(strips(tmp_path)[0].path)
+    batch = extractor.to_network([image], image.padded_size)
+    (expected,) = extractor.network(batch)
+    with torchvisions_pooling(extractor.model):
+        assert pooling_of(extractor.model) == {ROIAlign}
+        (found,) = extractor.network(batch)
+    assert pooling_of(extractor.model) == {BagROIAlign}
+    for name in (*extractor.feature_names, "class_logits"):
+        assert not torch.equal(found.get(name), expected.get(name)), name
+        torch.testing.assert_close(found.get(name), expected.get(name), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ZeroDivisionError), torchvisions_pooling(extractor.model):
+        raise ZeroDivisionError
+    assert pooling_of(extractor.model) == {BagROIAlign}
+
+
 def test_the_files_are_mmfs(tmp_path):
     images = [InputImage("a.png", "a"), InputImage("b.png", "b")]
     written = [support.some_regions(seed) for seed in range(2)]
@@ -73,7 +103,13 @@ def test_the_figures_are_an_images(tmp_path, monkeypatch):
     extractor = RegionFeatureExtractor(support.tiny_model(support.TINY_FPN))
     batches = []
     network = extractor.network
-    monkeypatch.setattr(extractor, "network", lambda b: batches.append(len(b)) or network(b))
+
+    def watched(batch):
+        assert pooling_of(extractor.model) == {ROIAlign}
+        batches.append(len(batch))
+        return network(batch)
+
+    monkeypatch.setattr(extractor, "network", watched)
     loop = OriginalLoop(extractor, images, tmp_path / "work")
     loop.warm_up()
     for _ in range(2):

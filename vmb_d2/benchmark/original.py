@@ -1,25 +1,29 @@
 """The original's loop on this project's network, to be held against.
 
 MMF's ``extract_features_vmb.py`` at its default: one image at a time, a call of NMS for each class,
-two files written with ``np.save``.
+two files written with ``np.save``. Regions are pooled by torchvision's kernel, which comes from the
+original's: on a CPU one loop over all numbers in one thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from detectron2.layers import ROIAlign
 from detectron2.structures import Instances
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..extractor import RegionFeatureExtractor
 from ..images import NetworkImage
 from ..inputs import InputImage
 from ..modeling import box_geometry
+from ..modeling.roi_align import BagROIAlign
 from ..options import RegionOptions
 from ..regions import RegionFeatures
 from ..selection import NMS_THRESHOLD
@@ -100,6 +104,19 @@ class OriginalWrite:
             np.save(self.folder / f"{image.name}_info.npy", info)
 
 
+@contextlib.contextmanager
+def torchvisions_pooling(model: nn.Module) -> Iterator[None]:
+    """Have a model pool regions as Detectron2 does by itself."""
+    poolers = [module for module in model.modules() if isinstance(module, BagROIAlign)]
+    for pooler in poolers:
+        pooler.__class__ = ROIAlign
+    try:
+        yield
+    finally:
+        for pooler in poolers:
+            pooler.__class__ = BagROIAlign
+
+
 class OriginalLoop:
     """The measurements of the original's loop.
 
@@ -120,12 +137,14 @@ class OriginalLoop:
 
     def warm_up(self) -> None:
         """Run the network on images one by one. Raises as :meth:`measure`."""
-        network_seconds(self.extractor, self.images, 1)
+        with torchvisions_pooling(self.extractor.model):
+            network_seconds(self.extractor, self.images, 1)
 
     def measure(self) -> None:
         """Go once over the images. Raises ImageReadError."""
         laps = Laps(clock(self.extractor.model.device))
-        with temporary_folder(self._folder) as folder:
+        pooling = torchvisions_pooling(self.extractor.model)
+        with pooling, temporary_folder(self._folder) as folder:
             write = OriginalWrite(folder)
             pass_through(self.extractor, self.images, 1, laps, write, self._read_out)
         self._stages.append(laps.totals)
