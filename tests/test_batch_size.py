@@ -52,17 +52,23 @@ def naive_choice(need, free, most):
     return max([1, *(n for n in range(1, most + 1) if 10 * need(n) <= 9 * free)])
 
 
-@given(st.integers(0, 500), st.integers(1, 100), st.integers(0, 3000), st.integers(1, 40))
-def test_the_choice_where_memory_grows_in_a_straight_line(fixed, each, free, most):
-    def need(count):
-        return fixed + count * each
-
+def measured(need, free):
+    """A measurement, and the list of what it is asked for."""
     tried = []
 
     def measure(count):
         tried.append(count)
         return need(count) if need(count) <= free else None
 
+    return measure, tried
+
+
+@given(st.integers(0, 500), st.integers(1, 100), st.integers(0, 3000), st.integers(1, 40))
+def test_the_choice_where_memory_grows_in_a_straight_line(fixed, each, free, most):
+    def need(count):
+        return fixed + count * each
+
+    measure, tried = measured(need, free)
     choice = choose_batch_size(measure, lambda: free, most)
     assert choice.batch_size == naive_choice(need, free, most)
     # One and two, and what they promise; nothing is tried twice or in vain.
@@ -81,12 +87,7 @@ def test_the_choice_where_one_step_or_another_takes_the_most(steps, free, most):
     def need(count):
         return max(fixed + count * each for fixed, each in steps)
 
-    tried = []
-
-    def measure(count):
-        tried.append(count)
-        return need(count) if need(count) <= free else None
-
+    measure, tried = measured(need, free)
     choice = choose_batch_size(measure, lambda: free, most)
     assert choice.batch_size == naive_choice(need, free, most)
     assert len(tried) == len(set(tried)) <= 3 + most.bit_length()
