@@ -3,6 +3,8 @@
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -270,3 +272,17 @@ def test_signals_that_nobody_handles_are_left_alone():
         send(signal.SIGINT)
         send(signal.SIGTERM)
         assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+
+
+def test_what_a_handler_starts_survives_the_signal_that_comes_again():
+    """A cluster signals all processes of a job: also the one that has the job queued again."""
+    statuses = []
+
+    def queue_again(signum, frame):
+        command = "import os, signal; os.kill(os.getpid(), signal.SIGUSR2)"
+        statuses.append(subprocess.call([sys.executable, "-c", command]))
+
+    with installed(SIGUSR2=queue_again), interruption.handled():
+        send(signal.SIGUSR2)
+        send(signal.SIGUSR2)  # and it is heard again afterwards
+    assert statuses == [0, 0]

@@ -35,6 +35,20 @@ def _interrupt(signum: int, frame) -> None:
     raise Interrupted(signum)
 
 
+@contextlib.contextmanager
+def _ignored(signum: int) -> Iterator[None]:
+    """Within the block, a signal does nothing, to what is started in it neither.
+
+    A cluster's signal goes to all processes of a job. It would end those that its handler starts,
+    as to have the job queued again.
+    """
+    before = signal.signal(signum, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signum, before)
+
+
 def _held_back(handler: Callable) -> Callable:
     """``handler`` as of the end of the :func:`held` block that a signal comes in."""
 
@@ -42,7 +56,8 @@ def _held_back(handler: Callable) -> Callable:
         if _State.ending:
             return
         try:
-            with held():  # or the next one would come into the middle of it
+            # Held, or the next one would come into the middle of it.
+            with held(), _ignored(signum):
                 handler(signum, frame)
         except BaseException as error:
             _State.ending = True
