@@ -204,18 +204,25 @@ def test_a_group_is_in_one_piece(path, regions):
     assert pieces.count(1) > 90
 
 
-def test_looking_up_in_a_damaged_file(path, regions):
-    """It finds what a question for each finds; the file is damaged where one of them says so."""
-    names = [f"a{i}" for i in range(40)]
-    write(path, dict.fromkeys(names[:30], regions))
+def writers_of_damaged(path, places, zeros):
+    """A writer for each of some places where the file is overwritten, if it opens at all."""
     whole = path.read_bytes()
-    outcomes = []
-    for begin in range(0, len(whole), len(whole) // 150):
-        path.write_bytes(whole[:begin] + bytes(300) + whole[begin + 300 :])
+    for begin in range(0, len(whole), len(whole) // places):
+        path.write_bytes(whole[:begin] + bytes(zeros) + whole[begin + zeros :])
         try:
             writer = HDF5Writer(path)
         except OutputError:
             continue
+        yield writer
+        writer.abandon()
+
+
+def test_looking_up_in_a_damaged_file(path, regions):
+    """It finds what a question for each finds; the file is damaged where one of them says so."""
+    names = [f"a{i}" for i in range(40)]
+    write(path, dict.fromkeys(names[:30], regions))
+    outcomes = []
+    for writer in writers_of_damaged(path, 150, 300):
         try:
             expected = {name for name in names[:30] if name in writer}
         except OutputError:
@@ -228,7 +235,6 @@ def test_looking_up_in_a_damaged_file(path, regions):
             found = "damaged"
         assert found == expected
         outcomes.append(found)
-        writer.abandon()
     assert outcomes.count("damaged") > 10
     assert outcomes.count(set(names[:30])) > 10
 
@@ -247,18 +253,11 @@ def test_a_name_that_is_taken_is_one_line(path, regions):
 
 def test_damage_is_one_line_to_a_writer_too(path, regions):
     write(path, {f"a{i}": regions for i in range(30)})
-    whole = path.read_bytes()
-    for begin in range(0, len(whole), len(whole) // 60):
-        path.write_bytes(whole[:begin] + bytes(900) + whole[begin + 900 :])
-        try:
-            writer = HDF5Writer(path)
-        except OutputError:
-            continue
+    for writer in writers_of_damaged(path, 60, 900):
         try:
             assert all(f"a{i}" in writer for i in range(30)) in (True, False)
         except OutputError as error:
             assert "\n" not in str(error)
-        writer.abandon()
 
 
 def journals(monkeypatch):

@@ -55,7 +55,7 @@ class RegionFeatureExtractor:
     ):
         check_precision(precision, model.device)
         self.model = model
-        if precision != "fp32":  # which stays the original's, operation by operation
+        if precision != "fp32":  # which does what the original does, layer by layer
             self.weights_sha256 = fingerprint(model)
             self.model = model.for_inference(dtype_of(precision), torch.channels_last)
         self.precision = precision

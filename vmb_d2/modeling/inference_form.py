@@ -38,16 +38,13 @@ def inference_form(
     head, predictor = result.proposal_generator.rpn_head, result.roi_heads.box_predictor
     last = {head.objectness_logits, head.anchor_deltas, predictor.cls_score, predictor.bbox_pred}
     for module in result.modules():
-        if module in last:
-            continue
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and module not in last:
             module.to(dtype=dtype, memory_format=memory_format)
         elif isinstance(module, ROIAlign):
             module.register_forward_pre_hook(_float_inputs)
             module.register_forward_hook(lambda _, inputs, pooled: pooled.to(dtype))
-    head.conv.register_forward_hook(
-        lambda _, inputs, hidden: hidden.float()
-    )  # for both that follow
+    # Once for both of the RPN's last layers: it is the largest map.
+    head.conv.register_forward_hook(lambda _, inputs, hidden: hidden.float())
     predictor.cls_score.register_forward_pre_hook(_float_inputs)
     predictor.bbox_pred.register_forward_pre_hook(_float_inputs)
     if dtype == torch.bfloat16 and model.device.type == "cpu" and can_fuse():
