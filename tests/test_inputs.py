@@ -55,7 +55,7 @@ def test_nothing_to_list(tmp_path):
 
 def test_what_is_not_taken_is_counted_in_one_line(tmp_path, caplog):
     caplog.set_level("INFO")
-    make(tmp_path, "a.png", "b.JPG", "1.webp", "2.WEBP", "3.tif", "notes.txt", ".x.webp", "x.gif.gz")
+    make(tmp_path, "a.png", "b.JPG", "1.webp", "2.WEBP", "3.tif", "a.txt", ".x.webp", "x.gif.gz")
     (tmp_path / "album.jpg").mkdir()
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
     (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")

@@ -141,6 +141,7 @@ def main(cfg: DictConfig) -> None:
         max_failures=cfg.input.max_failures,
         workers=cfg.extract.workers,
         allow_mismatch=cfg.output.allow_mismatch,
+        foreign=cfg.output.foreign,
         shard=shard,
         record={
             "configuration": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),

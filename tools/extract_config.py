@@ -62,6 +62,7 @@ class OutputOptions:
     format: Any = "mmf"
     dtype: str = "float32"
     allow_mismatch: bool = False
+    foreign: str = "keep"
 
 
 @dataclass

@@ -15,11 +15,10 @@ from typing import NamedTuple
 from .errors import ConfigError, InputError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg")
-# Further ones that images have, whether Pillow reads them or not.
-_OTHER_EXTENSIONS = frozenset(
-    ".apng .avif .bmp .dib .dng .eps .exr .gif .heic .heif .hdr .ico .j2k .jfif .jp2 .jpe .jpeg"
-    " .jpf .jpg .jpx .jxl .mpo .pbm .pcx .pgm .png .pnm .ppm .psd .qoi .ras .raw .sgi .svg .tga"
-    " .tif .tiff .webp .xbm .xpm".split()
+# What images are called too, whether Pillow reads them or not.
+_ANY_EXTENSION = re.compile(
+    r"\.(apng|avif|bmp|dib|dng|gif|hei[cf]|ico|j2k|jfif|jp2|jpe|jpe?g|jpx|jxl|p[bgnp]m|pcx|png|psd"
+    r"|tga|tiff?|webp)"
 )
 NAMINGS = ("mmf", "relative", "relative_with_extension")
 MOST_LISTED = 10
@@ -154,13 +153,13 @@ class _Folder:
 
     def not_taken(self) -> str:
         """What is there and not taken, as the end of a sentence; empty where all is."""
-        counts = {kind: n for kind, n in self._others.most_common() if kind in _OTHER_EXTENSIONS}
+        counts = {k: n for k, n in self._others.most_common() if _ANY_EXTENSION.fullmatch(k)}
         parts = []
         if counts:
-            all_kinds = ",".join(kind.removeprefix(".") for kind in (*self.extensions, *counts))
+            kinds = ",".join(kind.removeprefix(".") for kind in (*self.extensions, *counts))
             parts.append(
                 ", ".join(f"{count} {kind}" for kind, count in counts.items())
-                + f" ('input.extensions=[{all_kinds}]' or input.list= takes those that Pillow reads)"
+                + f" ('input.extensions=[{kinds}]' or input.list= takes those that Pillow reads)"
             )
         if self._folders:
             parts.append(_counted(self._folders, "folder", " named like an image"))

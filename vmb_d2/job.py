@@ -20,6 +20,7 @@ from .precision import check_name
 from .run_record import RunRecord
 from .runner import ExtractionRun, Report
 from .shards import Shard
+from .stores.foreign import ForeignImages
 from .stores.store_set import StoreSet
 from .units import bytes_in_words
 
@@ -44,6 +45,8 @@ class ExtractionJob:
             as the memory allows, see :mod:`vmb_d2.memory_probe`.
         batching, max_failures, workers: see :class:`vmb_d2.runner.ExtractionRun`.
         allow_mismatch: write into a folder whose features come of other settings.
+        foreign: of images that are there and that the folder's record doesn't vouch for, what to do
+            with those that are whole: ``"keep"`` or ``"redo"``. Damaged ones are done anew.
         shard: which part of the run this is; None for the whole.
         record: plain values for the manifest, such as the user's configuration.
     """
@@ -60,6 +63,7 @@ class ExtractionJob:
     max_failures: int | None = None
     workers: int | None = None
     allow_mismatch: bool = False
+    foreign: str = "keep"
     shard: Shard | None = None
     record: dict[str, Any] = field(default_factory=dict)
 
@@ -107,6 +111,13 @@ class ExtractionJob:
                 content=self.record,
             )
             record.require(known)
+            foreign = ForeignImages(
+                stores,
+                (image.name for image in images if not is_folder(image.path)),
+                record.vouched(),
+                self.foreign,
+            )
+            foreign.read_files()
             failures = FailureLog(record.own_folder)
             run = ExtractionRun(
                 stores,
@@ -120,7 +131,11 @@ class ExtractionJob:
                 before_write=record.show,
             )
             with record.kept(known, stores.describe()), stores:
-                pending = run.pending(images)
+                foreign.read_folders()
+                if description is not None:
+                    self._require_dimension(foreign, description.feature_dimension)
+                record.note_foreign(foreign)
+                pending = run.pending(images, foreign.anew)
                 # Whether a folder can't be listed still, its image here says once more.
                 failures.settle(lambda name: is_folder(name) or name in stores)
                 report.skipped = len(images) - len(pending)
@@ -130,6 +145,8 @@ class ExtractionJob:
                     extractor = load()
                     if batch_size == AUTO:
                         run.batch_size = self._choose_batch_size(extractor, len(pending))
+                    self._require_dimension(foreign, extractor.model.feature_dimension)
+                    foreign.remove()
                     self._begin(record, stores, extractor, run, len(pending), len(images))
                     began = time.perf_counter()
                     run(images, pending, extractor)
@@ -143,6 +160,10 @@ class ExtractionJob:
     def name(self) -> str:
         """The run in words."""
         return f"{self.folder}, {self.shard}" if self.shard else str(self.folder)
+
+    def _require_dimension(self, foreign: ForeignImages, dimension: int) -> None:
+        if not self.allow_mismatch:
+            foreign.require(dimension)
 
     def _choose_batch_size(self, extractor: RegionFeatureExtractor, pending: int) -> int:
         from .memory_probe import batch_size_for

@@ -6,7 +6,7 @@ import contextlib
 import gc
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import compress
@@ -114,9 +114,9 @@ class ExtractionRun:
         self.report = Report() if report is None else report
         self._conversions: Counter[str] = Counter()  # images of each kind
 
-    def pending(self, images: Sequence[InputImage]) -> list[InputImage]:
-        """Those that are not done yet."""
-        done = self.stores.present(image.name for image in images)
+    def pending(self, images: Sequence[InputImage], anew: Collection[str] = ()) -> list[InputImage]:
+        """Those that are not done yet, or whose name is in ``anew``."""
+        done = self.stores.present(image.name for image in images).difference(anew)
         return [image for image in images if image.name not in done or is_folder(image.path)]
 
     def __call__(
@@ -243,8 +243,9 @@ class ExtractionRun:
     def _unusable(self, regions: RegionFeatures, precision: str) -> str | None:
         """Why regions can't be stored; None: they can."""
         if reason := regions.not_finite():
-            hint = " (fp16 overflows at 65504; precision=fp32 may do)" if precision == "fp16" else ""
-            return reason + hint
+            if precision == "fp16":
+                reason += " (fp16 overflows at 65504; precision=fp32 may do)"
+            return reason
         return self.stores.unfit(regions)
 
     def _write(

@@ -14,6 +14,7 @@ from ..inputs import listed
 from ..regions import RegionFeatures
 from ..shards import Shard, shards_in
 from .base import FEATURE_DTYPES, FeatureWriter
+from .folder import FolderWriter
 from .formats import Format, format_named
 
 
@@ -65,6 +66,12 @@ class StoreSet:
             for format_ in self.formats:
                 own = self.shard.folder(".") if self.shard and format_.one_file else Path(".")
                 yield format_, feature, own / (feature or ".") / format_.place
+
+    def folders(self) -> Iterator[tuple[Format, FolderWriter]]:
+        """(format, writer) of each open store that keeps each image in files of its own."""
+        for (format_, _, _), (_, writer) in zip(self.places(), self._writers, strict=True):
+            if isinstance(writer, FolderWriter):
+                yield format_, writer
 
     def describe(self) -> list[dict[str, str | None]]:
         """The stores as the manifest lists them."""
