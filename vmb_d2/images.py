@@ -153,7 +153,7 @@ def warnings_to(tell: Callable[[str], None]) -> Iterator[None]:
                 tell(text)
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("always", module=r"PIL\.", append=True)
+        warnings.filterwarnings("always", module=r"PIL\.")
         before, warnings.showwarning = warnings.showwarning, show
         yield
 
