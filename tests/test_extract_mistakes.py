@@ -18,6 +18,7 @@ MISTAKES = [
     (["output.format=zip"], ["'zip'", "valid are mmf"]),
     (["output.format=[]"], ["output.format"]),
     (["output.format=[mmf,{a:1}]"], ["output.format", "a value or a list"]),
+    (["output.foreign=x"], ["output.foreign=x", "keep, redo"]),
     (["output.dtype=float64"], ["output.dtype=float64", "float32, float16"]),
     (["extract.min_features=5", "extract.max_features=3"], ["extract.min_features=5"]),
     (["input.dir="], ["input.dir is missing"]),

@@ -296,6 +296,7 @@ def test_features_of_another_dimension(tmp_path, images):
 def test_a_choice_that_is_none(tmp_path, images):
     with pytest.raises(ConfigError, match=r"output\.foreign=x: valid are keep, redo"):
         run(tmp_path / "out", images, foreign="x")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("model", support.TINY_MODELS)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .batch_size import AUTO, checked_batch_size
 from .config import VMBModel
+from .errors import ConfigError
 from .failures import FailureLog
 from .given_boxes import GivenBoxes
 from .inputs import InputImage, is_folder
@@ -20,7 +21,7 @@ from .precision import check_name
 from .run_record import RunRecord
 from .runner import ExtractionRun, Report
 from .shards import Shard
-from .stores.foreign import ForeignImages
+from .stores.foreign import CHOICES, ForeignImages
 from .stores.store_set import StoreSet
 from .units import bytes_in_words
 
@@ -92,6 +93,8 @@ class ExtractionJob:
         batch_size = checked_batch_size(self.batch_size, self.batching)
         if self.precision is not None:
             check_name(self.precision)
+        if self.foreign not in CHOICES:
+            raise ConfigError(f"output.foreign={self.foreign}: valid are {', '.join(CHOICES)}")
         stores = StoreSet(
             self.folder, self.formats, self.options.feature_names, self.dtype, self.shard
         )
@@ -115,7 +118,7 @@ class ExtractionJob:
                 stores,
                 (image.name for image in images if not is_folder(image.path)),
                 record.vouched(),
-                self.foreign,
+                redo=self.foreign == "redo",
             )
             foreign.read_files()
             failures = FailureLog(record.own_folder)

@@ -59,7 +59,8 @@ class RunRecord:
         self._content = dict(content or {})
         self._counted = self._has_news = False
         if not self._own.content.get("runs"):  # else it has a begin, or nobody knows it
-            self._content["began"] = lease.path.stat().st_mtime
+            with contextlib.suppress(OSError):  # the lease is lost, which shows later
+                self._content["began"] = lease.path.stat().st_mtime
         self._started = time.monotonic()
 
     def vouched(self) -> Vouched | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import ConfigError, OutputError, StoreError
+from ..errors import OutputError, StoreError
 from ..inputs import listed
 from .base import FeatureReader
 from .folder import FolderWriter
@@ -44,27 +45,22 @@ class ForeignImages:
         stores: of the run, not open yet.
         names: of its images.
         vouched: None where there is no record.
-        choice: of :data:`CHOICES`: what to do with those that are whole.
+        redo: do anew those that are whole, too.
 
     Attributes:
         anew: the names of those to be done anew.
         known: how many older ones are taken, and a hash of their names, as plain values; None
             where there is none.
         has_news: whether the record doesn't know of all that are taken.
-
-    Raises:
-        ConfigError: no such choice.
     """
 
     def __init__(
-        self, stores: StoreSet, names: Iterable[str], vouched: Vouched | None, choice: str = "keep"
+        self, stores: StoreSet, names: Iterable[str], vouched: Vouched | None, redo: bool = False
     ):
-        if choice not in CHOICES:
-            raise ConfigError(f"output.foreign={choice}: valid are {', '.join(CHOICES)}")
         self._stores = stores
         self._names = list(names)
         self._vouched = vouched
-        self._redo = choice == "redo"
+        self._redo = redo
         self._damaged: dict[str, str] = {}
         self._older: set[str] = set()  # whole
         self._newer: set[str] = set()
@@ -86,6 +82,7 @@ class ForeignImages:
                 continue
             with reader:
                 there = [name for name in self._names if name in reader]
+                self._say_that_it_takes_time(path, len(there))
                 anew = there if self._redo else [n for n in there if not self._is_whole(reader, n)]
                 if anew:
                     why = self._damaged.get(anew[0], "output.foreign=redo")
@@ -101,9 +98,7 @@ class ForeignImages:
         for format_, writer in self._stores.folders():
             there = writer.present(self._names)
             older, newer = self._unvouched(writer, there)
-            if len(older) + len(newer) > _MANY:
-                words = "%s: reading %d images that this folder's record doesn't vouch for"
-                logger.info(words, writer.path, len(older) + len(newer))
+            self._say_that_it_takes_time(writer.path, len(older) + len(newer))
             reader = format_.reader(writer.path)
             ours = self._vouched is not None and self._vouched.died
             for names, whole in ((older, self._older), (newer, self._newer)):
@@ -115,6 +110,12 @@ class ForeignImages:
                         if self._redo:
                             self._to_remove.append((writer, name))
         self._say()
+
+    @staticmethod
+    def _say_that_it_takes_time(path: Path, count: int) -> None:
+        if count > _MANY:
+            words = "%s: reading %d images that this folder's record doesn't vouch for"
+            logger.info(words, path, count)
 
     def _unvouched(self, writer: FolderWriter, names: set[str]) -> tuple[list[str], list[str]]:
         """Names of files that are older than the record, and of those that are newer."""
