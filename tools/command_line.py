@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import arguments
 import local_gpus
 import package_alone  # noqa: F401  (before anything of the package)
 from hydra.core.hydra_config import HydraConfig
@@ -122,6 +123,7 @@ def run(main: Callable[[], None]) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     local_gpus.remember()
     try:
+        sys.argv[1:] = arguments.for_hydra(sys.argv[1:])
         main()
     except JobsFailed as error:
         for number, failure, log in error.errors[:MOST_ERRORS]:
@@ -166,6 +168,8 @@ def one_line(error: BaseException) -> str:
             return f"{key}: {first_line(cause)}"
     if isinstance(error, OverrideParseException):
         hint = "a value with special characters needs quotes, as in \"key='a=b'\""
+        if spelled := arguments.spelled(error.override):
+            hint = f"type {spelled}"
         lines = [line.strip(" ^") for line in str(error).splitlines()]
         reason = ": ".join(line for line in lines if line and not line.startswith("See "))
         return f"{reason} ({hint})"

@@ -33,7 +33,7 @@ class MissingExtension(types.ModuleType):
 
 def shim_pillow(image_module) -> bool:
     """Give ``PIL.Image`` the alias ``LINEAR``, gone since Pillow 10. True if it was missing."""
-    if hasattr(image_module, "LINEAR"):
+    if "LINEAR" in vars(image_module):  # before 10, asking for it is deprecated
         return False
     image_module.LINEAR = image_module.BILINEAR
     return True
@@ -54,9 +54,9 @@ def shim_extension(package: str = "detectron2") -> bool:
 
 
 def require(package: str = "detectron2") -> None:
-    """Raise an ImportError that says what to do where ``package`` can't be found."""
+    """Raise a ModuleNotFoundError that says what to do where ``package`` can't be found."""
     if importlib.util.find_spec(package) is None:
-        raise ImportError(INSTALL_HINT, name=package)
+        raise ModuleNotFoundError(INSTALL_HINT, name=package)
 
 
 def prepare_detectron2() -> None:
