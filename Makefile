@@ -5,8 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# Another pair than requirements.txt's, for an older driver: make install TORCH="torch==2.4.0
-# torchvision==0.19.0". It stays the environment's until another one is named; none: TORCH=
+# make install TORCH="torch==X torchvision==Y" takes another pair than requirements.txt's. The
+# environment keeps it until another one is asked for; TORCH= goes back to the usual one.
 INSTALLED_TORCH := $(shell cat $(INSTALLED) 2>/dev/null)
 TORCH := $(INSTALLED_TORCH)
 DEMO_OUTPUT := demo/output

@@ -38,7 +38,7 @@ setup(
             "hydra-core>=1.3,<1.4",
             "omegaconf>=2.3,<2.4",
             "hydra-submitit-launcher>=1.2,<1.3",
-            "submitit>=1.5,<1.6",
+            "submitit>=1.5.4,<1.6",
         ]
     },
 )

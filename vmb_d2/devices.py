@@ -72,11 +72,11 @@ def _why_none(said: list[str]) -> str | None:
     if gpu is None:
         return None
     if torch.version.cuda is None:
-        return _unusable(gpu, "which is built without CUDA")
+        return _unusable(gpu, "it is built without CUDA")
     reasons = [text.partition("CUDA initialization: ")[2].split(". ")[0] for text in said]
     if visible is not None:
         reasons.append(f"CUDA_VISIBLE_DEVICES={visible}")
-    return _unusable(gpu, "; ".join(filter(None, reasons)) or "which finds no GPU")
+    return _unusable(gpu, "; ".join(filter(None, reasons)) or "it finds no GPU")
 
 
 def _unusable(gpu: str, reason: str) -> str:

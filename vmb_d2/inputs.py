@@ -185,7 +185,7 @@ def relative_to(folder: str | Path) -> Callable[[str], str | None]:
         path = os.path.normpath(path)
         below = path.startswith(prefix) and not os.path.isabs(path[begin:])
         found = path[begin:].replace(os.sep, "/")
-        return found if below and not found.startswith("../") else None
+        return found if below and not f"{found}/".startswith("../") else None
 
     return relative
 
