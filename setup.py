@@ -27,7 +27,7 @@ setup(
         "iopath>=0.1.9",
         "numpy>=1.24",
         "opencv-python-headless>=4.8",
-        "pillow>=9.5",
+        "pillow>=10.1",
         "pyyaml>=6.0",
         "tqdm>=4.60",
         "lmdb>=1.4",

@@ -2,7 +2,9 @@
 
 import json
 import os
+import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -14,6 +16,7 @@ from hypothesis import given, settings
 from omegaconf import OmegaConf
 
 from vmb_d2.errors import ConfigError
+from weights_conversion import convert
 
 sys.path.insert(0, str(support.ROOT / "tools"))
 import arguments
@@ -232,6 +235,46 @@ def test_an_image_list_given_as_the_folder(home):
     (instead,) = shlex.split(done.stderr.strip().rpartition("given as ")[2])
     assert extract(home, instead, "output.dir=~/out").returncode == 0
     assert (home / "home" / "out" / "coffee.npy").exists()
+
+
+@pytest.mark.parametrize(
+    ("tool", "words"),
+    [
+        ("pack", ["~/a", "~/b", "--to=npz", "--output=~/c"]),
+        ("status", ["~/a"]),
+        ("compare_features", ["~/a", "~/b", "--json=~/c"]),
+        ("visualize", ["~/a", "~/b", "--output=~/c", "--classes=~/d", "--cache-dir=~/e"]),
+        ("benchmark", ["--images=~/a", "--weights=~/b", "--model=~/c", "--json=~/d"]),
+        ("benchmark", ["--images=~/a", "--temporary=~/b", "--cache-dir=~/c", "--chart=~/d"]),
+    ],
+)
+def test_home_in_the_other_tools(tool, words, monkeypatch):
+    monkeypatch.syspath_prepend(support.ROOT / "tools")
+    parser = runpy.run_path(support.ROOT / "tools" / f"{tool}.py")["parser"]()
+    monkeypatch.setenv("HOME", "/home/me")
+    found = str(vars(parser.parse_args(words)))
+    assert found.count("/home/me/") == len([word for word in words if "~" in word])
+    assert "~" not in found
+
+
+def test_the_other_tools_make_no_folder_of_that_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    pack = support.in_this_process(support.ROOT / "tools" / "pack.py", monkeypatch, capsys)
+    for source in ("~/a", "~nobody_here/a"):
+        assert pack(source, "--to=npz", "--output=~/b")[0] == 2
+    status, _, stderr = pack("a", "--to=npz", "--output=~nobody_here/b")
+    assert (status, stderr.count("\n")) == (2, 1)
+    assert stderr.startswith("error: ~nobody_here/b: there is no such user")
+    assert list(tmp_path.glob("~*")) == []
+
+
+def test_home_in_the_converters_paths(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copy(support.yaml_path(TINY), tmp_path / "tiny.yaml")
+    shutil.copy(support.vmb_checkpoint(TINY), tmp_path / "in.pth")
+    assert convert.main(["~/in.pth", "~/out.pth", "--config=~/tiny.yaml"]) == 0
+    assert (tmp_path / "out.pth").exists()
 
 
 @pytest.mark.parametrize(

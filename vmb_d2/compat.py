@@ -33,7 +33,7 @@ class MissingExtension(types.ModuleType):
 
 def shim_pillow(image_module) -> bool:
     """Give ``PIL.Image`` the alias ``LINEAR``, gone since Pillow 10. True if it was missing."""
-    if "LINEAR" in vars(image_module):  # before 10, asking for it is deprecated
+    if hasattr(image_module, "LINEAR"):
         return False
     image_module.LINEAR = image_module.BILINEAR
     return True
