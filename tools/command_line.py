@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -57,8 +58,8 @@ class JobsFailed(Exception):
         self, errors: Sequence[tuple[int, Exception, Path | None]], count: int, folder: str
     ):
         super().__init__(
-            f"{len(errors)} of {count} jobs failed; `python tools/status.py {folder}` says what is "
-            "left, and the same command goes on"
+            f"{len(errors)} of {count} jobs failed; `python tools/status.py {shlex.quote(folder)}` "
+            "says what is left, and the same command goes on"
         )
         self.errors = errors
 

@@ -37,7 +37,7 @@ def device_of(name: str | torch.device) -> torch.device:
     valid = ["cpu", *(["cuda"] if gpus else []), *(f"cuda:{i}" for i in range(gpus))]
     problem = None
     if wanted in valid and wanted != "cpu":
-        problem = _try(wanted)
+        problem = _why_unfit(wanted)
     elif not gpus and (name == "auto" or name.startswith("cuda")):
         problem = _why_none([str(warning.message) for warning in said])
     if problem and name != "auto":
@@ -50,7 +50,7 @@ def device_of(name: str | torch.device) -> torch.device:
     return torch.device(wanted)
 
 
-def _try(device: str) -> str | None:
+def _why_unfit(device: str) -> str | None:
     """Why PyTorch has no operators for the GPU ``device``; None where it has."""
     try:
         torch.zeros(1, device=device).add_(1).item()
