@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from plain_command import command_line, run
+from plain_command import at_home, command_line, run
 
 from vmb_d2.benchmark import (
     PARTS,
@@ -54,15 +54,22 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--model",
         default="x152",
-        type=canonical_name,
+        type=lambda name: canonical_name(at_home(name)),
         help=f"{', '.join(MODEL_NAMES)}, or the path of a VMB yaml (%(default)s)",
     )
     add(
         "--weights",
+        type=at_home,
         help="path or URL of a VMB or of a converted checkpoint; random: made up; without it, the "
         "released ones",
     )
-    add("--images", required=True, metavar="DIR", help="folder of images, or one image")
+    add(
+        "--images",
+        required=True,
+        metavar="DIR",
+        type=at_home,
+        help="folder of images, or one image",
+    )
     add("--count", type=int, metavar="N", help="N images: those given over and over (each once)")
     add("--batch-sizes", default="1", metavar="N,...", help="images at a time (%(default)s)")
     add(
@@ -82,10 +89,15 @@ def parser() -> argparse.ArgumentParser:
         default=NETWORKS[0],
         help=f"{' or '.join(NETWORKS)}: what runs over them (%(default)s)",
     )
-    add("--temporary", metavar="DIR", help="where to write features, which are removed again")
-    add("--cache-dir", metavar="DIR", help="see cache_dir of tools/extract.py")
-    add("--json", metavar="FILE", help="also write JSON; - prints it, and no table")
-    add("--chart", metavar="FILE", help="also draw a PNG")
+    add(
+        "--temporary",
+        metavar="DIR",
+        type=at_home,
+        help="where to write features, which are removed again",
+    )
+    add("--cache-dir", metavar="DIR", type=at_home, help="see cache_dir of tools/extract.py")
+    add("--json", metavar="FILE", type=at_home, help="also write JSON; - prints it, and no table")
+    add("--chart", metavar="FILE", type=at_home, help="also draw a PNG")
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from typing import TYPE_CHECKING
 
 import extract_config
@@ -20,6 +21,7 @@ from vmb_d2.heap import keep_freed_memory
 from vmb_d2.inputs import (
     ExcludeList,
     InputImage,
+    is_image_list,
     list_images,
     name_images,
     read_image_lists,
@@ -57,6 +59,9 @@ def input_images(cfg: DictConfig) -> tuple[list[InputImage], list[InputImage]]:
     if lists and cfg.input.recursive:
         raise ConfigError("input.recursive looks into input.dir; it doesn't go with input.list")
     folder = cfg.input.dir or ""
+    if is_image_list(folder):
+        given = shlex.quote(f"input.list={folder}")
+        raise ConfigError(f"input.dir={folder}: is a list of images, to be given as {given}")
     if lists:
         paths = read_image_lists(lists, folder)
     else:

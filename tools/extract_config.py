@@ -13,6 +13,21 @@ from omegaconf import MISSING, ListConfig
 from vmb_d2.config import ALIASES
 from vmb_d2.errors import ConfigError
 
+# Files, folders and URLs: taken as they are typed, see arguments.py.
+PATHS = (
+    "model.weights",
+    "model.config_file",
+    "input.dir",
+    "input.list",
+    "input.exclude_list",
+    "boxes.file",
+    "output.dir",
+    "cache_dir",
+    "hydra.run.dir",
+    "hydra.sweep.dir",
+    "hydra.launcher.submitit_folder",
+)
+
 
 class Batching(enum.Enum):
     bucketed = "bucketed"

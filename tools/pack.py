@@ -18,7 +18,7 @@ import logging
 import sys
 from pathlib import Path
 
-from plain_command import command_line, run
+from plain_command import at_home, command_line, run
 
 from vmb_d2.interruption import Interrupted, handled
 from vmb_d2.packing import DUPLICATES
@@ -62,9 +62,13 @@ def main(args: argparse.Namespace) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     options = command_line(__doc__, EXIT_STATUS)
-    options.add_argument("sources", metavar="SOURCE", nargs="+", help="a store or output folder")
+    options.add_argument(
+        "sources", metavar="SOURCE", nargs="+", type=at_home, help="a store or output folder"
+    )
     options.add_argument("--to", choices=FORMATS, required=True, help="the format to write")
-    options.add_argument("--output", metavar="DIR", required=True, help="the output folder")
+    options.add_argument(
+        "--output", metavar="DIR", required=True, type=at_home, help="the output folder"
+    )
     options.add_argument(
         "--from",
         dest="source_format",

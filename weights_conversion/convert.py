@@ -11,18 +11,27 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from os.path import expanduser
 from pathlib import Path
 
-from vmb_d2 import __version__
-from vmb_d2.config import (
-    MODEL_NAMES,
-    VMBModel,
-    canonical_name,
-    ignored_lines,
-    named_model,
-    read_vmb_model,
-)
-from vmb_d2.errors import CheckpointError, VMBError
+try:
+    from vmb_d2 import __version__
+    from vmb_d2.config import (
+        MODEL_NAMES,
+        VMBModel,
+        canonical_name,
+        ignored_lines,
+        named_model,
+        read_vmb_model,
+    )
+    from vmb_d2.errors import CheckpointError, VMBError
+except ModuleNotFoundError as error:
+    if __name__ != "__main__":
+        raise
+    print(
+        f"error: {sys.executable} has no {error.name}: `make install` installs it", file=sys.stderr
+    )
+    sys.exit(2)
 
 from . import checkpoint_file, state_dict
 
@@ -147,8 +156,10 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", metavar="IN.pth", help="the checkpoint to read")
-    parser.add_argument("target", metavar="OUT.pth", nargs="?", help="the checkpoint to write")
+    parser.add_argument("source", metavar="IN.pth", type=expanduser, help="the checkpoint to read")
+    parser.add_argument(
+        "target", metavar="OUT.pth", nargs="?", type=expanduser, help="the checkpoint to write"
+    )
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--model",
@@ -156,7 +167,9 @@ def _parser() -> argparse.ArgumentParser:
         type=canonical_name,
         help="the model that IN.pth is of",
     )
-    which.add_argument("--config", metavar="YAML", help="the VMB yaml of any other model")
+    which.add_argument(
+        "--config", metavar="YAML", type=expanduser, help="the VMB yaml of any other model"
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would become of each key; write nothing"
     )
