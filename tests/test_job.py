@@ -190,6 +190,18 @@ def test_names_that_a_format_cant_keep_come_before_any_work(tmp_path, images):
     assert not (tmp_path / "out").exists()
 
 
+def test_names_that_mmf_takes_for_others_are_warned_of(tmp_path, images, caplog):
+    clash = [images[0]._replace(name="0"), images[1]._replace(name="x_000")]
+    run(tmp_path / "out", clash, formats=["mmf", "lmdb"])
+    told = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(told) == 1
+    assert told[0].startswith("lmdb: 1 names for which MMF's reader takes another image")
+    assert told[0].endswith(": 0 for x_000")
+    caplog.clear()
+    run(tmp_path / "other", clash, formats=["mmf", "npz"])
+    assert caplog.text == ""
+
+
 def test_an_image_that_disappears_midway_is_a_failure(tmp_path, images):
     def remove(batch):
         if os.path.exists(images[3].path):

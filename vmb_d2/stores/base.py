@@ -42,6 +42,11 @@ class FeatureWriter(ABC):
         """
         return iter(())
 
+    @classmethod
+    def mistaken(cls, names: Iterable[str]) -> Iterator[str]:
+        """What to warn of, a line each: names that the format's own readers take for others."""
+        return iter(())
+
     @staticmethod
     @abstractmethod
     def bytes_per_image(regions: int, dimension: int, classes: int, itemsize: int) -> int:
