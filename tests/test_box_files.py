@@ -1,5 +1,6 @@
 """The files of other programs, and stores, as given boxes: what they mean, and their features."""
 
+import contextlib
 import json
 import os
 
@@ -197,6 +198,29 @@ def test_options_that_contradict_the_file(tmp_path, kind, options, expected):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("kind", "wrong", "looks"),
+    [
+        ("imdb", [[1, 2, 300, 400]], "normalized=false, unlike an imdb of M4C"),
+        ("vilbert", [[300, 200, 50, 40]], "format=xywh, unlike ViLBERT's ground truth"),
+        ("coco", [[400, 300, 600, 450]], "format=xyxy, unlike COCO's annotations"),
+    ],
+)
+def test_a_file_with_boxes_of_another_kind(tmp_path, caplog, kind, wrong, looks):
+    """Whose options would be refused, so they aren't advised."""
+    path = written(tmp_path, kind, {"a": wrong}, size=(1, 1))
+    if kind == "coco":
+        content = json.loads(path.read_text())
+        content["annotations"][0]["bbox"] = wrong[0]
+        path.write_text(json.dumps(content))
+    boxes = GivenBoxes.read(path)
+    boxes.assign(IMAGES)
+    with contextlib.suppress(BoxesError):
+        boxes.of("a", WIDTH, HEIGHT)
+    (record,) = [r for r in caplog.records if r.levelname == "WARNING"]
+    assert record.getMessage().endswith(f"; they look like boxes.{looks}: mend the file")
+
+
 @pytest.mark.parametrize("kind", ["imdb", "vilbert"])
 def test_what_the_file_leaves_open_is_up_to_the_user(tmp_path, kind):
     boxes = GivenBoxes.read(written(tmp_path, kind, BOXES), inclusive=False, box_format="xyxy")
@@ -217,6 +241,7 @@ def assigned(path, *paths, folder="in", naming="relative"):
     [
         ("feature_path", "x.npy"),
         ("feature_path", "train/x.npy"),
+        ("feature_path", "x"),
         ("image_id", "x"),
         ("image_path", "train/x"),
         ("image_path", "train/x.jpg"),
@@ -291,6 +316,8 @@ def test_names_that_could_mean_several(tmp_path):
     boxes = GivenBoxes.read(path)
     assert boxes.assign([InputImage("/b/x.jpg", "x")]) == (0, 1)
     assert boxes.of("x", WIDTH, HEIGHT).tolist() == BOXES["c"]
+    entries[1] |= {"file_path": "x.jpg"}  # as it is called in the run, not only at the end of it
+    assert assigned(save_objects(path, entries), "x.jpg") == ((0, 1), [[5]])
 
 
 BROKEN = {

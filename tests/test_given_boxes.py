@@ -264,6 +264,13 @@ def test_some_boxes_that_are_wrong_are_no_other_unit(caplog):
     assert warnings_of(caplog, padded) == []
 
 
+def test_one_of_many_that_ends_before_it_begins(caplog):
+    boxes = {f"{i}": [[10, 10, 20, 20]] for i in range(9)} | {"a": [[300, 200, 50, 40]]}
+    ((level, text),) = warnings_of(caplog, boxes, boxes)
+    assert (level, text.split("; ")[-1]) == ("WARNING", "boxes.format=xywh would fit")
+    assert "1 of 1 boxes of a end before they begin" in text
+
+
 def test_boxes_of_images_of_another_size(caplog):
     boxes = {"a": PIXELS, "b": [[x * 4 for x in box] for box in PIXELS]}
     ((level, text), (count_level, count)) = warnings_of(caplog, boxes, ("a", "b"))

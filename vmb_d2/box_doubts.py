@@ -116,7 +116,7 @@ class BoxDoubts:
         if not fitting:
             advice = "are they of images of another size?"
         elif self.kind:
-            advice = f"they look like {settings}, which isn't what {self.kind} holds: mend the file"
+            advice = f"they look like {settings}, unlike {self.kind}: mend the file"
         self._warned = True
         with interruption.held():
             logger.warning("%s: %s; %s", self.source, sign, advice)

@@ -25,7 +25,7 @@ class Entry(NamedTuple):
     """The boxes of one image.
 
     Attributes:
-        keys: what the image can be called, the name that no other entry may have first.
+        keys: what the image can be called; the first of them no other entry may have as its first.
         boxes: (n, 4).
         number: the image's id, where that is a number.
     """
@@ -163,8 +163,8 @@ def read_box_file(path: Path) -> BoxFile:
 
     Raises:
         ConfigError: neither.
-        BoxesError, StoreError, OSError, ValueError, zipfile.BadZipFile: it can't be read or is
-            damaged.
+        BoxesError, StoreError, OSError, TypeError, ValueError, zipfile.BadZipFile: it can't be
+            read or is damaged.
     """
     readers = {".json": _from_json, ".jsonl": _from_lines, ".npy": _from_npy, ".npz": _from_npz}
     reader = readers.get(path.suffix.lower())
@@ -278,7 +278,7 @@ def _of_images(
     for i, value in enumerate(values[header:], start=header):
         if not isinstance(value, Mapping) or boxes_key not in value:
             raise ValueError(f"entry {i}: has no {boxes_key}")
-        paths = [str(value[key]).removesuffix(".npy") for key in _PATHS if value.get(key)]
+        paths = [str(value[key]) for key in _PATHS if value.get(key)]
         keys, number = _names(paths, value.get("image_id"))
         if not keys and number is None:
             raise ValueError(f"entry {i}: has none of {', '.join(_PATHS)}, image_id")

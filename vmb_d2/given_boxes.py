@@ -102,10 +102,10 @@ class GivenBoxes:
     def assign(self, images: Sequence[InputImage], folder: str | Path = "") -> tuple[int, int]:
         """Find the boxes of each image, and warn where they look like others than declared.
 
-        An entry means an image that has as its key: its path, its path below ``folder``, its name,
-        or, where no other image has it, its path below ``folder`` or its file's name, also without
-        the extension. An entry with a number means the image whose file is called so, as in
-        ``9.jpg`` or ``COCO_train2014_000000000009.jpg``, unless a key is found.
+        An entry means the image that has as its key: its path, its path below ``folder``, its name,
+        its file's name; or the second or last of these without the extension. An entry with a
+        number means the image whose file is called so, as in ``9.jpg`` or
+        ``COCO_train2014_000000000009.jpg``, unless a key is found.
 
         Returns:
             How many of the images have no entry, and how many entries have no image.
