@@ -15,6 +15,7 @@ MISTAKES = [
     (["input.max_failures=-1"], ["input.max_failures=-1", "at least 0"]),
     (["boxes.file=/no/boxes.json"], ["boxes.file=/no/boxes.json", "No such file"]),
     (["boxes.file=x.csv"], ["boxes.file=x.csv", ".json, .jsonl, .npy, .npz"]),
+    (["boxes.file=/no/store"], ["boxes.file=/no/store", "stores of features", "No such file"]),
     (["output.format=zip"], ["'zip'", "valid are mmf"]),
     (["output.format=[]"], ["output.format"]),
     (["output.format=[mmf,{a:1}]"], ["output.format", "a value or a list"]),

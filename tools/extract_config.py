@@ -66,9 +66,9 @@ class ShardOptions:
 @dataclass
 class BoxesOptions:
     file: str | None = None
-    format: str = "xyxy"
-    normalized: bool = False
-    inclusive: bool = True
+    format: str | None = None
+    normalized: bool | None = None
+    inclusive: bool | None = None
 
 
 @dataclass

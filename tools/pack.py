@@ -26,8 +26,9 @@ from vmb_d2.packing_job import pack
 from vmb_d2.stores import FEATURE_DTYPES, FORMATS
 
 EXIT_STATUS = (
-    "Exit status: 0; 1 if an image could not be read (each is reported, the others go on); 2 if "
-    "the work could not be done, with one line that says why; 130 after Ctrl-C."
+    "Exit status: 0; 1 if an image could not be read (each is reported, the others go on; those "
+    "left out by --skip don't count); 2 if the work could not be done, with one line that says "
+    "why; 130 after Ctrl-C."
 )
 
 logger = logging.getLogger("pack")
@@ -45,16 +46,18 @@ def main(args: argparse.Namespace) -> int:
                 duplicates=args.duplicates,
                 dtype=args.dtype,
                 allow_mismatch=args.allow_mismatch,
+                skip=args.skip,
             )
     except Interrupted as interruption:
         print("interrupted: run the same command again to go on", file=sys.stderr)
         return 128 + interruption.signum
     logger.info(
-        "%s: %d packed, %d there before, %d failed",
+        "%s: %d packed, %d there before, %d failed%s",
         Path(args.output) / FORMATS[args.to].place,
         report.packed,
         report.there_before,
         len(report.failures),
+        f", {len(report.left_out)} left out" if report.left_out else "",
     )
     return 1 if report.failures else 0
 
@@ -88,6 +91,9 @@ def parser() -> argparse.ArgumentParser:
         "--allow-mismatch",
         action="store_true",
         help="also pack sources that were made with different settings",
+    )
+    options.add_argument(
+        "--skip", action="store_true", help="leave out, and name, images that the format can't hold"
     )
     return options
 

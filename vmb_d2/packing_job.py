@@ -31,6 +31,7 @@ def pack(
     duplicates: str = "error",
     dtype: str | None = None,
     allow_mismatch: bool = False,
+    skip: bool = False,
 ) -> Report:
     """Copy the images of stores of any format to one store of another.
 
@@ -43,6 +44,7 @@ def pack(
         duplicates: see :func:`vmb_d2.packing.list_sources`.
         dtype: of the features; None for one that loses nothing.
         allow_mismatch: also pack sources that were made with different settings.
+        skip: leave out images that the format can't hold.
 
     Raises:
         ConfigError, InputError, StoreError: before anything is written; StoreError also where a
@@ -60,11 +62,12 @@ def pack(
         listed_sources, passed_over = list_sources(readers, duplicates)
         if passed_over:
             logger.info("%d images passed over: an earlier source has their name", passed_over)
-        check_target(target, place, listed_sources)
+        left_out = check_target(target, place, listed_sources, skip)
         manifest = Manifest(folder)
         manifests = [manifest, *(manifest_of(source.reader) for source in listed_sources)]
         settings = common_settings(manifests, allow_mismatch)
-        packing = Packing(target, listed_sources, dtype)
+        packing = Packing(target, listed_sources, dtype, skip)
+        packing.report.left_out.update(left_out)
         if settings:
             settings["dtype"] = packing.dtype.name
         if manifest.settings and any(shards_in(folder)):
@@ -148,4 +151,6 @@ def _outcome(report: Report) -> tuple[dict[str, int], dict[str, Any]]:
         "there_before": report.there_before,
         "failed": len(report.failures),
     }
+    if report.left_out:
+        counts["left_out"] = len(report.left_out)
     return counts, {}

@@ -83,6 +83,18 @@ class HDF5Writer(FeatureWriter):
             except UnicodeEncodeError:
                 yield name, "not UTF-8"
 
+    @classmethod
+    def fewest_problems(cls, names):
+        names = set(names)
+        alone = {n: reason for n in names for _, reason in cls.problems([n])}
+        below = {}
+        for name in sorted(names - alone.keys(), reverse=True):
+            parts = name.split("/")
+            below |= {"/".join(parts[:end]): name for end in range(1, len(parts))}
+        # Those below it are at least one, and none of them is in another's way but for such.
+        above = {name: f"{below[name]}, an image too, is below it" for name in names & below.keys()}
+        return above | alone
+
     @staticmethod
     def bytes_per_image(regions: int, dimension: int, classes: int, itemsize: int) -> int:
         return regions * (dimension * itemsize + 4 * 4 + 8 + 4) + 5000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from ..regions import RegionFeatures
 from ..shards import Shard, shards_in
 from .base import FEATURE_DTYPES, FeatureWriter
 from .formats import Format, format_named
+
+logger = logging.getLogger(__name__)
 
 
 class StoreSet:
@@ -74,7 +77,10 @@ class StoreSet:
         ]
 
     def check_names(self, names: Iterable[str]) -> None:
-        """Raise InputError where a format can't keep an image under its name, with a list."""
+        """Raise InputError where a format can't keep an image under its name, with a list.
+
+        Names that a format's own readers take for others are warned of.
+        """
         names = list(names)
         problems = [
             f"{name!r} in {format_.name}: {reason}"
@@ -83,6 +89,9 @@ class StoreSet:
         ]
         if problems:
             raise InputError(f"names that can't be stored: {listed(problems)}")
+        for format_ in self.formats:
+            for line in format_.writer.mistaken(names):
+                logger.warning("%s: %s", format_.name, line)
 
     def check_shards(self) -> None:
         """Raise ConfigError where a whole run would do again what shards have in their own stores.
