@@ -82,6 +82,7 @@ KEEPS = {
     "butd_tsv": {"bbox"},
     "hdf5": {*_COMMON, "num_boxes", "class_logits"},
     "npz": _FREE,
+    "openvqa": _FREE,
 }
 
 
@@ -315,6 +316,25 @@ def test_a_source_is_no_target(tmp_path, name):
     if source != folder:
         assert pack([(name, source)], "mmf", folder).packed == 1  # both in one output folder
     assert {p: p.read_bytes() for p in before} == before
+
+
+def test_formats_of_equal_files_may_only_meet_in_their_places(tmp_path):
+    images = {"a": support.some_regions()}
+    plain = fill(tmp_path / "plain", "npz", images)
+    assert pack([("npz", plain)], "openvqa", plain / "openvqa").packed == 1
+    assert pack([("openvqa", plain / "openvqa")], "npz", plain).there_before == 1
+    (tmp_path / "odd").mkdir()
+    odd = fill(tmp_path / "odd" / "openvqa", "npz", images)
+    own = fill(tmp_path / "own", "openvqa", images)
+    for source, store, target, path in (
+        ("npz", odd, "openvqa", odd),
+        ("npz", plain, "openvqa", plain / "sub" / "openvqa"),
+        ("openvqa", own, "npz", own),
+        ("openvqa", own, "npz", tmp_path),
+    ):
+        with pytest.raises(ConfigError, match="shares files with the source"):
+            pack([(source, store)], target, path)
+    assert pack([("npz", odd)], "mmf", odd).packed == 1
 
 
 def test_a_target_around_a_source_of_its_format(tmp_path):

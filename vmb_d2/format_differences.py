@@ -28,6 +28,7 @@ NO_PLACE = {
         "extra",
     },
     "hdf5": {"cls_prob", "further", "extra"},
+    "openvqa": {"further"},
 }
 # The fields that a format can't leave out: it writes zeros where an image lacks them.
 NEEDED = {
@@ -45,6 +46,7 @@ NEEDED = {
     ),
     "butd_tsv": ("bbox", "image_width", "image_height"),
     "hdf5": (),
+    "openvqa": (),
 }
 
 FIELDS = (

@@ -112,11 +112,15 @@ def check_target(target: Format, path: Path, sources: Sequence[Source]) -> None:
 def _share_files(target: Format, path: Path, source: Source) -> bool:
     store = source.reader.path
     same_format = source.format is target
-    if source.format.place == "." and not same_format:
-        return False  # an output folder, where other formats' stores may lie
+    here, there = path.resolve(), store.resolve()
     same = path.exists() and path.samefile(store)
-    inside = path.resolve().is_relative_to(store.resolve())
-    around = store.resolve().is_relative_to(path.resolve())
+    inside = here.is_relative_to(there)
+    around = there.is_relative_to(here)
+    if not source.format.one_file and not same_format:
+        # An output folder, where other formats' stores may lie, each in its place.
+        alike = not target.one_file and target.writer.suffixes == source.format.writer.suffixes
+        in_place = here == there / target.place or there == here / source.format.place
+        return alike and (same or ((inside or around) and not in_place))
     return same or inside or (around and same_format)
 
 
