@@ -71,11 +71,13 @@ class Differences:
     Args:
         target: the format to write.
         dtype: of the features to write.
+        clips: whether boxes are to be clipped.
     """
 
-    def __init__(self, target: Format, dtype: np.dtype):
+    def __init__(self, target: Format, dtype: np.dtype, clips: bool):
         self.target = target
         self.dtype = dtype
+        self.clips = clips
         self._said: set[tuple[str, ...]] = set()
 
     def log(self, images: Iterable[tuple[Format, RegionFeatures]]) -> None:
@@ -94,6 +96,13 @@ class Differences:
             ]
             if lacking:
                 logger.info("%s has no %s: written as zeros", source.name, ", ".join(lacking))
+            unclear = regions.bbox is not None and None in (
+                regions.image_width,
+                regions.image_height,
+            )
+            if self.clips and unclear and self._is_new(source.name, "clips"):
+                words = "%s has images of unknown size: their boxes can't be clipped"
+                logger.warning(words, source.name)
             dtype = regions.features.dtype
             if dtype.itemsize > self.dtype.itemsize and self._is_new("features", dtype.name):
                 logger.info("features of %s are written as %s", dtype, self.dtype)

@@ -134,15 +134,23 @@ class Packing:
         target: the format to write.
         sources: what to copy, in this order.
         dtype: of the features to write; None for one that loses nothing.
+        clip_boxes: whether to clip boxes to the image; None: as the format has it.
 
     Attributes:
         dtype: of the features that are written.
         report: so far, also where the work was stopped.
     """
 
-    def __init__(self, target: Format, sources: Sequence[Source], dtype: str | None = None):
+    def __init__(
+        self,
+        target: Format,
+        sources: Sequence[Source],
+        dtype: str | None = None,
+        clip_boxes: bool | None = None,
+    ):
         self.target = target
         self.sources = sources
+        self.clips = target.clips(clip_boxes)
         images = list(_first_images(sources))
         if dtype is None:
             halves = {regions.features.dtype == np.float16 for _, regions in images}
@@ -151,8 +159,10 @@ class Packing:
         if self.dtype != dtype:
             logger.info("%s keeps features as %s only", target.name, self.dtype)
         self.report = Report()
-        self._differences = Differences(target, self.dtype)
+        self._differences = Differences(target, self.dtype, self.clips)
         self._differences.log(images)
+        if self.clips:
+            logger.info("%s: boxes are clipped to the image", target.name)
 
     def __call__(self, writer: FeatureWriter) -> Report:
         """Copy the images that the writer, of the target's format, hasn't yet, and close it.
@@ -201,7 +211,7 @@ class Packing:
             logger.warning("failed: %s", error)
             return 0
         self._differences.log([(source.format, regions)])
-        writer.write(name, regions)
+        writer.write(name, regions.clipped() if self.clips else regions)
         self.report.packed += 1
         classes = 0 if regions.cls_prob is None else regions.cls_prob.shape[1]
         return writer.bytes_per_image(*regions.features.shape, classes, self.dtype.itemsize)

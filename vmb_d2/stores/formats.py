@@ -29,6 +29,8 @@ class Format:
         place: where the store lies below an output folder; "." for the folder itself.
         writer, reader: of its stores.
         is_store: whether a path is a store of this format, by its content.
+        clips_boxes: whether its boxes are clipped to the image, see
+            :meth:`vmb_d2.regions.RegionFeatures.clipped`, unless chosen otherwise.
     """
 
     name: str
@@ -36,11 +38,16 @@ class Format:
     writer: type[FeatureWriter]
     reader: type[FeatureReader]
     is_store: Callable[[Path], bool]
+    clips_boxes: bool = False
 
     @property
     def one_file(self) -> bool:
         """Whether all images are in one file, rather than each in its own."""
         return not issubclass(self.writer, FolderWriter)
+
+    def clips(self, choice: bool | None) -> bool:
+        """Whether boxes are clipped, by a choice for all formats; None: by this one's own rule."""
+        return self.clips_boxes if choice is None else choice
 
 
 def _is_mmf(path: Path) -> bool:
@@ -66,9 +73,9 @@ FORMATS = {
         Format("mmf", ".", MMFWriter, MMFReader, _is_mmf),
         Format("npz", ".", NpzWriter, NpzReader, _is_npz),
         Format("lmdb", "features.lmdb", LMDBWriter, LMDBReader, is_lmdb),
-        Format("lxmert_tsv", "lxmert.tsv", LXMERTWriter, LXMERTReader, _is_lxmert),
+        Format("lxmert_tsv", "lxmert.tsv", LXMERTWriter, LXMERTReader, _is_lxmert, True),
         Format("butd_tsv", "butd.tsv", BUTDWriter, BUTDReader, _is_butd),
-        Format("hdf5", "features.h5", HDF5Writer, HDF5Reader, _is_hdf5),
+        Format("hdf5", "features.h5", HDF5Writer, HDF5Reader, _is_hdf5, True),
         Format("openvqa", "openvqa", OpenVQAWriter, OpenVQAReader, _is_openvqa),
     )
 }
