@@ -77,6 +77,8 @@ def vl_t5_reads(path):
             features = np.zeros(file[f"{name}/features"].shape, np.float32)
             file[f"{name}/features"].read_direct(features)
             boxes = file[f"{name}/boxes"][()]
+            for key in ("obj_id", "obj_conf", "attr_id", "attr_conf"):
+                assert file[f"{name}/{key}"][()].shape == (len(boxes),)
             insist(boxes, file[f"{name}/img_w"][()], file[f"{name}/img_h"][()])
             found[name] = boxes
     return found

@@ -45,7 +45,7 @@ NEEDED = {
         "image_height",
     ),
     "butd_tsv": ("bbox", "image_width", "image_height"),
-    "hdf5": (),
+    "hdf5": ("attrs_id", "attrs_conf"),
     "openvqa": (),
 }
 
