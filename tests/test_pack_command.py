@@ -79,7 +79,9 @@ def test_as_users_run_it(tmp_path, source, images):
     manifest = content(target)
     assert manifest["packed_from"] == [str(source)]
     assert manifest["counts"] == {"packed": 40, "there_before": 0, "failed": 0}
-    assert manifest["stores"] == [{"format": "mmf", "feature": None, "path": "."}]
+    assert manifest["stores"] == [
+        {"format": "mmf", "feature": None, "path": ".", "boxes_clipped": False}
+    ]
     assert [run["state"] for run in manifest["runs"]] == ["finished"]
 
 

@@ -84,6 +84,7 @@ KEEPS = {
     "butd_tsv": {"bbox"},
     "hdf5": {*_COMMON, "num_boxes", "class_logits"},
     "npz": _FREE,
+    "openvqa": _FREE,
 }
 
 
@@ -98,9 +99,10 @@ def kept(regions, *formats):
                 changes[key] = len(regions)
             else:
                 changes[key] = None
-        if "tsv" in name and not len(regions):  # a line without numbers says less
-            changes |= {"features": np.zeros((0, 0), regions.features.dtype)}
+        if name in (*COLUMNS, "hdf5") and not len(regions):
             changes |= {"attrs_id": None, "attrs_conf": None}
+        if name in COLUMNS and not len(regions):  # a line without numbers says less
+            changes |= {"features": np.zeros((0, 0), regions.features.dtype)}
             if name == "lxmert_tsv":
                 changes |= {"objects": np.zeros(0, np.int64), "objects_conf": np.zeros(0, "f4")}
         regions = dataclasses.replace(regions, **changes)
@@ -185,13 +187,12 @@ def test_what_a_format_cant_leave_out_is_written_as_zeros(tmp_path, caplog, name
     pack([("mmf", source)], name, target)
     assert_images(read(target, name), {"x": bare})
     lines = [m for m in caplog.messages if "zeros" in m]
+    assert lines == [f"mmf has no {', '.join(NEEDED[name])}: written as zeros"] * bool(NEEDED[name])
     if name not in COLUMNS:
-        assert NEEDED[name] == ()
-        assert not lines
+        assert NEEDED[name] == (("attrs_id", "attrs_conf") if name == "hdf5" else ())
         return
     columns = COLUMNS[name].split()
     assert set(NEEDED[name]) == set(columns) - {"num_boxes", "features"}
-    assert lines == [f"mmf has no {', '.join(NEEDED[name])}: written as zeros"]
     values = target.read_text().rstrip("\n").split("\t")[1:]
     for column, value in zip(columns, values, strict=True):
         if column in ("num_boxes", "features"):
@@ -400,6 +401,25 @@ def test_a_source_is_no_target(tmp_path, name):
     if source != folder:
         assert pack([(name, source)], "mmf", folder).packed == 1  # both in one output folder
     assert {p: p.read_bytes() for p in before} == before
+
+
+def test_formats_of_equal_files_may_only_meet_in_their_places(tmp_path):
+    images = {"a": support.some_regions()}
+    plain = fill(tmp_path / "plain", "npz", images)
+    assert pack([("npz", plain)], "openvqa", plain / "openvqa").packed == 1
+    assert pack([("openvqa", plain / "openvqa")], "npz", plain).there_before == 1
+    (tmp_path / "odd").mkdir()
+    odd = fill(tmp_path / "odd" / "openvqa", "npz", images)
+    own = fill(tmp_path / "own", "openvqa", images)
+    for source, store, target, path in (
+        ("npz", odd, "openvqa", odd),
+        ("npz", plain, "openvqa", plain / "sub" / "openvqa"),
+        ("openvqa", own, "npz", own),
+        ("openvqa", own, "npz", tmp_path),
+    ):
+        with pytest.raises(ConfigError, match="shares files with the source"):
+            pack([(source, store)], target, path)
+    assert pack([("npz", odd)], "mmf", odd).packed == 1
 
 
 def test_a_target_around_a_source_of_its_format(tmp_path):

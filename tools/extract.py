@@ -140,6 +140,7 @@ def main(cfg: DictConfig) -> None:
         folder=cfg.output.dir,
         formats=strings(cfg.output.format, "output.format"),
         dtype=cfg.output.dtype,
+        clip_boxes=cfg.output.clip_boxes,
         options=region_options(cfg),
         precision=cfg.precision,
         boxes=boxes,

@@ -76,6 +76,7 @@ class OutputOptions:
     dir: str = MISSING
     format: Any = "mmf"
     dtype: str = "float32"
+    clip_boxes: bool | None = None
     allow_mismatch: bool = False
 
 

@@ -31,6 +31,8 @@ EXIT_STATUS = (
     "why; 130 after Ctrl-C."
 )
 
+CLIP_BOXES = {"true": True, "false": False}
+
 logger = logging.getLogger("pack")
 
 
@@ -45,6 +47,7 @@ def main(args: argparse.Namespace) -> int:
                 source_format=args.source_format,
                 duplicates=args.duplicates,
                 dtype=args.dtype,
+                clip_boxes=CLIP_BOXES.get(args.clip_boxes),
                 allow_mismatch=args.allow_mismatch,
                 skip=args.skip,
             )
@@ -86,6 +89,11 @@ def parser() -> argparse.ArgumentParser:
         choices=DUPLICATES,
         default=DUPLICATES[0],
         help="a name that is in two sources: an error (default), or take the first source's",
+    )
+    options.add_argument(
+        "--clip-boxes",
+        choices=CLIP_BOXES,
+        help="to the image; default: as in what is there, else as the format has it",
     )
     options.add_argument(
         "--allow-mismatch",

@@ -144,11 +144,15 @@ def _explained(reasons: Iterable[tuple[str, str]]) -> str:
 def _share_files(target: Format, path: Path, source: Source) -> bool:
     store = source.reader.path
     same_format = source.format is target
-    if source.format.place == "." and not same_format:
-        return False  # an output folder, where other formats' stores may lie
+    here, there = path.resolve(), store.resolve()
     same = path.exists() and path.samefile(store)
-    inside = path.resolve().is_relative_to(store.resolve())
-    around = store.resolve().is_relative_to(path.resolve())
+    inside = here.is_relative_to(there)
+    around = there.is_relative_to(here)
+    if not source.format.one_file and not same_format:
+        # An output folder, where other formats' stores may lie, each in its place.
+        alike = not target.one_file and target.writer.suffixes == source.format.writer.suffixes
+        in_place = here == there / target.place or there == here / source.format.place
+        return alike and (same or ((inside or around) and not in_place))
     return same or inside or (around and same_format)
 
 
@@ -162,6 +166,7 @@ class Packing:
         target: the format to write.
         sources: what to copy, in this order.
         dtype: of the features to write; None for one that loses nothing.
+        clip_boxes: whether to clip boxes to the image; None: as the format has it.
         skip: leave out images that the format's own readers can't read.
 
     Attributes:
@@ -174,10 +179,12 @@ class Packing:
         target: Format,
         sources: Sequence[Source],
         dtype: str | None = None,
+        clip_boxes: bool | None = None,
         skip: bool = False,
     ):
         self.target = target
         self.sources = sources
+        self.clips = target.clips(clip_boxes)
         self.skip = skip
         images = list(_first_images(sources))
         if dtype is None:
@@ -188,8 +195,10 @@ class Packing:
             logger.info("%s keeps features as %s only", target.name, self.dtype)
         self.report = Report()
         self._unreadable: dict[str, str] = {}
-        self._differences = Differences(target, self.dtype)
+        self._differences = Differences(target, self.dtype, self.clips)
         self._differences.log(images)
+        if self.clips:
+            logger.info("%s: boxes are clipped to the image", target.name)
 
     def __call__(self, writer: FeatureWriter) -> Report:
         """Copy the images that the writer, of the target's format, hasn't yet, and close it.
@@ -245,7 +254,7 @@ class Packing:
                 self.report.left_out[name] = reason
                 return 0
         self._differences.log([(source.format, regions)])
-        writer.write(name, regions)
+        writer.write(name, regions.clipped() if self.clips else regions)
         self.report.packed += 1
         classes = 0 if regions.cls_prob is None else regions.cls_prob.shape[1]
         return writer.bytes_per_image(*regions.features.shape, classes, self.dtype.itemsize)

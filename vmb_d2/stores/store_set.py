@@ -6,6 +6,7 @@ import logging
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,7 @@ class StoreSet:
         features: names of the features; fewer than two: it needn't be named.
         dtype: of the features, ``"float32"`` or ``"float16"``, where a format leaves the choice.
         shard: of a run into this folder; None for the whole run.
+        clip_boxes: whether boxes are clipped to the image; None: as each format has it.
 
     Raises:
         ConfigError: no such format or dtype.
@@ -50,6 +52,7 @@ class StoreSet:
         features: Sequence[str] = (),
         dtype: str = "float32",
         shard: Shard | None = None,
+        clip_boxes: bool | None = None,
     ):
         if dtype not in FEATURE_DTYPES:
             raise ConfigError(f"output.dtype={dtype}: valid are {', '.join(FEATURE_DTYPES)}")
@@ -60,7 +63,8 @@ class StoreSet:
         self.features = list(features) if len(features) > 1 else [None]
         self.dtype = dtype
         self.shard = shard
-        self._writers: list[tuple[str | None, FeatureWriter]] = []
+        self.clip_boxes = clip_boxes
+        self._writers: list[tuple[FeatureWriter, str | None, bool]] = []  # with feature, clipping
 
     def places(self) -> Iterator[tuple[Format, str | None, Path]]:
         """(format, feature, path below the folder) of each store."""
@@ -69,10 +73,15 @@ class StoreSet:
                 own = self.shard.folder(".") if self.shard and format_.one_file else Path(".")
                 yield format_, feature, own / (feature or ".") / format_.place
 
-    def describe(self) -> list[dict[str, str | None]]:
+    def describe(self) -> list[dict[str, Any]]:
         """The stores as the manifest lists them."""
         return [
-            {"format": format_.name, "feature": feature, "path": place.as_posix()}
+            {
+                "format": format_.name,
+                "feature": feature,
+                "path": place.as_posix(),
+                "boxes_clipped": format_.clips(self.clip_boxes),
+            }
             for format_, feature, place in self.places()
         ]
 
@@ -129,7 +138,8 @@ class StoreSet:
                 if feature:
                     (self.folder / feature).mkdir(exist_ok=True)
                     path.parent.mkdir(exist_ok=True)
-                self._writers.append((feature, format_.writer(path, self.dtype)))
+                writer = format_.writer(path, self.dtype)
+                self._writers.append((writer, feature, format_.clips(self.clip_boxes)))
         except OSError as error:
             self._abandon()
             raise OutputError(f"{error.filename}: {error.strerror}") from error
@@ -145,7 +155,7 @@ class StoreSet:
         with interruption.held():
             while self._writers:
                 try:
-                    self._writers[0][1].close()
+                    self._writers[0][0].close()
                 except OutputError:
                     self._abandon()
                     raise
@@ -153,25 +163,26 @@ class StoreSet:
 
     def _abandon(self) -> None:
         while self._writers:
-            self._writers.pop()[1].abandon()
+            self._writers.pop()[0].abandon()
 
     def __contains__(self, name: str) -> bool:
         """Whether an image is in every store."""
-        return all(name in writer for _, writer in self._writers)
+        return all(name in writer for writer, *_ in self._writers)
 
     def present(self, names: Iterable[str]) -> set[str]:
         """Those of ``names`` that are in every store."""
-        for _, writer in self._writers:
+        for writer, *_ in self._writers:
             names = writer.present(names)
         return set(names)
 
     def write(self, name: str, regions: RegionFeatures) -> None:
         """Add an image to the stores that don't have it. Raises OutputError."""
-        for feature, writer in self._writers:
+        for writer, feature, clips in self._writers:
             if name not in writer:
-                writer.write(name, regions.with_feature(feature))
+                own = regions.with_feature(feature)
+                writer.write(name, own.clipped() if clips else own)
 
     def flush(self) -> None:
         """Make what was written survive any death. Raises OutputError."""
-        for _, writer in self._writers:
+        for writer, *_ in self._writers:
             writer.flush()
