@@ -14,7 +14,7 @@ WEIGHTS := $(DEMO_OUTPUT)/x152_synthetic.pth
 BENCH ?=
 SOURCES := vmb_d2 weights_conversion tools demo tests setup.py
 
-.PHONY: install demo bench test lint format clean
+.PHONY: install demo demo-released bench test lint format clean
 
 install: $(INSTALLED)
 
@@ -38,7 +38,11 @@ $(INSTALLED): requirements.txt requirements-dev.txt requirements-detectron2.txt 
 	echo '$(TORCH)' > $@
 
 demo: $(INSTALLED)
-	$(BIN)/python demo/demo.py
+	$(BIN)/python demo/demo.py --output $(DEMO_OUTPUT)
+
+# With the released weights, which it downloads: to see that all is well.
+demo-released: $(INSTALLED)
+	$(BIN)/python demo/released.py --output $(DEMO_OUTPUT)
 
 # The demo's weights, which the demo makes by itself too.
 $(WEIGHTS): | $(INSTALLED)
