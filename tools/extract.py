@@ -65,7 +65,8 @@ def input_images(cfg: DictConfig) -> tuple[list[InputImage], list[InputImage]]:
     if lists:
         paths = read_image_lists(lists, folder)
     else:
-        paths = list_images(required(cfg, "input.dir"), cfg.input.recursive)
+        extensions = strings(cfg.input.extensions, "input.extensions")
+        paths = list_images(required(cfg, "input.dir"), cfg.input.recursive, extensions)
     root = root_of(folder)
     exclude = ()
     if cfg.input.exclude_list:

@@ -50,6 +50,7 @@ class InputOptions:
     dir: str | None = None
     list: Any = None
     recursive: bool = False
+    extensions: Any = field(default_factory=lambda: ["png", "jpg", "jpeg"])
     names: str | None = None
     exclude_list: str | None = None
     start_index: int = 0

@@ -13,7 +13,7 @@ from .batch_size import AUTO, checked_batch_size
 from .config import VMBModel
 from .failures import FailureLog
 from .given_boxes import GivenBoxes
-from .inputs import InputImage
+from .inputs import InputImage, is_folder
 from .options import RegionOptions
 from .output_folder import sole_use
 from .precision import check_name
@@ -99,7 +99,8 @@ class ExtractionJob:
             self.clip_boxes,
         )
         stores.check_shards()
-        stores.check_names(image.name for image in of_all_shards or images)
+        named = of_all_shards or images
+        stores.check_names(image.name for image in named if not is_folder(image.path))
         known = self._settings(description)
         report = Report()
         with sole_use(self.folder, self.shard) as lease:
@@ -127,7 +128,8 @@ class ExtractionJob:
             )
             with record.kept(known, stores.describe()), stores:
                 pending = run.pending(images)
-                failures.settle(stores.__contains__)
+                # Whether a folder can't be listed still, its image here says once more.
+                failures.settle(lambda name: is_folder(name) or name in stores)
                 report.skipped = len(images) - len(pending)
                 record.count(known, len(pending))
                 if pending:
@@ -139,7 +141,7 @@ class ExtractionJob:
                     began = time.perf_counter()
                     run(images, pending, extractor)
                     report.seconds = time.perf_counter() - began
-                    failures.settle(stores.__contains__)
+                    failures.settle(lambda name: not is_folder(name) and name in stores)
                 else:
                     logger.info("%s: nothing to do, %d images are there", self.name, len(images))
         return report

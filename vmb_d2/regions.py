@@ -33,6 +33,8 @@ class RegionFeatures:
             other extractors' files have them.
         further: the other features asked for, by name, each (N, D).
         extra: what a store of free keys holds beyond all these.
+        choice_is_finite: False where they were chosen among proposals of which a box or a score
+            isn't finite, or of which there is none.
     """
 
     features: np.ndarray
@@ -48,6 +50,7 @@ class RegionFeatures:
     attrs_conf: np.ndarray | None = None
     further: Mapping[str, np.ndarray] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+    choice_is_finite: bool = True
 
     def __post_init__(self):
         if self.objects_conf is None and self.cls_prob is not None:
@@ -67,6 +70,16 @@ class RegionFeatures:
         bbox = np.where(self.bbox > last, last, self.bbox)
         bbox[bbox < 0] = 0
         return dataclasses.replace(self, bbox=bbox)
+
+    def not_finite(self) -> str | None:
+        """What of the features, boxes and scores isn't finite, in words; None: all is."""
+        scores = {"bbox": self.bbox, "cls_prob": self.cls_prob, "class_logits": self.class_logits}
+        for name, values in {"features": self.features, **self.further, **scores}.items():
+            if values is not None and (count := values.size - int(np.isfinite(values).sum())):
+                return f"{name}: {count} of {values.size} values are not finite"
+        if not self.choice_is_finite:
+            return "the proposals' boxes or scores are not finite"
+        return None
 
     def with_feature(self, name: str | None) -> RegionFeatures:
         """The same regions with the feature ``name`` as ``features``, and no further ones.

@@ -175,6 +175,19 @@ class StoreSet:
             names = writer.present(names)
         return set(names)
 
+    def unfit(self, regions: RegionFeatures) -> str | None:
+        """Why finite features can't be stored in the stores' dtype; None: they can."""
+        if not any(writer.dtype == np.float16 for _, writer in self._writers):
+            return None
+        most = float(np.finfo(np.float16).max)
+        for name, values in {"features": regions.features, **regions.further}.items():
+            if count := int((np.abs(values) > most).sum()):
+                return (
+                    f"{name}: {count} of {values.size} values are beyond float16's {most:g}; "
+                    "output.dtype=float32 keeps them"
+                )
+        return None
+
     def write(self, name: str, regions: RegionFeatures) -> None:
         """Add an image to the stores that don't have it. Raises OutputError."""
         for writer, feature, clips in self._writers:
