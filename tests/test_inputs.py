@@ -4,7 +4,7 @@ import gc
 import os
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from vmb_d2 import inputs
@@ -222,6 +222,7 @@ def components(path):
     paths.filter(lambda path: not path.startswith("//")),
     paths.filter(lambda path: "//" not in path),
 )
+@example("../..", "..")
 def test_relative_paths_are_those_of_a_naive_loop(path, folder):
     whole, above = components(path), components(folder)
     assume(whole != [".."])  # no file

@@ -8,7 +8,8 @@ import pytest
 import support
 
 from vmb_d2.errors import StoreError
-from vmb_d2.stores.npz import NpzReader, NpzWriter
+from vmb_d2.stores import FORMATS, find_stores, open_reader
+from vmb_d2.stores.npz import NpzReader, NpzWriter, OpenVQAReader, OpenVQAWriter
 
 
 @pytest.fixture
@@ -132,7 +133,7 @@ def test_files_with_fewer_and_other_keys(tmp_path, regions, changes, field, expe
     [
         ({"x": None}, "no features x"),
         ({"info": np.arange(3)}, "no dict"),
-        ({"x": np.zeros((16, 5), np.float32)}, r"bbox of shape \(5, 4\) with 16 features"),
+        ({"x": np.zeros((16, 7), np.float32)}, r"bbox of shape \(5, 4\) with 16 features"),
         ({"x": np.zeros((5, 4, 4), np.float32)}, "not \\(N, D\\)"),
         ({"x": np.array(["a"])}, "no array of numbers"),
         ({"info": {"num_boxes": "many"}}, "num_boxes is no number"),
@@ -176,3 +177,113 @@ def test_another_programs_image_id_is_kept(tmp_path):
     regions = support.some_regions(extra={"image_id": 42})
     NpzWriter(tmp_path).write("a", regions)
     support.assert_same_regions(NpzReader(tmp_path).read("a"), regions)
+
+
+def as_openvqa_reads(path):
+    """OpenVQA's VQA loader, and MCAN's: features (N, D), and boxes as shares of the image."""
+    content = np.load(path)
+    features = content["x"].transpose((1, 0))
+    box = content["bbox"]
+    height, width = content["image_h"], content["image_w"]
+    location = np.zeros((len(box), 5), np.float32)
+    location[:, 0] = box[:, 0] / float(width)
+    location[:, 1] = box[:, 1] / float(height)
+    location[:, 2] = box[:, 2] / float(width)
+    location[:, 3] = box[:, 3] / float(height)
+    location[:, 4] = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) / float(width * height)
+    return features, location
+
+
+@pytest.mark.parametrize(("count", "dimension"), [(5, 16), (16, 5), (9, 9), (1, 8), (1, 1)])
+def test_what_openvqa_reads(tmp_path, count, dimension):
+    regions = support.some_regions(count=count, dimension=dimension)
+    OpenVQAWriter(tmp_path).write("sub/a", regions)
+    features, location = as_openvqa_reads(tmp_path / "sub" / "a.npz")
+    assert np.array_equal(features, regions.features)
+    expected = regions.bbox / np.float32([640, 427, 640, 427])
+    np.testing.assert_allclose(location[:, :4], expected, rtol=1e-6)
+    support.assert_same_regions(OpenVQAReader(tmp_path).read("sub/a"), regions)
+
+
+@pytest.mark.parametrize("x", ["x", "x.T", "copy of x.T"])
+@pytest.mark.parametrize("reader", [NpzReader, OpenVQAReader])
+def test_either_layout_is_read_as_the_boxes_say(tmp_path, regions, reader, x):
+    layouts = {
+        "x": regions.features,
+        "x.T": regions.features.T,
+        "copy of x.T": np.ascontiguousarray(regions.features.T),
+    }
+    foreign(tmp_path / "a.npz", regions, x=layouts[x])
+    assert np.array_equal(reader(tmp_path).read("a").features, regions.features)
+    [(format_, path)] = find_stores(tmp_path)
+    assert (format_.name, path) == ("npz" if x == "x" else "openvqa", tmp_path)
+
+
+@pytest.mark.parametrize("changes", [{"bbox": None}, {"bbox": np.ones((9, 4), np.float32)}])
+def test_where_the_boxes_dont_say_it_the_format_does(tmp_path, changes):
+    """Of as many regions as numbers, and without boxes."""
+    x = support.some_regions(count=9, dimension=9).features
+    for folder, content in (("npz", x), ("openvqa", x.T)):
+        (tmp_path / folder).mkdir()
+        only = {"x": content, "info": None, "num_bbox": None, **changes}
+        foreign(tmp_path / folder / "a.npz", support.some_regions(count=9), **only)
+        with open_reader(tmp_path / folder) as reader:
+            assert type(reader) is FORMATS[folder].reader
+            assert np.array_equal(reader.read("a").features, x)
+
+
+def write(path, kind, *names):
+    writer = FORMATS[kind].writer(path)
+    for seed, name in enumerate(names):
+        writer.write(name, support.some_regions(seed))
+    return path
+
+
+def found(path, kind=None):
+    with open_reader(path, kind) as reader:
+        return type(reader), sorted(reader.names())
+
+
+def test_stores_of_npz_files_in_one_folder(tmp_path):
+    write(tmp_path, "npz", "a", "sub/b")
+    write(tmp_path / "openvqa", "openvqa", "c", "sub/d")
+    assert found(tmp_path, "npz") == (NpzReader, ["a", "sub/b"])
+    assert found(tmp_path, "openvqa") == (OpenVQAReader, ["c", "sub/d"])
+    assert found(tmp_path / "openvqa") == (OpenVQAReader, ["c", "sub/d"])
+    with pytest.raises(StoreError, match=r"several stores \(npz, openvqa\)"):
+        open_reader(tmp_path)
+
+
+def test_a_store_in_its_place_is_none_of_the_folder(tmp_path):
+    write(tmp_path / "openvqa", "openvqa", "a")
+    (tmp_path / "openvqa" / "b.npz").write_bytes(b"damaged")
+    assert [(f.name, path) for f, path in find_stores(tmp_path)] == [
+        ("openvqa", tmp_path / "openvqa")
+    ]
+    for name in ("a", "b"):
+        assert f"openvqa/{name}" not in list(NpzReader(tmp_path).names())
+
+
+@pytest.mark.parametrize("content", [b"", b"damaged"])
+def test_a_damaged_file_alone_is_of_the_format_of_its_place(tmp_path, content):
+    for folder in ("openvqa", "other"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.npz").write_bytes(content)
+        kind = "openvqa" if folder == "openvqa" else "npz"
+        assert [f.name for f, _ in find_stores(tmp_path / folder)] == [kind]
+
+
+def test_a_folder_that_is_only_called_like_a_format(tmp_path, regions):
+    (tmp_path / "openvqa").mkdir()
+    foreign(tmp_path / "openvqa" / "a.npz", regions)
+    assert found(tmp_path) == (NpzReader, ["openvqa/a"])
+    assert found(tmp_path / "openvqa") == (NpzReader, ["a"])
+
+
+@pytest.mark.parametrize("kind", ["npz", "openvqa"])
+def test_names_that_would_lie_in_the_place_of_a_format(kind):
+    names = ["openvqa/a", "uniter/b/c", "sub/openvqa/d", "openvqa", "uniter.e/f", "oscar/g"]
+    assert dict(FORMATS[kind].writer.problems(iter(names))) == {
+        "openvqa/a": "openvqa is the folder of the format openvqa",
+        "uniter/b/c": "uniter is the folder of the format uniter",
+    }

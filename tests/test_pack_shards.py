@@ -61,9 +61,12 @@ def test_two_shards_are_what_one_run_is(tmp_path, features):
                 assert (report.packed, report.failures) == (7, {})
                 store = read(one / FORMATS[name].place, name)
                 expected = {n: kept(regions, target) for n, regions in store.items()}
+                if FORMATS[target].clips_boxes:  # those made up reach past the small images
+                    expected = {n: regions.clipped() for n, regions in expected.items()}
                 assert_images(read(packed / FORMATS[target].place, target), expected)
                 made_of = content(packed)["settings"]
-                assert made_of == content(tmp_path / "one")["settings"]
+                settings = content(tmp_path / "one")["settings"]
+                assert made_of == {k: v for k, v in settings.items() if k != "clip_boxes"}
                 assert made_of["weights_sha256"]
 
 

@@ -28,6 +28,7 @@ NO_PLACE = {
         "extra",
     },
     "hdf5": {"cls_prob", "further", "extra"},
+    "openvqa": {"further"},
 }
 # The fields that a format can't leave out: it writes zeros where an image lacks them.
 NEEDED = {
@@ -44,7 +45,8 @@ NEEDED = {
         "image_height",
     ),
     "butd_tsv": ("bbox", "image_width", "image_height"),
-    "hdf5": (),
+    "hdf5": ("attrs_id", "attrs_conf"),
+    "openvqa": (),
 }
 
 FIELDS = (
@@ -69,11 +71,13 @@ class Differences:
     Args:
         target: the format to write.
         dtype: of the features to write.
+        clips: whether boxes are to be clipped.
     """
 
-    def __init__(self, target: Format, dtype: np.dtype):
+    def __init__(self, target: Format, dtype: np.dtype, clips: bool):
         self.target = target
         self.dtype = dtype
+        self.clips = clips
         self._said: set[tuple[str, ...]] = set()
 
     def log(self, images: Iterable[tuple[Format, RegionFeatures]]) -> None:
@@ -92,6 +96,13 @@ class Differences:
             ]
             if lacking:
                 logger.info("%s has no %s: written as zeros", source.name, ", ".join(lacking))
+            unclear = regions.bbox is not None and None in (
+                regions.image_width,
+                regions.image_height,
+            )
+            if self.clips and unclear and self._is_new(source.name, "clips"):
+                words = "%s has images of unknown size: their boxes can't be clipped"
+                logger.warning(words, source.name)
             dtype = regions.features.dtype
             if dtype.itemsize > self.dtype.itemsize and self._is_new("features", dtype.name):
                 logger.info("features of %s are written as %s", dtype, self.dtype)

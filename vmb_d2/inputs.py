@@ -183,6 +183,26 @@ def read_lines(path: str | Path, option: str) -> list[str]:
     return [line.strip() for line in text.split("\n") if line.strip()]
 
 
+def is_image_list(path: str | Path) -> bool:
+    """Whether ``path`` is a text file with paths in it, as its first line shows.
+
+    That is one of an existing file or folder, or one that ends in an extension. Blank lines before
+    it don't matter. A path that can't be read isn't one.
+    """
+    if not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(4096)
+    except OSError:
+        return False
+    text = begin.decode("utf-8-sig", errors="surrogateescape").strip()
+    line = text.partition("\n")[0].strip()
+    if not line or re.search(r"[\x00-\x08\x0e-\x1f]", text):
+        return False
+    return bool(re.search(r"[^/]\.\w{2,5}$", line)) or os.path.exists(line)
+
+
 def read_image_lists(lists: Iterable[str | Path], folder: str | Path = "") -> list[str]:
     """Paths from text files with a path a line, sorted, each once.
 
@@ -271,7 +291,7 @@ def relative_to(folder: str | Path) -> Callable[[str], str | None]:
         path = os.path.normpath(path)
         below = path.startswith(prefix) and not os.path.isabs(path[begin:])
         found = path[begin:].replace(os.sep, "/")
-        return found if below and not found.startswith("../") else None
+        return found if below and not f"{found}/".startswith("../") else None
 
     return relative
 

@@ -21,6 +21,7 @@ from .precision import check_name
 from .run_record import RunRecord
 from .runner import ExtractionRun, Report
 from .shards import Shard
+from .stores import format_named
 from .stores.foreign import CHOICES, ForeignImages
 from .stores.store_set import StoreSet
 from .units import bytes_in_words
@@ -37,7 +38,7 @@ class ExtractionJob:
 
     Attributes:
         folder: the output folder.
-        formats, dtype: see :class:`vmb_d2.stores.store_set.StoreSet`.
+        formats, dtype, clip_boxes: see :class:`vmb_d2.stores.store_set.StoreSet`.
         options: which features of which regions.
         precision: of the extractor, where it is known before loading.
         boxes: to take instead of the proposals, assigned to the images.
@@ -55,6 +56,7 @@ class ExtractionJob:
     folder: str | Path
     formats: Sequence[str] = ("mmf",)
     dtype: str = "float32"
+    clip_boxes: bool | None = None
     options: RegionOptions = field(default_factory=RegionOptions)
     precision: str | None = None
     boxes: GivenBoxes | None = None
@@ -96,7 +98,12 @@ class ExtractionJob:
         if self.foreign not in CHOICES:
             raise ConfigError(f"output.foreign={self.foreign}: valid are {', '.join(CHOICES)}")
         stores = StoreSet(
-            self.folder, self.formats, self.options.feature_names, self.dtype, self.shard
+            self.folder,
+            self.formats,
+            self.options.feature_names,
+            self.dtype,
+            self.shard,
+            self.clip_boxes,
         )
         stores.check_shards()
         named = of_all_shards or images
@@ -215,6 +222,7 @@ class ExtractionJob:
             "regions": regions,
             "batching": batches,
             "dtype": self.dtype,
+            "clip_boxes": {n: format_named(n).clips(self.clip_boxes) for n in self.formats},
             "names": self.naming,
         }
 

@@ -62,7 +62,14 @@ class Manifest:
     def settings(self) -> dict[str, Any]:
         """All that changes features, as nested plain values; empty where nothing is known."""
         known = self.content.get("settings")
-        return {**_EARLIER, **known} if known else {}
+        return {**_EARLIER, **known, "clip_boxes": self.clip_boxes} if known else {}
+
+    @property
+    def clip_boxes(self) -> dict[str, bool]:
+        """Of each format that is known to be there, whether its boxes are clipped to the image."""
+        stores = self.content.get("stores", ())
+        of_stores = {s.get("format"): s.get("boxes_clipped", False) for s in stores}
+        return {**of_stores, **self.content.get("settings", {}).get("clip_boxes", {})}
 
     @property
     def vouched_until(self) -> float | None:

@@ -59,6 +59,18 @@ class RegionFeatures:
     def __len__(self) -> int:
         return len(self.features)
 
+    def clipped(self) -> RegionFeatures:
+        """The same regions with boxes clipped to the image: x to [0, width], y to [0, height].
+
+        A box in the image stays as it is, to the bit. So do all where its size is unknown.
+        """
+        if self.bbox is None or self.image_width is None or self.image_height is None:
+            return self
+        last = np.array([self.image_width, self.image_height] * 2, self.bbox.dtype)
+        bbox = np.where(self.bbox > last, last, self.bbox)
+        bbox[bbox < 0] = 0
+        return dataclasses.replace(self, bbox=bbox)
+
     def not_finite(self) -> str | None:
         """What of the features, boxes and scores isn't finite, in words; None: all is."""
         scores = {"bbox": self.bbox, "cls_prob": self.cls_prob, "class_logits": self.class_logits}

@@ -168,7 +168,8 @@ class RunRecord:
         if self.shard:
             self._common.claim(settings)
         run = {**run, "mismatch": self.require(settings)}
-        content = {**self._content, "settings": dict(settings), "counts": self._counts()}
+        settings = {**settings, "clip_boxes": self._own.clip_boxes | settings["clip_boxes"]}
+        content = {**self._content, "settings": settings, "counts": self._counts()}
         if self.shard:
             self._own.note(run, **content)
         else:

@@ -156,6 +156,8 @@ class ExtractionRun:
                 fail=lambda image, error: self._fail(image, error, "read", progress),
             )
             stack.enter_context(contextlib.closing(batches))
+            if self.boxes is not None:
+                stack.callback(self.boxes.log_outside)
             loaded = loaded_batches(batches, workers, self.batch_size)
             for batch, outcomes in stack.enter_context(contextlib.closing(loaded)):
                 writer.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator
@@ -17,12 +18,42 @@ from .disk import sync_folder
 LONGEST_FILE_NAME = 255  # bytes, on every common file system
 
 
-def scan(folder: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
-    """Names of the images below ``folder`` that have a file with each of ``suffixes``."""
+def scan(folder: Path, suffixes: tuple[str, ...], leave_out: Collection[str] = ()) -> Iterator[str]:
+    """Names of the images below ``folder`` that have a file with each of ``suffixes``.
+
+    Args:
+        leave_out: names of folders in it that aren't looked into.
+    """
     for root, folders, files in os.walk(folder):
-        folders.sort()
         prefix = "" if root == str(folder) else f"{Path(root).relative_to(folder).as_posix()}/"
+        folders[:] = sorted(name for name in folders if prefix or name not in leave_out)
         yield from (prefix + name for name in sorted(_whole(files, suffixes)))
+
+
+def first_file(
+    folder: Path, suffix: str, but: str = "\0", leave_out: Collection[str] = ()
+) -> Path | None:
+    """A file below a folder whose name ends with ``suffix`` and not with ``but``; the first found.
+
+    Args:
+        leave_out: see :func:`scan`.
+    """
+    folders = [folder]
+    while folders:
+        below = []
+        with contextlib.suppress(OSError), os.scandir(searched := folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    if searched is not folder or entry.name not in leave_out:
+                        below.append(entry.path)
+                elif (
+                    entry.name.endswith(suffix)
+                    and not entry.name.startswith(".")
+                    and not entry.name.endswith(but)
+                ):
+                    return Path(entry.path)
+        folders += below
+    return None
 
 
 def _whole(files: Iterable[str], suffixes: tuple[str, ...]) -> Iterator[str]:

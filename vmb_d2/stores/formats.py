@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +11,11 @@ import h5py
 
 from ..errors import ConfigError
 from .base import FeatureReader, FeatureWriter
+from .folder import FolderWriter, first_file
 from .hdf5 import HDF5Reader, HDF5Writer
 from .lmdb_store import LMDBReader, LMDBWriter, is_lmdb
 from .mmf import MMFReader, MMFWriter
-from .npz import NpzReader, NpzWriter
+from .npz import NpzReader, NpzWriter, OpenVQAReader, OpenVQAWriter, kind_of
 from .tsv import BUTDReader, BUTDWriter, LXMERTReader, LXMERTWriter
 from .tsv_lines import BUTD_COLUMNS, LXMERT_COLUMNS, looks_like
 
@@ -30,6 +29,8 @@ class Format:
         place: where the store lies below an output folder; "." for the folder itself.
         writer, reader: of its stores.
         is_store: whether a path is a store of this format, by its content.
+        clips_boxes: whether its boxes are clipped to the image, see
+            :meth:`vmb_d2.regions.RegionFeatures.clipped`, unless chosen otherwise.
     """
 
     name: str
@@ -37,40 +38,34 @@ class Format:
     writer: type[FeatureWriter]
     reader: type[FeatureReader]
     is_store: Callable[[Path], bool]
+    clips_boxes: bool = False
 
     @property
     def one_file(self) -> bool:
         """Whether all images are in one file, rather than each in its own."""
-        return self.place != "."
+        return not issubclass(self.writer, FolderWriter)
+
+    def clips(self, choice: bool | None) -> bool:
+        """Whether boxes are clipped, by a choice for all formats; None: by this one's own rule."""
+        return self.clips_boxes if choice is None else choice
 
 
-def _holds(suffix: str, folder: Path, but: str = "\0") -> bool:
-    """Whether below a folder is an image's file. The first one is enough."""
-    folders = [folder]
-    while folders:
-        below = []
-        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    below.append(entry.path)
-                elif (
-                    entry.name.endswith(suffix)
-                    and not entry.name.startswith(".")
-                    and not entry.name.endswith(but)
-                ):
-                    return True
-        folders += below
-    return False
+def _is_mmf(path: Path) -> bool:
+    return first_file(path, ".npy", but="_info.npy") is not None
+
+
+def _holds_npz(kind: str, path: Path) -> bool:
+    return kind_of(path) == kind
 
 
 def _is_hdf5(path: Path) -> bool:
     return path.is_file() and h5py.is_hdf5(path)
 
 
-_is_mmf = functools.partial(_holds, ".npy", but="_info.npy")
-_is_npz = functools.partial(_holds, ".npz")
 _is_lxmert = functools.partial(looks_like, LXMERT_COLUMNS)
 _is_butd = functools.partial(looks_like, BUTD_COLUMNS)
+_is_npz = functools.partial(_holds_npz, "npz")
+_is_openvqa = functools.partial(_holds_npz, "openvqa")
 
 FORMATS = {
     f.name: f
@@ -78,9 +73,10 @@ FORMATS = {
         Format("mmf", ".", MMFWriter, MMFReader, _is_mmf),
         Format("npz", ".", NpzWriter, NpzReader, _is_npz),
         Format("lmdb", "features.lmdb", LMDBWriter, LMDBReader, is_lmdb),
-        Format("lxmert_tsv", "lxmert.tsv", LXMERTWriter, LXMERTReader, _is_lxmert),
+        Format("lxmert_tsv", "lxmert.tsv", LXMERTWriter, LXMERTReader, _is_lxmert, True),
         Format("butd_tsv", "butd.tsv", BUTDWriter, BUTDReader, _is_butd),
-        Format("hdf5", "features.h5", HDF5Writer, HDF5Reader, _is_hdf5),
+        Format("hdf5", "features.h5", HDF5Writer, HDF5Reader, _is_hdf5, True),
+        Format("openvqa", "openvqa", OpenVQAWriter, OpenVQAReader, _is_openvqa),
     )
 }
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import lmdb
 
 from ..errors import OutputError, StoreError, first_line
+from ..inputs import listed
 from ..regions import RegionFeatures
 from . import pickles
 from .base import FeatureReader, FeatureWriter
@@ -45,6 +46,14 @@ def _check_length(environment: lmdb.Environment, file: Path) -> None:
     pages -= min(int(pages * _SLACK_SHARE), _MOST_SLACK)
     if file.stat().st_size < pages * environment.stat()["psize"]:
         raise StoreError(f"{file}: ends too early")
+
+
+def _looked_up_first(name: str) -> str | None:
+    """The key that MMF's reader tries before the name itself."""
+    try:
+        return str(int(name.split("_")[-1]))
+    except ValueError:
+        return None
 
 
 class LMDBWriter(FeatureWriter):
@@ -87,6 +96,18 @@ class LMDBWriter(FeatureWriter):
                 yield name, "MMF keeps the list of images under this key"
             if len(key) > LONGEST_KEY:
                 yield name, f"longer than the {LONGEST_KEY} bytes that a key can have"
+
+    @classmethod
+    def mistaken(cls, names):
+        names = set(names)
+        taken = {name: _looked_up_first(name) for name in names}
+        wrong = [n for n, other in sorted(taken.items()) if other != n and other in names]
+        if wrong:
+            examples = listed([f"{taken[name]} for {name}" for name in wrong])
+            yield (
+                f"{len(wrong)} names for which MMF's reader takes another image, since it looks up "
+                f"the number after a name's last _ first: {examples}"
+            )
 
     @staticmethod
     def bytes_per_image(regions: int, dimension: int, classes: int, itemsize: int) -> int:

@@ -12,7 +12,6 @@ from ..manifest import Manifest
 from ..shards import shards_in
 from .base import FeatureReader
 from .formats import FORMATS, Format, format_named
-from .lmdb_store import data_file
 from .union import UnionReader
 
 
@@ -156,7 +155,8 @@ def _stores_listed(folder: str | Path, with_images: bool = False) -> list[dict[s
 
 def _has_content(place: Path) -> bool:
     try:
-        return data_file(place).stat().st_size > 0
+        files = place.iterdir() if place.is_dir() else [place]
+        return any(file.stat().st_size > 0 for file in files)
     except FileNotFoundError:
         return False
     except OSError:

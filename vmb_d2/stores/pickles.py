@@ -65,17 +65,23 @@ def dump_npy(value: Any) -> bytes:
     return file.getvalue() + dumps(np.array(value, dtype=object))
 
 
+def read_npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape of an npy file's array, whether it is in Fortran's order, and its dtype.
+
+    Raises ValueError or EOFError where it is no npy file.
+    """
+    if np.lib.format.read_magic(file) == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    return np.lib.format.read_array_header_2_0(file)
+
+
 def load_npy(file: BinaryIO) -> Any:
     """An array from the content of an npy file, or the value that a pickled one holds.
 
     Raises StoreError as :func:`loads` does.
     """
     try:
-        version = np.lib.format.read_magic(file)
-        if version == (1, 0):
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        else:
-            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+        shape, _, dtype = read_npy_header(file)
         if not dtype.hasobject:
             file.seek(0)
             return np.lib.format.read_array(file, allow_pickle=False)

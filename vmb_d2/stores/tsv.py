@@ -71,6 +71,10 @@ class TSVWriter(FeatureWriter):
             except UnicodeEncodeError:
                 yield name, "not UTF-8"
 
+    @classmethod
+    def problem_of(cls, regions):
+        return None if len(regions) else "no regions, at which its readers stop"
+
     def __contains__(self, name: str) -> bool:
         return name in self._names
 
