@@ -21,7 +21,7 @@ from .mmf import regions_of
 PLACES = ("openvqa", "uniter")
 
 
-def kind_of(folder: Path) -> str | None:
+def npz_kind(folder: Path) -> str | None:
     """The format that the npz files below a folder have: "npz", or one of ``PLACES``.
 
     The first file tells; a damaged one leaves it to the folder's name. None: there is no file.
@@ -38,7 +38,7 @@ def kind_of(folder: Path) -> str | None:
 
 def _stores_below(folder: Path) -> set[str]:
     """The folders below one with npz files that are stores of their own."""
-    return {p for p in PLACES if (folder / p).is_dir() and kind_of(folder / p) == p}
+    return {p for p in PLACES if (folder / p).is_dir() and npz_kind(folder / p) == p}
 
 
 def _kind_of_file(archive: zipfile.ZipFile) -> str:
