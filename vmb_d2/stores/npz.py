@@ -182,6 +182,10 @@ class NpzReader(FolderReader):
         objects = known.pop("objects_id", None)
         if known.get("objects") is None:
             known["objects"] = objects
+        if np.ndim(known.get("attrs_id")) == 2:  # of newer files: the probability of each attribute
+            probabilities = known["attrs_prob"] = known.pop("attrs_id")
+            known["attrs_id"] = np.argmax(probabilities, axis=1)
+            known["attrs_conf"] = np.max(probabilities, axis=1)
         count = None if known["bbox"] is None else len(known["bbox"])
         if _is_transposed(np.shape(features), count, self.transposed):
             features = np.ascontiguousarray(np.transpose(features))
