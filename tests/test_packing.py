@@ -32,6 +32,7 @@ def everything(seed=0, count=5, **changes):
     rng = np.random.default_rng([seed, 1])
     values = {
         "class_logits": rng.random((count, 10), dtype=np.float32),
+        "confidence": np.linspace(1, 0, count + 1, dtype=np.float32)[1:],
         "attrs_id": rng.integers(0, 400, count),
         "attrs_conf": rng.random(count, dtype=np.float32),
         "further": {"fc7": rng.random((count, 16), dtype=np.float32)},
@@ -90,7 +91,7 @@ def kept(regions, *formats):
     """What is left of regions that were written in these formats, one after the other."""
     for name in formats:
         changes = {}
-        for key in {*_FREE, "further"} - KEEPS[name]:
+        for key in {*_FREE, "confidence", "further"} - KEEPS[name]:
             if key in ("further", "extra"):
                 changes[key] = {}
             elif key == "num_boxes":

@@ -22,13 +22,13 @@ TSVS = ("lxmert_tsv", "butd_tsv")
 # and the number of rows in place of num_boxes.
 _CLASSES = ("objects", "objects_conf", "attrs_id", "attrs_conf")
 NOT_KEPT = {
-    "mmf": (),
-    "npz": (),
-    "lmdb": (),
-    "lxmert_tsv": ("cls_prob", "class_logits", "extra"),
-    "butd_tsv": ("cls_prob", "class_logits", "extra", *_CLASSES),
-    "hdf5": ("cls_prob", "extra"),
-    "openvqa": (),
+    "mmf": ("confidence",),
+    "npz": ("confidence",),
+    "lmdb": ("confidence",),
+    "lxmert_tsv": ("confidence", "cls_prob", "class_logits", "extra"),
+    "butd_tsv": ("confidence", "cls_prob", "class_logits", "extra", *_CLASSES),
+    "hdf5": ("confidence", "cls_prob", "extra"),
+    "openvqa": ("confidence",),
 }
 
 
@@ -63,6 +63,7 @@ def everything(seed=0, count=5):
         seed,
         count,
         objects_conf=rng.random(count, dtype=np.float32),
+        confidence=np.linspace(1, 0, count + 1, dtype=np.float32)[1:],
         class_logits=rng.random((count, 10), dtype=np.float32),
         attrs_id=rng.integers(0, 400, count),
         attrs_conf=rng.random(count, dtype=np.float32) + 0.1,

@@ -12,14 +12,15 @@ from .stores import Format
 
 # The fields of RegionFeatures that a format has no place for.
 NO_PLACE = {
-    "mmf": {"further"},
-    "npz": {"further"},
-    "lmdb": {"further"},
-    "lxmert_tsv": {"num_boxes", "cls_prob", "class_logits", "further", "extra"},
+    "mmf": {"confidence", "further"},
+    "npz": {"confidence", "further"},
+    "lmdb": {"confidence", "further"},
+    "lxmert_tsv": {"num_boxes", "confidence", "cls_prob", "class_logits", "further", "extra"},
     "butd_tsv": {
         "num_boxes",
         "objects",
         "objects_conf",
+        "confidence",
         "attrs_id",
         "attrs_conf",
         "cls_prob",
@@ -27,8 +28,8 @@ NO_PLACE = {
         "further",
         "extra",
     },
-    "hdf5": {"cls_prob", "further", "extra"},
-    "openvqa": {"further"},
+    "hdf5": {"confidence", "cls_prob", "further", "extra"},
+    "openvqa": {"confidence", "further"},
 }
 # The fields that a format can't leave out: it writes zeros where an image lacks them.
 NEEDED = {
@@ -54,6 +55,7 @@ FIELDS = (
     "num_boxes",
     "objects",
     "objects_conf",
+    "confidence",
     "cls_prob",
     "class_logits",
     "attrs_id",

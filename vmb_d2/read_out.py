@@ -47,6 +47,7 @@ def chosen_regions(
         rows_of(boxes),
         rows_of(scores),
         num_boxes=[selection.num_boxes for selection in kept],
+        confidence=[selection.confidences.clone() for selection in kept],
     )
 
 

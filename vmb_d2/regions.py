@@ -28,6 +28,8 @@ class RegionFeatures:
         image_width, image_height: in original pixels.
         objects_conf: float32 (N,), the probability of ``objects``. Left out, it is taken from
             ``cls_prob``.
+        confidence: float32 (N,), by which the regions were chosen: the highest probability among
+            the classes in which a region survived suppression, else 0. None for given boxes.
         class_logits: float32 (N, 1 + C), before the softmax, background first. Of given boxes only.
         attrs_id, attrs_conf: int64 (N,) and float32 (N,), attributes. VMB's models predict none;
             other extractors' files have them.
@@ -43,6 +45,7 @@ class RegionFeatures:
     image_width: int | None
     image_height: int | None
     objects_conf: np.ndarray | None = None
+    confidence: np.ndarray | None = None
     class_logits: np.ndarray | None = None
     attrs_id: np.ndarray | None = None
     attrs_conf: np.ndarray | None = None
