@@ -89,8 +89,7 @@ def test_shards(command, tmp_path, name):
         assert found["regions"]["matched"] == 48
     assert command(b, b, "--format-a", name, "--limit", "1")[0] == 0
     damaged = place(tmp_path / "b", 1, 2, name, "fc6")
-    damaged = damaged / "data.mdb" if name == "lmdb" else damaged
-    damaged.write_bytes(b"damaged")
+    support.data_file(name, damaged).write_bytes(b"damaged")
     status, _, err = command(a, b)
     assert status == 2
     assert f"shards/1-of-2/fc6/{FORMATS[name].place}" in one_line(err)

@@ -60,6 +60,7 @@ class OutputOptions:
     dir: str = MISSING
     format: Any = "mmf"
     dtype: str = "float32"
+    class_names: str | None = None
     allow_mismatch: bool = False
 
 

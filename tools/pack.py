@@ -20,6 +20,9 @@ from pathlib import Path
 
 from plain_command import command_line, run
 
+from vmb_d2.class_names import CLASSES_URL, NO_NAMES, ClassNames, read_class_names
+from vmb_d2.downloads import default_cache_dir
+from vmb_d2.errors import DownloadError
 from vmb_d2.interruption import Interrupted, handled
 from vmb_d2.packing import DUPLICATES
 from vmb_d2.packing_job import pack
@@ -31,6 +34,16 @@ EXIT_STATUS = (
 )
 
 logger = logging.getLogger("pack")
+
+
+def class_names(args: argparse.Namespace) -> ClassNames:
+    """What the target needs of them. Raises ConfigError or DownloadError."""
+    if not FORMATS[args.to].writer.needs_class_names:
+        return NO_NAMES
+    try:
+        return read_class_names(args.class_names, default_cache_dir())
+    except DownloadError as error:
+        raise DownloadError(f"{error}, or give a file with --class-names") from error
 
 
 def main(args: argparse.Namespace) -> int:
@@ -45,6 +58,7 @@ def main(args: argparse.Namespace) -> int:
                 duplicates=args.duplicates,
                 dtype=args.dtype,
                 allow_mismatch=args.allow_mismatch,
+                class_names=class_names(args),
             )
     except Interrupted as interruption:
         print("interrupted: run the same command again to go on", file=sys.stderr)
@@ -84,6 +98,11 @@ def parser() -> argparse.ArgumentParser:
         "--allow-mismatch",
         action="store_true",
         help="also pack sources that were made with different settings",
+    )
+    options.add_argument(
+        "--class-names",
+        metavar="FILE",
+        help=f"of the sources, for oscar: a file or URL; default: {CLASSES_URL}",
     )
     return options
 

@@ -74,6 +74,9 @@ class ClassNames:
         return self.names[number]
 
 
+NO_NAMES = ClassNames()  # classes go by their index
+
+
 def read_class_names(
     source: str | None, cache_dir: Path, with_background: bool = False
 ) -> ClassNames:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .class_names import NO_NAMES, ClassNames
 from .errors import ConfigError, OutputError
 from .inputs import listed
 from .manifest import Manifest, differences
@@ -31,6 +33,7 @@ def pack(
     duplicates: str = "error",
     dtype: str | None = None,
     allow_mismatch: bool = False,
+    class_names: ClassNames = NO_NAMES,
 ) -> Report:
     """Copy the images of stores of any format to one store of another.
 
@@ -43,6 +46,8 @@ def pack(
         duplicates: see :func:`vmb_d2.packing.list_sources`.
         dtype: of the features; None for one that loses nothing.
         allow_mismatch: also pack sources that were made with different settings.
+        class_names: of the sources, for a format that writes them. Whether the background was
+            extracted is taken from the sources' settings, where they say it.
 
     Raises:
         ConfigError, InputError, StoreError: before anything is written; StoreError also where a
@@ -64,7 +69,9 @@ def pack(
         manifest = Manifest(folder)
         manifests = [manifest, *(manifest_of(source.reader) for source in listed_sources)]
         settings = common_settings(manifests, allow_mismatch)
-        packing = Packing(target, listed_sources, dtype)
+        if settings.get("regions", {}).get("background"):
+            class_names = dataclasses.replace(class_names, with_background=True)
+        packing = Packing(target, listed_sources, dtype, class_names)
         if settings:
             settings["dtype"] = packing.dtype.name
         if manifest.settings and any(shards_in(folder)):
@@ -80,7 +87,7 @@ def pack(
             stack.enter_context(sole_use(used))
         with manifest.recorded(lambda: _outcome(packing.report)):
             manifest.begin({"program": "pack", "format": target.name}, **content)
-            packing(target.writer(place, packing.dtype.name))
+            packing(target.open_writer(place, packing.dtype.name, class_names))
     return packing.report
 
 

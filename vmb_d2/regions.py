@@ -59,6 +59,18 @@ class RegionFeatures:
     def __len__(self) -> int:
         return len(self.features)
 
+    def normalized_boxes(self) -> np.ndarray | None:
+        """The boxes as Oscar and UNITER have them; None where they or the image's size are unknown.
+
+        Returns:
+            float32 (N, 6): x1, y1, x2, y2, x2 - x1 and y2 - y1, as shares of the image's width and
+            height.
+        """
+        if self.bbox is None or not (self.image_width and self.image_height):
+            return None
+        boxes = np.concatenate([self.bbox, self.bbox[:, 2:] - self.bbox[:, :2]], axis=1)
+        return (boxes / np.tile([self.image_width, self.image_height], 3)).astype(np.float32)
+
     def with_feature(self, name: str | None) -> RegionFeatures:
         """The same regions with the feature ``name`` as ``features``, and no further ones.
 

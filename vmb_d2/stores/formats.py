@@ -9,6 +9,7 @@ from pathlib import Path
 
 import h5py
 
+from ..class_names import ClassNames
 from ..errors import ConfigError
 from .base import FeatureReader, FeatureWriter
 from .folder import FolderWriter, first_file
@@ -16,8 +17,10 @@ from .hdf5 import HDF5Reader, HDF5Writer
 from .lmdb_store import LMDBReader, LMDBWriter, is_lmdb
 from .mmf import MMFReader, MMFWriter
 from .npz import NpzReader, NpzWriter, OpenVQAReader, OpenVQAWriter, kind_of
+from .oscar import OscarReader, OscarWriter, is_oscar
 from .tsv import BUTDReader, BUTDWriter, LXMERTReader, LXMERTWriter
 from .tsv_lines import BUTD_COLUMNS, LXMERT_COLUMNS, looks_like
+from .uniter import UniterReader, UniterWriter
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,11 @@ class Format:
     writer: type[FeatureWriter]
     reader: type[FeatureReader]
     is_store: Callable[[Path], bool]
+
+    def open_writer(self, path: Path, dtype: str, class_names: ClassNames) -> FeatureWriter:
+        """The writer of a store, which gets the class names if it takes any."""
+        options = {"class_names": class_names} if self.writer.takes_class_names else {}
+        return self.writer(path, dtype, **options)
 
     @property
     def one_file(self) -> bool:
@@ -59,6 +67,7 @@ _is_lxmert = functools.partial(looks_like, LXMERT_COLUMNS)
 _is_butd = functools.partial(looks_like, BUTD_COLUMNS)
 _is_npz = functools.partial(_holds_npz, "npz")
 _is_openvqa = functools.partial(_holds_npz, "openvqa")
+_is_uniter = functools.partial(_holds_npz, "uniter")
 
 FORMATS = {
     f.name: f
@@ -70,6 +79,8 @@ FORMATS = {
         Format("butd_tsv", "butd.tsv", BUTDWriter, BUTDReader, _is_butd),
         Format("hdf5", "features.h5", HDF5Writer, HDF5Reader, _is_hdf5),
         Format("openvqa", "openvqa", OpenVQAWriter, OpenVQAReader, _is_openvqa),
+        Format("oscar", "oscar", OscarWriter, OscarReader, is_oscar),
+        Format("uniter", "uniter", UniterWriter, UniterReader, _is_uniter),
     )
 }
 

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import OutputError, StoreError
 from ..files import write_at, write_whole
 from .disk import check_in_place, sync_folder
 from .tsv_index import Index, Line, list_lines
+
+
+def problems_in_a_tsv(name: str) -> Iterator[tuple[str, str]]:
+    """(name, reason) where the first column of a TSV can't have this name."""
+    if any(character in name for character in '\t\n\r"\0'):
+        yield name, "a tab, line break or quotation mark, which a TSV can't hold"
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        yield name, "not UTF-8"
 
 
 class LineWriter:
@@ -60,7 +70,7 @@ class LineWriter:
         if size and not listing.lines and not listing.has_index:
             raise StoreError(f"{self.path}: has no whole line")
         if keep is not None and not listing.keep_only(keep):
-            raise StoreError(f"{self.path}: has not the lines of the file beside it")
+            raise StoreError(f"{self.path}: its lines are not of the images of the file beside it")
         if not listing.complete:
             os.fsync(self._tsv_file)  # before the index says that it is there
             entries = b"".join(self._index.entry(line) for line in listing.lines)

@@ -6,9 +6,8 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from .. import interruption
+from ..class_names import NO_NAMES, ClassNames
 from ..errors import ConfigError, InputError, OutputError
 from ..inputs import listed
 from ..regions import RegionFeatures
@@ -35,6 +34,7 @@ class StoreSet:
         features: names of the features; fewer than two: it needn't be named.
         dtype: of the features, ``"float32"`` or ``"float16"``, where a format leaves the choice.
         shard: of a run into this folder; None for the whole run.
+        class_names: for the formats that take them.
 
     Raises:
         ConfigError: no such format or dtype.
@@ -47,6 +47,7 @@ class StoreSet:
         features: Sequence[str] = (),
         dtype: str = "float32",
         shard: Shard | None = None,
+        class_names: ClassNames = NO_NAMES,
     ):
         if dtype not in FEATURE_DTYPES:
             raise ConfigError(f"output.dtype={dtype}: valid are {', '.join(FEATURE_DTYPES)}")
@@ -57,6 +58,7 @@ class StoreSet:
         self.features = list(features) if len(features) > 1 else [None]
         self.dtype = dtype
         self.shard = shard
+        self.class_names = class_names
         self._writers: list[tuple[str | None, FeatureWriter]] = []
 
     def places(self) -> Iterator[tuple[Format, str | None, Path]]:
@@ -105,7 +107,7 @@ class StoreSet:
         """About how much one image takes on the disk, in all stores together."""
         total = 0
         for format_ in self.formats:
-            itemsize = np.dtype(self.dtype if format_.writer.keeps_dtype else "float32").itemsize
+            itemsize = format_.writer.dtype_for(self.dtype).itemsize
             total += format_.writer.bytes_per_image(regions, dimension, classes, itemsize)
         return total * len(self.features)
 
@@ -120,7 +122,8 @@ class StoreSet:
                 if feature:
                     (self.folder / feature).mkdir(exist_ok=True)
                     path.parent.mkdir(exist_ok=True)
-                self._writers.append((feature, format_.writer(path, self.dtype)))
+                writer = format_.open_writer(path, self.dtype, self.class_names)
+                self._writers.append((feature, writer))
         except OSError as error:
             self._abandon()
             raise OutputError(f"{error.filename}: {error.strerror}") from error

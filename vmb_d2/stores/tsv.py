@@ -9,7 +9,7 @@ from typing import ClassVar
 from ..errors import StoreError
 from ..regions import RegionFeatures
 from .base import FeatureReader, FeatureWriter
-from .line_files import LineReader, LineWriter
+from .line_files import LineReader, LineWriter, problems_in_a_tsv
 from .tsv_index import NameIndex
 from .tsv_lines import BUTD_COLUMNS, LXMERT_COLUMNS, decode, encode
 
@@ -30,12 +30,7 @@ class TSVWriter(FeatureWriter):
     @classmethod
     def problems(cls, names):
         for name in names:
-            if any(character in name for character in '\t\n\r"\0'):
-                yield name, "a tab, line break or quotation mark, which a TSV can't hold"
-            try:
-                name.encode()
-            except UnicodeEncodeError:
-                yield name, "not UTF-8"
+            yield from problems_in_a_tsv(name)
 
     def __contains__(self, name: str) -> bool:
         return name in self._lines

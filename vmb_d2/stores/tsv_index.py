@@ -101,10 +101,11 @@ class OffsetIndex(Index):
             return
         tsv.seek(begun[-1][0])
         last = tsv.readline()
+        if not last.endswith(b"\n"):
+            return
         ends = [offset for offset, _ in begun[1:]] + [begun[-1][0] + len(last)]
         for (offset, name), end in zip(begun, ends, strict=True):
-            if end < ends[-1] or last.endswith(b"\n"):
-                yield Line(offset, end - offset, name)
+            yield Line(offset, end - offset, name)
 
 
 @dataclass
