@@ -16,9 +16,10 @@ from reference import goldens
 from sharded import ONE_FILE, write_shards
 from test_page import Parser
 
+from vmb_d2 import class_names
 from vmb_d2.errors import ConfigError, ImageReadError, InputError, OutputError, StoreError
 from vmb_d2.stores import FORMATS
-from vmb_d2.visualization import ImageFiles, class_names
+from vmb_d2.visualization import ImageFiles
 from vmb_d2.visualization.colors import NEUTRAL, color_of
 
 SIZE = {"image_width": 64, "image_height": 48}
@@ -243,7 +244,7 @@ def test_the_class_names_are_those_of_the_file(tmp_path, run):
     (tmp_path / "names.json").write_text(json.dumps(content))
     shutil.rmtree(tmp_path / "features")
     make(tmp_path, "a", classes=7)
-    with pytest.raises(ConfigError, match="8 names, but the store has 7 classes"):
+    with pytest.raises(ConfigError, match="8 names, but there are 7 classes"):
         labels()
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .batch_size import AUTO, checked_batch_size
+from .class_names import NO_NAMES, ClassNames
 from .config import VMBModel
 from .errors import ConfigError
 from .failures import FailureLog
@@ -50,6 +51,7 @@ class ExtractionJob:
         foreign: of images that are there and that the folder's record doesn't vouch for, what to do
             with those that are whole: ``"keep"`` or ``"redo"``. Damaged ones are done anew.
         shard: which part of the run this is; None for the whole.
+        class_names: of the model, without the background; for the formats that write them.
         record: plain values for the manifest, such as the user's configuration.
     """
 
@@ -68,6 +70,7 @@ class ExtractionJob:
     allow_mismatch: bool = False
     foreign: str = "keep"
     shard: Shard | None = None
+    class_names: ClassNames = NO_NAMES
     record: dict[str, Any] = field(default_factory=dict)
 
     def __call__(
@@ -104,6 +107,7 @@ class ExtractionJob:
             self.dtype,
             self.shard,
             self.clip_boxes,
+            class_names=replace(self.class_names, with_background=self.options.background),
         )
         stores.check_shards()
         named = of_all_shards or images
@@ -189,6 +193,8 @@ class ExtractionJob:
         from .devices import device_name
 
         device = extractor.model.device
+        classes = extractor.model.num_classes + self.options.background
+        stores.class_names.for_columns(classes)
         record.begin(
             self._settings(extractor.description, extractor),
             {
@@ -200,7 +206,7 @@ class ExtractionJob:
         )
         words = "%s: %d of %d images to extract, on %s"
         logger.info(words, self.name, pending, count, device)
-        self._log_space(stores, extractor, pending)
+        self._log_space(stores, extractor, pending, classes)
 
     def _settings(
         self, description: VMBModel | None, extractor: RegionFeatureExtractor | None = None
@@ -226,11 +232,12 @@ class ExtractionJob:
             "names": self.naming,
         }
 
-    def _log_space(self, stores: StoreSet, extractor: RegionFeatureExtractor, count: int) -> None:
+    def _log_space(
+        self, stores: StoreSet, extractor: RegionFeatureExtractor, count: int, classes: int
+    ) -> None:
         """Say what the images will take on the disk, and whether there is as much."""
         model = extractor.model
         regions = self.boxes.mean_count() if self.boxes else self.options.most_regions
-        classes = model.num_classes + self.options.background
         need = count * stores.bytes_per_image(regions, model.feature_dimension, classes)
         free = stores.free_bytes()
         log = logger.warning if need > free else logger.info

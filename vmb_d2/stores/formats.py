@@ -9,6 +9,7 @@ from pathlib import Path
 
 import h5py
 
+from ..class_names import ClassNames
 from ..errors import ConfigError
 from .base import FeatureReader, FeatureWriter
 from .folder import FolderWriter, first_file
@@ -23,8 +24,10 @@ from .lmdb_store import (
 )
 from .mmf import MMFReader, MMFWriter
 from .npz import NpzReader, NpzWriter, OpenVQAReader, OpenVQAWriter, npz_kind
+from .oscar import OscarReader, OscarWriter, is_oscar
 from .tsv import BUTDReader, BUTDWriter, LXMERTReader, LXMERTWriter
 from .tsv_lines import BUTD_COLUMNS, LXMERT_COLUMNS, looks_like
+from .uniter import UniterReader, UniterWriter
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,11 @@ class Format:
     reader: type[FeatureReader]
     is_store: Callable[[Path], bool]
     clips_boxes: bool = False
+
+    def open_writer(self, path: Path, dtype: str, class_names: ClassNames) -> FeatureWriter:
+        """The writer of a store, which gets the class names if it takes any."""
+        options = {"class_names": class_names} if self.writer.takes_class_names else {}
+        return self.writer(path, dtype, **options)
 
     @property
     def one_file(self) -> bool:
@@ -73,6 +81,7 @@ _is_lxmert = functools.partial(looks_like, LXMERT_COLUMNS)
 _is_butd = functools.partial(looks_like, BUTD_COLUMNS)
 _is_npz = functools.partial(_is_kind, npz_kind, "npz")
 _is_openvqa = functools.partial(_is_kind, npz_kind, "openvqa")
+_is_uniter = functools.partial(_is_kind, npz_kind, "uniter")
 _is_lmdb = functools.partial(_is_kind, lmdb_kind, "lmdb")
 _is_vilbert = functools.partial(_is_kind, lmdb_kind, "vilbert")
 
@@ -87,6 +96,8 @@ FORMATS = {
         Format("hdf5", "features.h5", HDF5Writer, HDF5Reader, _is_hdf5, True),
         Format("vilbert", VILBERT_PLACE, ViLBERTWriter, ViLBERTReader, _is_vilbert),
         Format("openvqa", "openvqa", OpenVQAWriter, OpenVQAReader, _is_openvqa),
+        Format("oscar", "oscar", OscarWriter, OscarReader, is_oscar),
+        Format("uniter", "uniter", UniterWriter, UniterReader, _is_uniter),
     )
 }
 

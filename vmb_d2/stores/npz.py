@@ -43,7 +43,7 @@ def _stores_below(folder: Path) -> set[str]:
 
 def _kind_of_file(archive: zipfile.ZipFile) -> str:
     members = archive.namelist()
-    if "norm_bb.npy" in members:
+    if "norm_bb.npy" in members or "features.npy" in members:
         return "uniter"
     shape, fortran_order = _header(archive, "x.npy")
     count = _header(archive, "bbox.npy")[0][0] if "bbox.npy" in members else None
