@@ -10,6 +10,7 @@ from comparison_stores import changed, every, features, images, rows
 from sharded import ONE_FILE, place, write_shards
 
 from vmb_d2.stores import FORMATS, format_named
+from vmb_d2.stores.lmdb_store import data_file
 
 TOOL = support.ROOT / "tools" / "compare_features.py"
 A = every(images(count=4, regions=12), lambda r: changed(r, num_boxes=11))
@@ -89,7 +90,7 @@ def test_shards(command, tmp_path, name):
         assert found["regions"]["matched"] == 48
     assert command(b, b, "--format-a", name, "--limit", "1")[0] == 0
     damaged = place(tmp_path / "b", 1, 2, name, "fc6")
-    damaged = damaged / "data.mdb" if name == "lmdb" else damaged
+    damaged = data_file(damaged)
     damaged.write_bytes(b"damaged")
     status, _, err = command(a, b)
     assert status == 2

@@ -20,6 +20,7 @@ from sharded import (
 
 from vmb_d2.errors import StoreError
 from vmb_d2.stores import FORMATS, open_reader
+from vmb_d2.stores.lmdb_store import data_file
 
 
 @pytest.fixture(params=ONE_FILE)
@@ -111,9 +112,9 @@ def test_one_shard_alone_needs_no_union(out, name):
 def test_a_damaged_store_is_named(out, name):
     write_shards(out, name, PARTS)
     damaged = place(out, 1, 3, name)
-    file = damaged / "data.mdb" if name == "lmdb" else damaged
+    file = data_file(damaged)
     before = files_open()
-    for content in (b"text\n", file.read_bytes()[: -5000 if name == "lmdb" else -100]):
+    for content in (b"text\n", file.read_bytes()[: -5000 if "lmdb" in damaged.name else -100]):
         file.write_bytes(content)
         with pytest.raises(StoreError, match=rf"1-of-3/{damaged.name}") as caught:
             open_reader(out)
@@ -131,7 +132,7 @@ def test_a_store_that_is_gone_is_named(out, name, feature):
     write_shards(out, name, PARTS, feature or ".")
     path = out / (feature or ".")
     gone = place(out, 1, 3, name, feature or ".")
-    file = gone / "data.mdb" if name == "lmdb" else gone
+    file = data_file(gone)
     file.unlink()
     with open_reader(path) as reader:  # nothing says that there was one
         assert sorted(reader.names()) == ["a", "f", "sub/b"]

@@ -84,6 +84,7 @@ KEEPS = {
     "butd_tsv": {"bbox"},
     "hdf5": {*_COMMON, "num_boxes", "class_logits"},
     "npz": _FREE,
+    "vilbert": {"bbox"},
     "openvqa": _FREE,
 }
 

@@ -28,8 +28,10 @@ NOT_KEPT = {
     "lxmert_tsv": ("cls_prob", "class_logits", "extra"),
     "butd_tsv": ("cls_prob", "class_logits", "extra", *_CLASSES),
     "hdf5": ("cls_prob", "extra"),
+    "vilbert": ("cls_prob", "class_logits", "extra", *_CLASSES),
     "openvqa": (),
 }
+LMDBS = ("lmdb", "vilbert")
 
 
 # Those that keep all images in one file, which a folder's files are not.
@@ -73,8 +75,9 @@ def everything(seed=0, count=5):
 def kept(format_, regions):
     """What of the regions a format gives back."""
     lost = {f: {} if f == "extra" else None for f in NOT_KEPT[format_.name]}
-    if format_.name in TSVS:
+    if format_.name in (*TSVS, "vilbert"):
         lost["num_boxes"] = len(regions)
+    if format_.name in TSVS:
         lost["features"] = regions.features.astype(np.float32)
     return dataclasses.replace(regions, **lost)
 
@@ -262,7 +265,7 @@ def test_killed_at_any_moment(format_, path):
     check(format_, path, images)
 
 
-@pytest.mark.parametrize("name", [name for name in FORMATS if name != "lmdb"])
+@pytest.mark.parametrize("name", [name for name in FORMATS if name not in LMDBS])
 def test_machine_dies_at_every_step(tmp_path, monkeypatch, name):
     """LMDB's writing can't be watched from here; that it survives this is what it is made for."""
     format_ = FORMATS[name]
@@ -350,7 +353,7 @@ def test_a_limit_of_the_file_size(format_, path):
         images = {**numbered(range(3)), **images}
     with support.file_size_limit(limit):
         flushed, reason = write_until_full(format_, path, images)
-    assert "File too large" in reason or (format_.name == "lmdb" and "no space left" in reason)
+    assert "File too large" in reason or (format_.name in LMDBS and "no space left" in reason)
     assert flushed
     check(format_, path, flushed)
     go_on(format_, path, images, flushed)
@@ -408,7 +411,7 @@ def test_a_store_that_is_replaced_is_left_alone(format_, folder, path):
 def test_where_no_store_can_be(format_, tmp_path):
     (tmp_path / "file").write_text("text\n")
     (tmp_path / "folder").mkdir()
-    is_folder = not format_.one_file or format_.place.endswith(".lmdb")
+    is_folder = not format_.one_file or format_.name in LMDBS
     wrong_kind = "file" if is_folder else "folder"
     for place in (
         tmp_path / wrong_kind,
@@ -426,8 +429,8 @@ def test_where_no_store_can_be(format_, tmp_path):
 
 @one_file
 def test_a_file_of_something_else_is_left_alone(format_, path):
-    path.mkdir() if format_.name == "lmdb" else None
-    file = path / "data.mdb" if format_.name == "lmdb" else path
+    path.mkdir() if format_.name in LMDBS else None
+    file = path / "data.mdb" if format_.name in LMDBS else path
     for content in (b"x", b"some text\nof lines\n", b"\0" * 10_000, b"a\t" * 9 + b"b\n"):
         file.write_bytes(content)
         with pytest.raises(OutputError, match=path.name) as caught:
@@ -523,7 +526,7 @@ def test_every_damage_is_an_error_of_one_line(format_, folder, path):
     whole = folder.with_name("whole")
     shutil.copytree(folder, whole)
     # LMDB's library follows a damaged file's numbers out of it. A file that is cut is seen.
-    damages = cut if format_.name == "lmdb" else damaged
+    damages = cut if format_.name in LMDBS else damaged
 
     def work(send):
         rng = random.Random(format_.name)

@@ -28,6 +28,17 @@ NO_PLACE = {
         "extra",
     },
     "hdf5": {"cls_prob", "further", "extra"},
+    "vilbert": {
+        "num_boxes",
+        "objects",
+        "objects_conf",
+        "attrs_id",
+        "attrs_conf",
+        "cls_prob",
+        "class_logits",
+        "further",
+        "extra",
+    },
     "openvqa": {"further"},
 }
 # The fields that a format can't leave out: it writes zeros where an image lacks them.
@@ -46,6 +57,7 @@ NEEDED = {
     ),
     "butd_tsv": ("bbox", "image_width", "image_height"),
     "hdf5": ("attrs_id", "attrs_conf"),
+    "vilbert": (),
     "openvqa": (),
 }
 
