@@ -89,6 +89,7 @@ READERS = [
     ("VL-T5", "hdf5", "name", as_shares),
     ("Bottom-up attention's TSV", "butd_tsv", "9", in_pixels),
     ("OpenVQA and MCAN", "openvqa", "name", in_pixels),
+    ("ViLBERT", "vilbert", "name", in_pixels),
 ]
 
 
