@@ -65,7 +65,7 @@ def pack(stores, target, path, duplicates="error", dtype=None, skip=False):
     try:
         sources, _ = list_sources(readers, duplicates)
         check_target(FORMATS[target], path, sources, skip)
-        work = Packing(FORMATS[target], sources, dtype, skip)
+        work = Packing(FORMATS[target], sources, dtype, skip=skip)
         return work(FORMATS[target].writer(path, work.dtype.name))
     finally:
         for reader in readers:

@@ -79,7 +79,14 @@ def pack(
         written = _folders_written(folder)
         there = (Manifest(written[0]).clip_boxes | manifest.clip_boxes).get(target.name)
         choice = there if clip_boxes is None else clip_boxes
-        packing = Packing(target, listed_sources, dtype, choice, skip, class_names)
+        packing = Packing(
+            target,
+            listed_sources,
+            dtype,
+            clip_boxes=choice,
+            skip=skip,
+            class_names=class_names,
+        )
         packing.report.left_out.update(left_out)
         if there not in (None, packing.clips) and not allow_mismatch:
             is_not = "" if there else " not"
