@@ -214,6 +214,14 @@ def assert_same_regions(found, expected, but=()):
             assert type(a) is type(b), field.name
 
 
+def class_names_file(folder, count=9):
+    """A file of class names: "thing 0" and so on."""
+    entries = [{"id": i + 1, "name": f"thing {i}"} for i in range(count)]
+    path = folder / "classes.json"
+    path.write_text(json.dumps({"categories": entries}))
+    return path
+
+
 def data_file(format_name, path):
     """The file of a store in which its images are, of a format with one file."""
     return path / {"lmdb": "data.mdb", "vilbert": "data.mdb", "oscar": "features.tsv"}.get(

@@ -65,7 +65,7 @@ def test_every_format(command, tmp_path, name):
     found = json.loads(out)
     assert found["b"]["format"] == name
     assert found["regions"]["matched"] == 48
-    assert found["feature_error"]["max"] == 0
+    assert found["feature_error"]["max"] <= (5e-4 if name == "uniter" else 0)  # in float16
     noisy = every(A, lambda r: features(r, lambda f: f * np.float32(1 + 1e-6)))
     assert command(write(tmp_path / "noisy", noisy, name), a)[0] == 0
     doubled = every(A, lambda r: features(r, lambda f: f * 2))

@@ -75,7 +75,14 @@ def in_page(tmp_path):
     return [image["name"] for image in Parser(tmp_path / "drawn" / "index.html").images()]
 
 
-@pytest.mark.parametrize("format_name", FORMATS)
+def test_a_format_without_boxes_in_pixels(tmp_path, run):
+    make(tmp_path, "a", format_name="uniter")
+    status, messages = run()
+    assert status == 1
+    assert messages[0] == "failed: a: no boxes are stored"
+
+
+@pytest.mark.parametrize("format_name", [name for name in FORMATS if name != "uniter"])
 def test_every_format_is_drawn(tmp_path, run, format_name):
     make(tmp_path, "a", "sub/b", format_name=format_name)
     status, messages = run("--top", "1")

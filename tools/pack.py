@@ -51,6 +51,7 @@ def class_names(args: argparse.Namespace) -> ClassNames:
 
 def main(args: argparse.Namespace) -> int:
     """Returns the exit status."""
+    logging.getLogger("iopath").setLevel(logging.CRITICAL)  # what fails is said by the error
     try:
         with handled():
             report = pack(

@@ -43,12 +43,17 @@ class ClassNames:
                 f"{self.source} has {len(self.names)} names and the store {columns} columns of "
                 f"probabilities: with the background, it would have {columns + 1}"
             )
-        if columns not in (len(self.names), len(self.names) + 1):
+        if columns != len(self.names) + 1:
+            self.require(columns)
+        return replace(self, with_background=columns > len(self.names))
+
+    def require(self, classes: int) -> None:
+        """Raise ConfigError unless there are names of so many classes, without the background."""
+        if self.names is not None and len(self.names) != classes:
             raise ConfigError(
-                f"{self.source} has {len(self.names)} names, but there are {columns} classes: "
+                f"{self.source} has {len(self.names)} names, but there are {classes} classes: "
                 "give the file of their names"
             )
-        return replace(self, with_background=columns > len(self.names))
 
     def number(self, index: int) -> int | None:
         """The class at ``index``, counted from 0 without the background; None for that."""

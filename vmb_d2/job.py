@@ -193,8 +193,7 @@ class ExtractionJob:
         from .devices import device_name
 
         device = extractor.model.device
-        classes = extractor.model.num_classes + self.options.background
-        stores.class_names.for_columns(classes)
+        self.class_names.require(extractor.model.num_classes)
         record.begin(
             self._settings(extractor.description, extractor),
             {
@@ -206,7 +205,7 @@ class ExtractionJob:
         )
         words = "%s: %d of %d images to extract, on %s"
         logger.info(words, self.name, pending, count, device)
-        self._log_space(stores, extractor, pending, classes)
+        self._log_space(stores, extractor, pending)
 
     def _settings(
         self, description: VMBModel | None, extractor: RegionFeatureExtractor | None = None
@@ -232,12 +231,11 @@ class ExtractionJob:
             "names": self.naming,
         }
 
-    def _log_space(
-        self, stores: StoreSet, extractor: RegionFeatureExtractor, count: int, classes: int
-    ) -> None:
+    def _log_space(self, stores: StoreSet, extractor: RegionFeatureExtractor, count: int) -> None:
         """Say what the images will take on the disk, and whether there is as much."""
         model = extractor.model
         regions = self.boxes.mean_count() if self.boxes else self.options.most_regions
+        classes = model.num_classes + self.options.background
         need = count * stores.bytes_per_image(regions, model.feature_dimension, classes)
         free = stores.free_bytes()
         log = logger.warning if need > free else logger.info
