@@ -28,7 +28,7 @@ from vmb_d2.benchmark import (
     temporary_folder,
     write_random_weights,
 )
-from vmb_d2.config import MODEL_NAMES, RELEASED_WEIGHTS, VMBModel, describe_model
+from vmb_d2.config import MODEL_NAMES, RELEASED_WEIGHTS, VMBModel, canonical_name, describe_model
 from vmb_d2.devices import device_of
 from vmb_d2.errors import ConfigError, InputError, OutputError
 from vmb_d2.extractor import RegionFeatureExtractor
@@ -36,6 +36,7 @@ from vmb_d2.files import write_whole
 from vmb_d2.heap import keep_freed_memory
 from vmb_d2.inputs import InputImage, list_images, name_images, root_of
 from vmb_d2.precision import PRECISIONS
+from vmb_d2.released import released_model
 from vmb_d2.stores.formats import format_named
 
 EXIT_STATUS = (
@@ -53,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--model",
         default="x152",
+        type=canonical_name,
         help=f"{', '.join(MODEL_NAMES)}, or the path of a VMB yaml (%(default)s)",
     )
     add(
@@ -105,6 +107,8 @@ def main(args: argparse.Namespace) -> int:
         chosen(args.endurance_network, "--endurance-network", NETWORKS)
     if device.type == "cpu":  # as tools/extract.py does
         keep_freed_memory()
+    if args.weights is None and args.model in RELEASED_WEIGHTS:
+        description = released_model(args.model, args.cache_dir)
     with temporary_folder(args.temporary) as folder:
         weights = Weights(args, description, folder)
 

@@ -28,6 +28,7 @@ from vmb_d2.inputs import (
 )
 from vmb_d2.job import ExtractionJob
 from vmb_d2.options import RegionOptions
+from vmb_d2.released import released_model
 from vmb_d2.shards import Shard, source_name
 
 if TYPE_CHECKING:
@@ -37,10 +38,13 @@ logger = logging.getLogger("extract")
 
 
 def model_description(cfg: DictConfig) -> VMBModel | None:
-    """What the configuration says of the model; None where the checkpoint has to say it."""
+    """What is known of the model; None where the checkpoint, or a yaml to fetch, has to say it."""
+    name = cfg.model.name
     if cfg.model.config_file:
         return read_vmb_model(cfg.model.config_file)
-    return named_model(cfg.model.name) if cfg.model.name in MODEL_NAMES else None
+    if name in RELEASED_WEIGHTS and not OmegaConf.select(cfg, "model.weights"):
+        return released_model(name, cfg.cache_dir, download=False)
+    return named_model(name) if name in MODEL_NAMES else None
 
 
 def naming(cfg: DictConfig) -> str:
@@ -149,14 +153,15 @@ def main(cfg: DictConfig) -> None:
     )
     description = model_description(cfg)
     weights = OmegaConf.select(cfg, "model.weights")  # None where it is missing, too
+    released = cfg.model.name if cfg.model.name in RELEASED_WEIGHTS else None
 
     def load() -> RegionFeatureExtractor:
         package_alone.complete()
         from vmb_d2.extractor import RegionFeatureExtractor
 
         extractor = RegionFeatureExtractor.from_pretrained(
-            description,
-            weights=weights or RELEASED_WEIGHTS.get(cfg.model.name),
+            description or released,
+            weights=weights or (RELEASED_WEIGHTS.get(released) if description else None),
             device=cfg.device,
             cache_dir=cfg.cache_dir,
             unsafe_load=cfg.model.unsafe_load,

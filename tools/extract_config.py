@@ -10,6 +10,7 @@ import package_alone  # noqa: F401  (before anything of the package)
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, ListConfig
 
+from vmb_d2.config import ALIASES
 from vmb_d2.errors import ConfigError
 
 
@@ -90,8 +91,11 @@ class ExtractConfig:
 
 
 def register() -> None:
-    """Make the types known to Hydra, as ``extract_schema``."""
-    ConfigStore.instance().store(name="extract_schema", node=ExtractConfig)
+    """Make the types known to Hydra, as ``extract_schema``, and MMF's names of the models."""
+    store = ConfigStore.instance().store
+    store(name="extract_schema", node=ExtractConfig)
+    for alias, name in ALIASES.items():
+        store(group="model", name=alias, node={"defaults": [name]})
 
 
 def strings(value: Any, key: str) -> list[str]:
