@@ -149,7 +149,7 @@ class ExtractionJob:
                 if description is not None:
                     self._require_dimension(foreign, description.feature_dimension)
                 record.note_foreign(foreign)
-                pending = run.pending(images, foreign.anew)
+                pending = run.pending(images)
                 # Whether a folder can't be listed still, its image here says once more.
                 failures.settle(lambda name: is_folder(name) or name in stores)
                 report.skipped = len(images) - len(pending)

@@ -6,7 +6,7 @@ import contextlib
 import gc
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import compress
@@ -114,9 +114,9 @@ class ExtractionRun:
         self.report = Report() if report is None else report
         self._conversions: Counter[str] = Counter()  # images of each kind
 
-    def pending(self, images: Sequence[InputImage], anew: Collection[str] = ()) -> list[InputImage]:
-        """Those that are not done yet, or whose name is in ``anew``."""
-        done = self.stores.present(image.name for image in images).difference(anew)
+    def pending(self, images: Sequence[InputImage]) -> list[InputImage]:
+        """Those that are not done yet."""
+        done = self.stores.present(image.name for image in images)
         return [image for image in images if image.name not in done or is_folder(image.path)]
 
     def __call__(

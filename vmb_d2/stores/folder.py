@@ -155,6 +155,10 @@ class FolderWriter(FeatureWriter):
             raise OutputError(f"{error.filename}: {error.strerror}") from error
         return before - after, after
 
+    def forget(self, name: str) -> None:
+        """Take an image for one that isn't there; :meth:`write` replaces its files."""
+        self._files.difference_update(name + suffix for suffix in self.suffixes)
+
     def remove(self, name: str) -> None:
         """Delete an image's files. Raises OutputError."""
         for suffix in reversed(self.suffixes):
@@ -163,7 +167,6 @@ class FolderWriter(FeatureWriter):
                 file.unlink(missing_ok=True)
             except OSError as error:
                 raise OutputError(f"{file}: can't be deleted: {error.strerror}") from error
-            self._files.discard(name + suffix)
 
     def write(self, name: str, regions: RegionFeatures) -> None:
         self._check_owner(name)

@@ -48,7 +48,6 @@ class ForeignImages:
         redo: do anew those that are whole, too.
 
     Attributes:
-        anew: the names of those to be done anew.
         known: how many older ones are taken, and a hash of their names, as plain values; None
             where there is none.
         has_news: whether the record doesn't know of all that are taken.
@@ -94,7 +93,10 @@ class ForeignImages:
                 self._older.update(there)
 
     def read_folders(self) -> None:
-        """Look at the files of single images, once the stores are open. Raises OutputError."""
+        """Look at the files of single images, once the stores are open.
+
+        The stores then take those to be done anew for images that aren't there. Raises OutputError.
+        """
         for format_, writer in self._stores.folders():
             there = writer.present(self._names)
             older, newer = self._unvouched(writer, there)
@@ -103,12 +105,14 @@ class ForeignImages:
             ours = self._vouched is not None and self._vouched.died
             for names, whole in ((older, self._older), (newer, self._newer)):
                 for name in names:
-                    if not self._is_whole(reader, name):
-                        self._to_remove.append((writer, name))
-                    elif not (ours and names is newer):
+                    is_whole = self._is_whole(reader, name)
+                    if is_whole and ours and names is newer:
+                        continue
+                    if is_whole:
                         whole.add(name)
-                        if self._redo:
-                            self._to_remove.append((writer, name))
+                    if self._redo or not is_whole:
+                        writer.forget(name)
+                        self._to_remove.append((writer, name))
         self._say()
 
     @staticmethod
@@ -139,13 +143,12 @@ class ForeignImages:
             self._damaged[name] = reason
         return reason is None
 
-    @property
-    def anew(self) -> set[str]:
+    def _anew(self) -> set[str]:
         return {name for _, name in self._to_remove}
 
     @property
     def known(self) -> dict[str, Any] | None:
-        return _described(self._older - self.anew)
+        return _described(self._older - self._anew())
 
     @property
     def has_news(self) -> bool:
@@ -156,7 +159,7 @@ class ForeignImages:
             reasons = [f"{name}: {reason}" for name, reason in sorted(self._damaged.items())]
             words = "%s damaged in this folder: done anew: %s"
             logger.warning(words, _counted(len(reasons), "is", "are"), listed(reasons))
-        anew = self.anew if not self._redo else set()
+        anew = set() if self._redo else self._anew()
         then = "taken as they are; output.foreign=redo does them anew"
         if self._redo:
             then = "done anew"
@@ -179,7 +182,10 @@ class ForeignImages:
             )
 
     def remove(self) -> None:
-        """Delete the files of those that are done anew. Raises OutputError."""
+        """Delete the files of those to be done anew, before a record vouches for them.
+
+        Raises OutputError.
+        """
         for writer, name in self._to_remove:
             writer.remove(name)
 
