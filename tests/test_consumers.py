@@ -204,6 +204,7 @@ def test_m4c(pack, images):
             features, info = as_mmf_reads(ocr, f"{name}.npy", rows)
             assert (features.shape, features.any(), info["max_features"]) == ((rows, 16), False, 0)
     found = run_block("M4C")["obj_normalized_boxes"]
+    assert found.dtype == np.float32
     assert np.allclose(found, as_shares(support.some_regions(2)))
 
 
