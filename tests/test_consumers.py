@@ -1,5 +1,7 @@
 """docs/consumers.md: what it shows runs, on the stores that it says are to be made."""
 
+import dataclasses
+import json
 import os
 import pickle
 import re
@@ -104,6 +106,42 @@ def test_what_a_consumer_reads(pack, consumer, kind, name, boxes):
     assert np.allclose(found["boxes"], boxes(regions), rtol=1e-6, atol=0)
 
 
+def with_sides(regions):
+    """The corners, the width and the height as shares of the image's."""
+    x1, y1, x2, y2 = regions.bbox.T
+    corners = np.stack([x1, y1, x2, y2, x2 - x1, y2 - y1], axis=1)
+    return corners / np.float32([WIDTH, HEIGHT, WIDTH, HEIGHT, WIDTH, HEIGHT])
+
+
+@pytest.mark.parametrize(("above", "taken"), [(20, 20), (5, 10), (36, 36)])
+def test_uniter(pack, above, taken):
+    confidence = np.where(np.arange(36) < above, 0.9, 0.1).astype(np.float32)
+    regions = dataclasses.replace(past_the_edge(), objects_conf=confidence, num_boxes=36)
+    write("mmf", name=regions)
+    pack("mmf", "--to", "uniter", "--output", "features")
+    found = run_block("UNITER")
+    expected = regions.features[:taken]
+    assert (found["features"].shape, found["boxes"].shape) == (expected.shape, (taken, 7))
+    assert np.allclose(found["features"], expected, atol=1e-3)
+    sides = with_sides(regions)[:taken]
+    assert np.allclose(found["boxes"][:, :6], sides, atol=1e-3)
+    assert np.allclose(found["boxes"][:, 6], sides[:, 4] * sides[:, 5], atol=2e-3)
+
+
+def test_oscar(pack):
+    regions = past_the_edge()
+    names = [f"kind {i}" for i in range(regions.cls_prob.shape[1])]
+    categories = [{"id": i, "name": name} for i, name in enumerate(names, start=1)]
+    Path("names.json").write_text(json.dumps({"categories": categories}))
+    write("mmf", name=regions)
+    pack("mmf", "--to", "oscar", "--output", "features", "--class-names", "names.json")
+    found = run_block("Oscar")
+    assert found["name"] == "name"
+    assert np.array_equal(found["features"], regions.features)
+    assert np.allclose(found["boxes"], with_sides(regions), rtol=1e-6, atol=1e-6)
+    assert found["words"] == " ".join(names[i] for i in regions.objects)
+
+
 def as_mmf_reads(base, path, rows):
     """MMF's feature readers: the features, filled up with zeros, and the rest."""
     if base.endswith(".lmdb"):
@@ -166,6 +204,7 @@ def test_m4c(pack, images):
             features, info = as_mmf_reads(ocr, f"{name}.npy", rows)
             assert (features.shape, features.any(), info["max_features"]) == ((rows, 16), False, 0)
     found = run_block("M4C")["obj_normalized_boxes"]
+    assert found.dtype == np.float32
     assert np.allclose(found, as_shares(support.some_regions(2)))
 
 
