@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -203,9 +204,64 @@ def assert_same_regions(found, expected, but=()):
         elif isinstance(b, np.ndarray):
             assert (a.dtype, a.shape) == (b.dtype, b.shape), field.name
             assert np.array_equal(a, b), field.name
+        elif isinstance(b, Mapping):
+            assert sorted(a) == sorted(b), field.name
+            for key, value in b.items():
+                assert np.array_equal(a[key], value), key
+                assert type(a[key]) is type(value), key
         else:
             assert a == b, field.name
             assert type(a) is type(b), field.name
+
+
+def class_names_file(folder, count=9):
+    """A file of class names: "thing 0" and so on."""
+    entries = [{"id": i + 1, "name": f"thing {i}"} for i in range(count)]
+    path = folder / "classes.json"
+    path.write_text(json.dumps({"categories": entries}))
+    return path
+
+
+def data_file(format_name, path):
+    """The file of a store in which its images are, of a format with one file."""
+    return path / {"lmdb": "data.mdb", "vilbert": "data.mdb", "oscar": "features.tsv"}.get(
+        format_name, "."
+    )
+
+
+def half(array):
+    """float32, rounded to float16."""
+    return np.asarray(array, np.float16).astype(np.float32)
+
+
+def in_uniters_files(regions):
+    """What is read of regions that were written as UNITER's npz."""
+    confidence, extra = regions.confidence, {}
+    if confidence is None and regions.objects_conf is not None:
+        confidence = regions.objects_conf.copy()
+        confidence[regions.num_boxes :] = 0
+    if regions.bbox is not None and regions.image_width and regions.image_height:
+        x1, y1, x2, y2 = regions.bbox.astype(np.float64).T
+        w, h = regions.image_width, regions.image_height
+        boxes = np.stack([x1 / w, y1 / h, x2 / w, y2 / h, (x2 - x1) / w, (y2 - y1) / h], axis=1)
+        extra["norm_bb"] = boxes.astype(np.float32).astype(np.float16)
+    elif "norm_bb" in regions.extra:
+        extra["norm_bb"] = regions.extra["norm_bb"]
+    if regions.cls_prob is not None:
+        background = np.maximum(1 - regions.cls_prob.sum(axis=1), 0).astype(np.float16)
+        extra["background_prob"] = regions.extra.get("background_prob", background)
+    cls_prob = None if regions.cls_prob is None else half(regions.cls_prob)
+    return RegionFeatures(
+        features=regions.features.astype(np.float16),
+        bbox=None,
+        num_boxes=len(regions) if confidence is None else int((half(confidence) > 0).sum()),
+        objects=None if cls_prob is None else cls_prob.argmax(axis=1),
+        cls_prob=cls_prob,
+        image_width=None,
+        image_height=None,
+        confidence=None if confidence is None else half(confidence),
+        extra=extra,
+    )
 
 
 class Runs:

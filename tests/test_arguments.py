@@ -12,7 +12,7 @@ import hypothesis.strategies as st
 import pytest
 import support
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from omegaconf import OmegaConf
 
 from vmb_d2.errors import ConfigError
@@ -40,6 +40,8 @@ def given_to_hydra(*words):
 
 
 @given(TEXTS | SPECIAL)
+@example("${x}")
+@example("it's \\${x}\\")
 def test_an_option_is_the_text_whatever_characters_it_has(text):
     assert read(arguments.option("output.dir", text)) == (None if text == "???" else text)
 

@@ -55,7 +55,7 @@ def test_the_same_regions_as_ours(tmp_path, model, options):
         found = extractor.network(extractor.to_network(loaded, loaded[0].padded_size))
         (expected,) = extractor.read_out(found, loaded)
         (result,) = read_out(found, loaded)
-        assert_same_regions(result, expected)
+        assert_same_regions(result, expected, but=["confidence"])
         assert expected.bbox.max() > 100
         counted += expected.num_boxes
         if "confidence_threshold" in options:

@@ -6,10 +6,10 @@ import socket
 
 import pytest
 
-from vmb_d2 import downloads
+from vmb_d2 import class_names, downloads
+from vmb_d2.class_names import ClassNames, parse_class_names, read_class_names
 from vmb_d2.errors import ConfigError, DownloadError
-from vmb_d2.visualization import class_names
-from vmb_d2.visualization.class_names import ClassNames, load_class_names, parse_class_names
+from vmb_d2.visualization.class_names import load_class_names
 from vmb_d2.visualization.colors import NEUTRAL, color_of
 
 
@@ -61,20 +61,20 @@ def test_anything_else_is_one_line(tmp_path, content, reason):
     file = tmp_path / "names.json"
     file.write_bytes(content)
     with pytest.raises(ConfigError, match=reason) as caught:
-        load_class_names(str(file), tmp_path)
+        read_class_names(str(file), tmp_path)
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_cant_be_read(tmp_path):
     with pytest.raises(ConfigError, match=r"none\.json: can't be read: No such file"):
-        load_class_names(str(tmp_path / "none.json"), tmp_path)
+        read_class_names(str(tmp_path / "none.json"), tmp_path)
 
 
 def test_a_url_is_fetched_once(server, tmp_path):
     server.content = YOLK
     for _ in range(2):
-        assert load_class_names(server.url, tmp_path).names == ("yolk", "goal")
+        assert read_class_names(server.url, tmp_path).names == ("yolk", "goal")
     assert len(server.requests) == 1
 
 
@@ -82,7 +82,7 @@ def test_the_default_is_fetched_once_into_the_cache(server, tmp_path, monkeypatc
     server.content = YOLK
     monkeypatch.setattr(class_names, "CLASSES_URL", server.url)
     for _ in range(2):
-        assert load_class_names(None, tmp_path).names == ("yolk", "goal")
+        assert read_class_names(None, tmp_path).names == ("yolk", "goal")
     assert len(server.requests) == 1
     assert downloads.cached_path(server.url, tmp_path).read_bytes() == YOLK
 
@@ -103,6 +103,8 @@ def test_without_a_network_the_default_is_numbers_and_a_given_url_an_error(
         with pytest.raises(DownloadError, match="Connection refused"):
             load_class_names(url, tmp_path)
         monkeypatch.setattr(class_names, "CLASSES_URL", url)
+        with pytest.raises(DownloadError, match="Connection refused"):
+            read_class_names(None, tmp_path)
         with caplog.at_level(logging.WARNING):
             names = load_class_names(None, tmp_path, with_background=True)
     assert names == ClassNames(None, with_background=True)

@@ -65,7 +65,7 @@ def test_every_format(command, tmp_path, name):
     found = json.loads(out)
     assert found["b"]["format"] == name
     assert found["regions"]["matched"] == 48
-    assert found["feature_error"]["max"] == 0
+    assert found["feature_error"]["max"] <= (5e-4 if name == "uniter" else 0)  # in float16
     noisy = every(A, lambda r: features(r, lambda f: f * np.float32(1 + 1e-6)))
     assert command(write(tmp_path / "noisy", noisy, name), a)[0] == 0
     doubled = every(A, lambda r: features(r, lambda f: f * 2))
@@ -89,8 +89,7 @@ def test_shards(command, tmp_path, name):
         assert found["regions"]["matched"] == 48
     assert command(b, b, "--format-a", name, "--limit", "1")[0] == 0
     damaged = place(tmp_path / "b", 1, 2, name, "fc6")
-    damaged = damaged / "data.mdb" if name == "lmdb" else damaged
-    damaged.write_bytes(b"damaged")
+    support.data_file(name, damaged).write_bytes(b"damaged")
     status, _, err = command(a, b)
     assert status == 2
     assert f"shards/1-of-2/fc6/{FORMATS[name].place}" in one_line(err)

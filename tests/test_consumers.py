@@ -68,12 +68,19 @@ def write(folder, **images):
     writer.close()
 
 
+def past_the_edge(seed=0):
+    """Regions of which the first box reaches past the edges of the image."""
+    regions = support.some_regions(seed, count=36, dimension=2048)
+    regions.bbox[0] = [-3, 5, WIDTH + 7, HEIGHT + 9]
+    return regions
+
+
 def in_pixels(regions):
     return regions.bbox
 
 
 def as_shares(regions):
-    return regions.bbox / np.float32([WIDTH, HEIGHT, WIDTH, HEIGHT])
+    return (regions.bbox / np.float32([WIDTH, HEIGHT, WIDTH, HEIGHT])).clip(0, 1)
 
 
 # The consumer, the format in its section, the image that it asks for, and the boxes that it gets.
@@ -81,14 +88,16 @@ READERS = [
     ("LXMERT", "lxmert_tsv", "name", as_shares),
     ("VL-T5", "hdf5", "name", as_shares),
     ("Bottom-up attention's TSV", "butd_tsv", "9", in_pixels),
+    ("OpenVQA and MCAN", "openvqa", "name", in_pixels),
+    ("ViLBERT", "vilbert", "name", in_pixels),
 ]
 
 
 @pytest.mark.parametrize(("consumer", "kind", "name", "boxes"), READERS, ids=lambda value: value)
 def test_what_a_consumer_reads(pack, consumer, kind, name, boxes):
     assert f"output.format={kind}" in section(consumer)
-    regions = support.some_regions(count=36, dimension=2048)
-    write("mmf", **{"7": support.some_regions(1, count=36, dimension=2048), name: regions})
+    regions = past_the_edge()
+    write("mmf", **{"7": past_the_edge(1), name: regions})
     pack("mmf", "--to", kind, "--output", "features")
     found = run_block(consumer)
     assert np.array_equal(found["features"], regions.features)
@@ -171,12 +180,8 @@ def test_links_by_number():
 
 @pytest.fixture
 def photographs():
-    """A store of the photographs that the examples name, with boxes past the edge."""
-    images = {}
-    for seed, name in enumerate(("chelsea", "coffee")):
-        regions = support.some_regions(seed, count=36, dimension=2048)
-        regions.bbox[0] = [-3, 5, WIDTH + 7, HEIGHT + 9]
-        images[name] = regions
+    """A store of the photographs that the examples name."""
+    images = {name: past_the_edge(seed) for seed, name in enumerate(("chelsea", "coffee"))}
     write("features", **images)
     return images
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import support
 
+from vmb_d2.class_names import ClassNames
 from vmb_d2.errors import ConfigError, StoreError
 from vmb_d2.regions import RegionFeatures
 from vmb_d2.visualization.boxes import ShownBox, shown_boxes
-from vmb_d2.visualization.class_names import ClassNames
 from vmb_d2.visualization.colors import NEUTRAL, color_of
 from vmb_d2.visualization.drawing import draw_boxes
 
@@ -136,7 +136,7 @@ def test_an_image_of_unknown_size():
 
 def test_names_that_dont_fit():
     regions = support.some_regions(classes=12)
-    with pytest.raises(ConfigError, match="9 names, but the store has 12 classes"):
+    with pytest.raises(ConfigError, match="9 names, but there are 12 classes"):
         shown_boxes(regions, SIZE, NAMES, top=9)
     regions = RegionFeatures(regions.features, regions.bbox, 5, np.array([9] * 5), None, 640, 427)
     with pytest.raises(ConfigError, match="none for the class 9"):

@@ -1,6 +1,7 @@
 """tools/extract.py as users run it: resuming, bad images, mistakes, no network, full disk."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pty
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import time
 
+import numpy as np
 import pytest
 import support
 from PIL import Image
@@ -186,6 +188,65 @@ def test_folders_below_and_names_by_path(tmp_path, photographs):
     assert done.returncode == 2
     assert "chelsea.1.PNG and " in done.stderr
     assert "(both chelsea)" in done.stderr
+
+
+def test_oscar_gets_the_names_of_the_classes(tmp_path, photographs, server):
+    out, names = tmp_path / "out", support.class_names_file(tmp_path, 100)
+    server.content = names.read_bytes()
+    options = ["extract.num_features=5", f"output.class_names={server.url}"]
+    formats = "output.format=[oscar,uniter,mmf]"
+    done = support.extract_tiny(TINY_FPN, photographs, out, formats, *options)
+    assert done.returncode == 0, done.stderr
+    with open_reader(out, "oscar") as oscar, open_reader(out, "mmf") as mmf:
+        assert len(oscar) == 3
+        for row in (out / "oscar" / "labels.tsv").read_text().splitlines():
+            name, content = row.split("\t")
+            expected = mmf.read(name)
+            labels = [label["class"] for label in json.loads(content)]
+            assert labels == [f"thing {k}" for k in expected.objects]
+            support.assert_same_regions(
+                dataclasses.replace(oscar.read(name), cls_prob=expected.cls_prob), expected
+            )
+    with open_reader(out, "uniter") as uniter:
+        confidence = uniter.read("coffee").confidence
+    assert (confidence > 0).all()
+    assert (np.diff(confidence) <= 0).all()
+    with np.load(out / "uniter" / "coffee.npz") as file:
+        np.testing.assert_allclose(file["soft_labels"].sum(axis=1, dtype="f4"), 1, atol=1e-2)
+    background = support.extract_tiny(
+        TINY_FPN, photographs, tmp_path / "whole", formats, "extract.background=true", *options
+    )
+    assert background.returncode == 0, background.stderr
+    with open_reader(tmp_path / "whole", "mmf") as mmf:
+        regions = mmf.read("coffee")
+    with np.load(tmp_path / "whole" / "uniter" / "coffee.npz") as file:
+        assert np.array_equal(file["soft_labels"], regions.cls_prob.astype(np.float16))
+    assert regions.cls_prob.shape[1] == 101
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("count", [99, 101, None])
+def test_class_names_that_dont_fit_end_the_run_before_anything_is_written(
+    tmp_path, photographs, server, count
+):
+    server.faults = [404]
+    names = server.url if count is None else support.class_names_file(tmp_path, count)
+    options = ["output.format=[mmf,oscar]", f"output.class_names={names}"]
+    done = support.extract_tiny(TINY_FPN, photographs, tmp_path / "out", *options)
+    *progress, line = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert not progress or count is None  # of the download
+    if count is None:
+        assert line.startswith(f"error: {server.url}: can't be downloaded (HTTP 404")
+        assert line.endswith(", or give a file with output.class_names=")
+        assert not (tmp_path / "out").exists()
+    else:
+        assert line == (
+            f"error: {names} has {count} names, but there are 100 classes: "
+            "give the file of their names"
+        )
+        assert not list((tmp_path / "out").rglob("*.npy"))
+        assert (tmp_path / "out" / "oscar" / "features.tsv").read_bytes() == b""
 
 
 def test_lists_of_images(tmp_path, photographs):

@@ -129,6 +129,10 @@ def one_mean(state):
     state["layer2.0.bn1.running_mean"] = torch.zeros(1)
 
 
+def statistics_of_something_else(state):
+    state["other.bn1.running_mean"] = torch.zeros(16)
+
+
 def without(*names):
     def change(state):
         for name in names:
@@ -152,6 +156,7 @@ def with_short_twin(state):
     ("change", "expected"),
     [
         (one_mean, ["missing: backbone.body.stem.bn1.running_mean"]),
+        (statistics_of_something_else, ["missing: backbone.body.stem.bn1.running_mean"]),
         (without("fc7.weight"), ["missing: roi_heads.box.feature_extractor.fc7.weight"]),
         (without("layer2.1.conv2.weight"), ["missing: backbone.body.layer2.1.conv2.weight"]),
         (

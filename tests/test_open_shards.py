@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 
 import pytest
 import support
@@ -111,9 +112,9 @@ def test_one_shard_alone_needs_no_union(out, name):
 def test_a_damaged_store_is_named(out, name):
     write_shards(out, name, PARTS)
     damaged = place(out, 1, 3, name)
-    file = damaged / "data.mdb" if name == "lmdb" else damaged
+    file = support.data_file(name, damaged)
     before = files_open()
-    for content in (b"text\n", file.read_bytes()[: -5000 if name == "lmdb" else -100]):
+    for content in (b"text\n", file.read_bytes()[: -5000 if "lmdb" in damaged.name else -100]):
         file.write_bytes(content)
         with pytest.raises(StoreError, match=rf"1-of-3/{damaged.name}") as caught:
             open_reader(out)
@@ -131,8 +132,8 @@ def test_a_store_that_is_gone_is_named(out, name, feature):
     write_shards(out, name, PARTS, feature or ".")
     path = out / (feature or ".")
     gone = place(out, 1, 3, name, feature or ".")
-    file = gone / "data.mdb" if name == "lmdb" else gone
-    file.unlink()
+    file = support.data_file(name, gone)
+    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
     with open_reader(path) as reader:  # nothing says that there was one
         assert sorted(reader.names()) == ["a", "f", "sub/b"]
     stores = [(name, feature)] if feature is None else [(name, feature), (name, "fc7")]
@@ -143,6 +144,7 @@ def test_a_store_that_is_gone_is_named(out, name, feature):
         note(out, 1, 3, state, done=3, stores=stores)
         with pytest.raises(StoreError, match=rf"{gone}: is missing or empty, but images were"):
             open_reader(path)
+    file.parent.mkdir(exist_ok=True)
     file.write_bytes(b"")
     with pytest.raises(StoreError, match=rf"{gone}: is missing or empty"):
         open_reader(path, name)

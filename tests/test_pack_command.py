@@ -17,6 +17,7 @@ import pytest
 import support
 from test_packing import assert_images, fill, read
 
+from vmb_d2 import class_names
 from vmb_d2.format_differences import NO_PLACE
 from vmb_d2.stores import FORMATS
 
@@ -158,11 +159,72 @@ def test_the_first_of_duplicates(tmp_path, source, images, pack):
     assert_images(read(target, "mmf"), {**images, "y": support.some_regions(99)})
 
 
+def labels(folder):
+    """The class names of the single image in a store of oscar."""
+    _, content = (folder / "oscar" / "labels.tsv").read_text().split("\t")
+    return [label["class"] for label in json.loads(content)]
+
+
+def test_class_names(tmp_path, pack, server, monkeypatch):
+    monkeypatch.setenv("VMB_D2_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(class_names, "CLASSES_URL", server.url)
+    file = support.class_names_file(tmp_path)
+    server.content = file.read_bytes()
+    regions = support.some_regions()
+    source = fill(tmp_path / "in", "mmf", {"a": regions})
+    expected = [f"thing {k}" for k in regions.objects]
+    for out, options in (("default", ()), ("url", ("--class-names", server.url))):
+        assert pack(source, "--to", "oscar", "--output", tmp_path / out, *options)[0] == 0
+        assert labels(tmp_path / out) == expected
+    assert len(server.requests) == 1
+    few = support.class_names_file(tmp_path, 7)
+    options = ["--class-names", few]
+    status, _, lines = pack(source, "--to", "oscar", "--output", tmp_path / "few", *options)
+    assert (status, lines) == (
+        2,
+        [f"error: {few} has 7 names, but there are 9 classes: give the file of their names"],
+    )
+    assert not (tmp_path / "few").exists()
+    assert pack(source, "--to", "lmdb", "--output", tmp_path / "few", *options)[0] == 0
+
+
+def test_without_a_network_oscar_needs_a_file_of_class_names(
+    tmp_path, source, pack, server, monkeypatch
+):
+    monkeypatch.setenv("VMB_D2_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(class_names, "CLASSES_URL", server.url)
+    server.faults = [404]
+    status, _, lines = pack(source, "--to", "oscar", "--output", tmp_path / "out")
+    assert status == 2
+    assert lines[-1].startswith(f"error: {server.url}: can't be downloaded (HTTP 404")
+    assert lines[-1].endswith(", or give a file with --class-names")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_the_background_is_where_the_sources_settings_say(tmp_path, pack, background):
+    """Of a source without probabilities, nothing else tells."""
+    regions = support.some_regions(cls_prob=None, objects=np.array([0, 1, 2, 0, 8]))
+    source = fill(tmp_path / "in", "mmf", {"a": regions})
+    record = {"settings": {"regions": {"background": background}}}
+    (source / "manifest.json").write_text(json.dumps(record))
+    names = ["--class-names", support.class_names_file(tmp_path)]
+    assert pack(source, "--to", "oscar", "--output", tmp_path / "out", *names)[0] == 0
+    first = ["background", "thing 0"] if background else ["thing 0", "thing 1"]
+    assert labels(tmp_path / "out")[:2] == first
+    source = fill(tmp_path / "whole", "mmf", {"a": support.some_regions(classes=10)})
+    (source / "manifest.json").write_text(json.dumps(record))
+    assert pack(source, "--to", "uniter", "--output", tmp_path / "out")[0] == 0
+    with np.load(tmp_path / "out" / "uniter" / "a.npz") as file:
+        assert file["soft_labels"].shape == (5, 10 if background else 11)
+
+
 def test_the_store_of_an_output_folder_by_its_format(tmp_path, pack):
     source = fill(tmp_path / "in", "mmf", {n: support.some_regions() for n in "ab"})
     everything = tmp_path / "all"
+    names = ["--class-names", support.class_names_file(tmp_path)]
     for name in FORMATS:
-        assert pack(source, "--to", name, "--output", everything)[0] == 0
+        assert pack(source, "--to", name, "--output", everything, *names)[0] == 0
     assert len(content(everything)["stores"]) == len(FORMATS)
     status, _, lines = pack(everything, "--to", "mmf", "--output", tmp_path / "out")
     assert status == 2

@@ -67,7 +67,8 @@ def test_rows_belong_together():
     for own, image, result in zip(regions, loaded, found, strict=True):
         boxes = own.proposal_boxes.tensor / image.scale
         scores = own.class_logits.softmax(dim=1)[:, :-1]
-        rows = select_regions(boxes, scores, 20).indices
+        rows, confidences, _ = select_regions(boxes, scores, 20)
+        assert torch.equal(torch.from_numpy(result.confidence), confidences)
         assert rows.tolist() != sorted(rows.tolist())  # the most confident first
         assert torch.equal(torch.from_numpy(result.bbox), boxes[rows])
         probabilities = scores[rows]
@@ -94,6 +95,7 @@ def test_given_regions_are_all_of_each_image(background):
         probabilities = own.class_logits.softmax(dim=1).roll(1, dims=1)[:, 0 if background else 1 :]
         assert torch.equal(torch.from_numpy(result.cls_prob), probabilities)
         assert result.num_boxes == len(given)
+        assert result.confidence is None
     assert given_regions([], [], [], names, background) == []
 
 

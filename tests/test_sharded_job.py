@@ -86,7 +86,7 @@ def test_shards_together_are_one_run(tmp_path, images, out):
     assert len(expected) == 7 * len(BOTH) * len(FORMATS)
     assert_same(contents(out, shards, BOTH), expected)
     files = [p.relative_to(tmp_path / "alone") for p in (tmp_path / "alone").rglob("*.np[yz]")]
-    assert len(files) == 7 * 4 * len(BOTH)  # two an image for mmf
+    assert len(files) == 7 * 5 * len(BOTH)  # two an image for mmf
     assert sorted(p.relative_to(out) for p in out.rglob("*.np[yz]")) == sorted(files)
     assert all((out / f).read_bytes() == (tmp_path / "alone" / f).read_bytes() for f in files)
     assert sum(manifest(out, shard)["counts"]["done"] for shard in shards) == 7
@@ -99,11 +99,14 @@ def test_where_shards_have_what(images, out):
     stores = {s["format"]: s["path"] for s in manifest(out, SECOND)["stores"]}
     assert stores.pop("mmf") == stores.pop("npz") == "."
     assert stores.pop("openvqa") == "openvqa"
+    assert stores.pop("uniter") == "uniter"
     assert stores == {
         "lmdb": "shards/1-of-2/features.lmdb",
         "lxmert_tsv": "shards/1-of-2/lxmert.tsv",
         "butd_tsv": "shards/1-of-2/butd.tsv",
         "hdf5": "shards/1-of-2/features.h5",
+        "vilbert": "shards/1-of-2/vilbert.lmdb",
+        "oscar": "shards/1-of-2/oscar",
     }
     assert manifest(out, SECOND)["shard"] == SECOND.describe(images)
     assert manifest(out)["settings"] == manifest(out, SECOND)["settings"]

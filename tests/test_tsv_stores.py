@@ -14,9 +14,9 @@ import pytest
 import support
 
 from vmb_d2.errors import OutputError, StoreError
-from vmb_d2.stores import tsv
+from vmb_d2.stores import line_files
 from vmb_d2.stores.tsv import BUTDReader, BUTDWriter, LXMERTReader, LXMERTWriter
-from vmb_d2.stores.tsv_index import index_path
+from vmb_d2.stores.tsv_index import NameIndex
 
 LXMERT_FIELDS = [
     "img_id",
@@ -69,7 +69,7 @@ def check_writer(path, images):
     assert all(name in writer for name in images)
     writer.close()
     check(path, images)
-    entries = [line.split("\t") for line in index_path(path).read_text().splitlines()]
+    entries = [line.split("\t") for line in NameIndex.path(path).read_text().splitlines()]
     assert [name for _, _, name in entries] == list(images)
     content = path.read_bytes()
     for offset, length, name in entries:
@@ -181,7 +181,7 @@ def test_arrays_are_little_endian_and_in_rows(path):
 def test_a_tsv_of_another_program(path, images, end):
     foreign(path, images, end)
     check(path, images)
-    assert not index_path(path).exists()
+    assert not NameIndex.path(path).exists()
     check_writer(path, images)
 
 
@@ -234,7 +234,7 @@ def test_half_a_last_line_without_an_index_is_an_error_to_read_and_goes(path, im
     there = dict(list(images.items())[:-1])
     for size in range(begin, len(whole), 61):
         path.write_bytes(whole[:size])
-        index_path(path).unlink(missing_ok=True)
+        NameIndex.path(path).unlink(missing_ok=True)
         if size > begin:
             with pytest.raises(StoreError, match=r"butd\.tsv: ends in the middle of an image"):
                 BUTDReader(path)
@@ -284,11 +284,11 @@ def test_whole_lines_behind_the_indexed_ones_are_kept(path, images):
 ])  # fmt: skip
 def test_an_index_that_is_damaged_or_does_not_fit(path, images, change):
     write(path, images)
-    tsv, index = path.read_bytes(), index_path(path).read_bytes()
-    index_path(path).write_bytes(change(index))
+    tsv, index = path.read_bytes(), NameIndex.path(path).read_bytes()
+    NameIndex.path(path).write_bytes(change(index))
     check(path, images)
     check_writer(path, images)
-    assert (path.read_bytes(), index_path(path).read_bytes()) == (tsv, index)
+    assert (path.read_bytes(), NameIndex.path(path).read_bytes()) == (tsv, index)
 
 
 def test_the_index_of_another_tsv(path, images):
@@ -321,8 +321,8 @@ def test_an_index_that_points_elsewhere_shows_when_an_image_is_read(tmp_path):
     path = tmp_path / "butd.tsv"
     images = {f"image {i:03}": support.some_regions(i, count=2) for i in range(100)}
     write(path, images)
-    index = index_path(path).read_bytes()
-    index_path(path).write_bytes(index.replace(b"image 051", b"image 151"))
+    index = NameIndex.path(path).read_bytes()
+    NameIndex.path(path).write_bytes(index.replace(b"image 051", b"image 151"))
     with BUTDReader(path) as reader, pytest.raises(StoreError, match="not where the index says"):
         reader.read("image 151")
 
@@ -354,7 +354,7 @@ def test_lines_that_are_no_images(path, images, line, reason):
     with pytest.raises(OutputError, match=rf"butd\.tsv: at byte {cut}: .*{reason}"):
         BUTDWriter(path)
     assert path.read_bytes() == whole[:cut] + line + whole[cut:]
-    assert not index_path(path).exists()
+    assert not NameIndex.path(path).exists()
 
 
 def test_names_that_cant_be_kept():
@@ -380,7 +380,7 @@ def test_one_line_at_a_time_is_in_memory(path):
 def test_an_index_that_is_deleted_while_it_is_written_to(path, regions):
     writer = BUTDWriter(path)
     writer.write("a", regions)
-    index_path(path).unlink()
+    NameIndex.path(path).unlink()
     with pytest.raises(OutputError, match=r"butd\.tsv: can't be written: No such file"):
         writer.flush()
     writer.abandon()
@@ -394,10 +394,10 @@ def test_what_is_taken_up_is_synced_before_the_index_has_it(path, images, monkey
     write(path, {name: images[name] for name in names[:3]})
     synced = path.read_bytes()
     foreign(path, {name: images[name] for name in names[3:]}, end="\n")
-    content, index = path.read_bytes(), index_path(path).read_bytes()
+    content, index = path.read_bytes(), NameIndex.path(path).read_bytes()
     for seed in range(20):
         path.write_bytes(content)
-        index_path(path).write_bytes(index)
+        NameIndex.path(path).write_bytes(index)
         with monkeypatch.context() as patch:
             machine = deaths.Machine(path.parent, patch)
             machine.forget(path, synced)
@@ -412,10 +412,10 @@ def test_what_is_taken_up_is_synced_before_the_index_has_it(path, images, monkey
 def test_a_failed_flush_leaves_nothing(path, images, monkeypatch):
     """The line was written, but its entry in the index was not."""
     write(path, images)
-    before = path.read_bytes(), index_path(path).read_bytes()
+    before = path.read_bytes(), NameIndex.path(path).read_bytes()
     writer = BUTDWriter(path)
     writer.write("new", support.some_regions())
-    write_at = tsv.write_at
+    write_at = line_files.write_at
 
     def full(descriptor, content, offset):
         if not content.endswith(b"\tnew\n"):
@@ -424,8 +424,8 @@ def test_a_failed_flush_leaves_nothing(path, images, monkeypatch):
         write_at(descriptor, content[:5], offset)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(tsv, "write_at", full)
+    monkeypatch.setattr(line_files, "write_at", full)
     with pytest.raises(OutputError, match=r"butd\.tsv: can't be written: No space left"):
         writer.flush()
     writer.abandon()
-    assert (path.read_bytes(), index_path(path).read_bytes()) == before
+    assert (path.read_bytes(), NameIndex.path(path).read_bytes()) == before

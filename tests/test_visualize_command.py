@@ -16,9 +16,10 @@ from reference import goldens
 from sharded import ONE_FILE, write_shards
 from test_page import Parser
 
+from vmb_d2 import class_names
 from vmb_d2.errors import ConfigError, ImageReadError, InputError, OutputError, StoreError
 from vmb_d2.stores import FORMATS
-from vmb_d2.visualization import ImageFiles, class_names
+from vmb_d2.visualization import ImageFiles
 from vmb_d2.visualization.colors import NEUTRAL, color_of
 
 SIZE = {"image_width": 64, "image_height": 48}
@@ -74,7 +75,14 @@ def in_page(tmp_path):
     return [image["name"] for image in Parser(tmp_path / "drawn" / "index.html").images()]
 
 
-@pytest.mark.parametrize("format_name", FORMATS)
+def test_a_format_without_boxes_in_pixels(tmp_path, run):
+    make(tmp_path, "a", format_name="uniter")
+    status, messages = run()
+    assert status == 1
+    assert messages[0] == "failed: a: no boxes are stored"
+
+
+@pytest.mark.parametrize("format_name", [name for name in FORMATS if name != "uniter"])
 def test_every_format_is_drawn(tmp_path, run, format_name):
     make(tmp_path, "a", "sub/b", format_name=format_name)
     status, messages = run("--top", "1")
@@ -243,7 +251,7 @@ def test_the_class_names_are_those_of_the_file(tmp_path, run):
     (tmp_path / "names.json").write_text(json.dumps(content))
     shutil.rmtree(tmp_path / "features")
     make(tmp_path, "a", classes=7)
-    with pytest.raises(ConfigError, match="8 names, but the store has 7 classes"):
+    with pytest.raises(ConfigError, match="8 names, but there are 7 classes"):
         labels()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import extract_config
@@ -14,8 +15,10 @@ from extract_config import Batching, strings
 from omegaconf import DictConfig, OmegaConf
 
 from vmb_d2.batch_size import checked_batch_size
+from vmb_d2.class_names import NO_NAMES, ClassNames, read_class_names
 from vmb_d2.config import MODEL_NAMES, RELEASED_WEIGHTS, VMBModel, named_model, read_vmb_model
-from vmb_d2.errors import ConfigError
+from vmb_d2.downloads import default_cache_dir
+from vmb_d2.errors import ConfigError, DownloadError
 from vmb_d2.given_boxes import GivenBoxes
 from vmb_d2.heap import keep_freed_memory
 from vmb_d2.inputs import (
@@ -32,6 +35,7 @@ from vmb_d2.job import ExtractionJob
 from vmb_d2.options import RegionOptions
 from vmb_d2.released import released_model
 from vmb_d2.shards import Shard, source_name
+from vmb_d2.stores import format_named
 
 if TYPE_CHECKING:
     from vmb_d2.extractor import RegionFeatureExtractor
@@ -126,6 +130,16 @@ def region_options(cfg: DictConfig) -> RegionOptions:
     )
 
 
+def class_names(cfg: DictConfig, formats: list[str]) -> ClassNames:
+    """What the formats need of them."""
+    if not any(format_named(name).writer.needs_class_names for name in formats):
+        return NO_NAMES
+    try:
+        return read_class_names(cfg.output.class_names, Path(cfg.cache_dir or default_cache_dir()))
+    except DownloadError as error:
+        raise DownloadError(f"{error}, or give a file with output.class_names=") from error
+
+
 @hydra.main(version_base="1.3", config_path="../conf", config_name="extract")
 @task
 def main(cfg: DictConfig) -> None:
@@ -137,9 +151,10 @@ def main(cfg: DictConfig) -> None:
     if shard:
         together = batch_size if batching is Batching.mmf else 1
         images = shard.share(every_image, selected, together)
+    formats = strings(cfg.output.format, "output.format")
     job = ExtractionJob(
         folder=cfg.output.dir,
-        formats=strings(cfg.output.format, "output.format"),
+        formats=formats,
         dtype=cfg.output.dtype,
         clip_boxes=cfg.output.clip_boxes,
         options=region_options(cfg),
@@ -153,6 +168,7 @@ def main(cfg: DictConfig) -> None:
         allow_mismatch=cfg.output.allow_mismatch,
         foreign=cfg.output.foreign,
         shard=shard,
+        class_names=class_names(cfg, formats),
         record={
             "configuration": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
             "command": command(),

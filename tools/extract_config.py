@@ -78,6 +78,7 @@ class OutputOptions:
     format: Any = "mmf"
     dtype: str = "float32"
     clip_boxes: bool | None = None
+    class_names: str | None = None
     allow_mismatch: bool = False
     foreign: str = "keep"
 

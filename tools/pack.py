@@ -20,6 +20,9 @@ from pathlib import Path
 
 from plain_command import at_home, command_line, run
 
+from vmb_d2.class_names import CLASSES_URL, NO_NAMES, ClassNames, read_class_names
+from vmb_d2.downloads import default_cache_dir
+from vmb_d2.errors import DownloadError
 from vmb_d2.interruption import Interrupted, handled
 from vmb_d2.packing import DUPLICATES
 from vmb_d2.packing_job import pack
@@ -36,8 +39,19 @@ CLIP_BOXES = {"true": True, "false": False}
 logger = logging.getLogger("pack")
 
 
+def class_names(args: argparse.Namespace) -> ClassNames:
+    """What the target needs of them. Raises ConfigError or DownloadError."""
+    if not FORMATS[args.to].writer.needs_class_names:
+        return NO_NAMES
+    try:
+        return read_class_names(args.class_names, default_cache_dir())
+    except DownloadError as error:
+        raise DownloadError(f"{error}, or give a file with --class-names") from error
+
+
 def main(args: argparse.Namespace) -> int:
     """Returns the exit status."""
+    logging.getLogger("iopath").setLevel(logging.CRITICAL)  # what fails is said by the error
     try:
         with handled():
             report = pack(
@@ -50,6 +64,7 @@ def main(args: argparse.Namespace) -> int:
                 clip_boxes=CLIP_BOXES.get(args.clip_boxes),
                 allow_mismatch=args.allow_mismatch,
                 skip=args.skip,
+                class_names=class_names(args),
             )
     except Interrupted as interruption:
         print("interrupted: run the same command again to go on", file=sys.stderr)
@@ -102,6 +117,11 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument(
         "--skip", action="store_true", help="leave out, and name, images that the format can't hold"
+    )
+    options.add_argument(
+        "--class-names",
+        metavar="FILE",
+        help=f"of the sources, for oscar: a file or URL; default: {CLASSES_URL}",
     )
     return options
 

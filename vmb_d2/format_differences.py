@@ -9,17 +9,19 @@ import numpy as np
 
 from .regions import RegionFeatures
 from .stores import Format
+from .stores.uniter import BACKGROUND, BOXES
 
 # The fields of RegionFeatures that a format has no place for.
 NO_PLACE = {
-    "mmf": {"further"},
-    "npz": {"further"},
-    "lmdb": {"further"},
-    "lxmert_tsv": {"num_boxes", "cls_prob", "class_logits", "further", "extra"},
+    "mmf": {"confidence", "further"},
+    "npz": {"confidence", "further"},
+    "lmdb": {"confidence", "further"},
+    "lxmert_tsv": {"num_boxes", "confidence", "cls_prob", "class_logits", "further", "extra"},
     "butd_tsv": {
         "num_boxes",
         "objects",
         "objects_conf",
+        "confidence",
         "attrs_id",
         "attrs_conf",
         "cls_prob",
@@ -27,10 +29,43 @@ NO_PLACE = {
         "further",
         "extra",
     },
-    "hdf5": {"cls_prob", "further", "extra"},
-    "openvqa": {"further"},
+    "hdf5": {"confidence", "cls_prob", "further", "extra"},
+    "vilbert": {
+        "num_boxes",
+        "objects",
+        "objects_conf",
+        "confidence",
+        "attrs_id",
+        "attrs_conf",
+        "cls_prob",
+        "class_logits",
+        "further",
+        "extra",
+    },
+    "openvqa": {"confidence", "further"},
+    "oscar": {
+        "num_boxes",
+        "confidence",
+        "attrs_id",
+        "attrs_conf",
+        "cls_prob",
+        "class_logits",
+        "further",
+        "extra",
+    },
+    "uniter": {
+        "attrs_id",
+        "attrs_conf",
+        "class_logits",
+        "image_width",
+        "image_height",
+        "further",
+        "extra",
+    },
 }
-# The fields that a format can't leave out: it writes zeros where an image lacks them.
+# What it has a place for all the same: keys of ``extra``, and the fields that each stands in for.
+KEPT_KEYS = {"uniter": {BOXES: ("bbox", "image_width", "image_height"), BACKGROUND: ()}}
+# The fields that a format needs: it writes zeros, or what INSTEAD says, where an image lacks them.
 NEEDED = {
     "mmf": (),
     "npz": (),
@@ -46,7 +81,22 @@ NEEDED = {
     ),
     "butd_tsv": ("bbox", "image_width", "image_height"),
     "hdf5": ("attrs_id", "attrs_conf"),
+    "vilbert": (),
     "openvqa": (),
+    "oscar": ("bbox", "objects", "image_width", "image_height"),
+    "uniter": ("bbox", "image_width", "image_height", "confidence", "cls_prob"),
+}
+_NO_BOXES = "without norm_bb"
+INSTEAD = {
+    "oscar": {"objects": "with empty class names"},
+    "uniter": {
+        "bbox": _NO_BOXES,
+        "image_width": _NO_BOXES,
+        "image_height": _NO_BOXES,
+        "confidence": "with objects_conf of the first num_boxes regions as conf, 0 for the others "
+        "(without conf where there is no objects_conf)",
+        "cls_prob": "without soft_labels, which UNITER's pre-training needs",
+    },
 }
 
 FIELDS = (
@@ -54,6 +104,7 @@ FIELDS = (
     "num_boxes",
     "objects",
     "objects_conf",
+    "confidence",
     "cls_prob",
     "class_logits",
     "attrs_id",
@@ -82,20 +133,25 @@ class Differences:
 
     def log(self, images: Iterable[tuple[Format, RegionFeatures]]) -> None:
         """Log what is new in these images, each with the format that it was read from."""
+        kept_keys = KEPT_KEYS.get(self.target.name, {})
         homeless = []
         for source, regions in images:
             homeless += [
                 label
                 for label, field in _contents(regions).items()
-                if field in NO_PLACE[self.target.name] and self._is_new(label)
+                if field in NO_PLACE[self.target.name]
+                and label not in kept_keys
+                and self._is_new(label)
             ]
-            lacking = [
-                field
-                for field in NEEDED[self.target.name]
-                if getattr(regions, field) is None and self._is_new(source.name, field)
-            ]
-            if lacking:
-                logger.info("%s has no %s: written as zeros", source.name, ", ".join(lacking))
+            there = {f for key, fields in kept_keys.items() if key in regions.extra for f in fields}
+            lacking: dict[str, list[str]] = {}  # by what is written instead
+            for field in NEEDED[self.target.name]:
+                lacks = getattr(regions, field) is None and field not in there
+                if lacks and self._is_new(source.name, field):
+                    instead = INSTEAD.get(self.target.name, {}).get(field, "as zeros")
+                    lacking.setdefault(instead, []).append(field)
+            for instead, fields in lacking.items():
+                logger.info("%s has no %s: written %s", source.name, ", ".join(fields), instead)
             unclear = regions.bbox is not None and None in (
                 regions.image_width,
                 regions.image_height,

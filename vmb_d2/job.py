@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .batch_size import AUTO, checked_batch_size
+from .class_names import NO_NAMES, ClassNames
 from .config import VMBModel
 from .errors import ConfigError
 from .failures import FailureLog
@@ -50,6 +51,7 @@ class ExtractionJob:
         foreign: of images that are there and that the folder's record doesn't vouch for, what to do
             with those that are whole: ``"keep"`` or ``"redo"``. Damaged ones are done anew.
         shard: which part of the run this is; None for the whole.
+        class_names: of the model, without the background; for the formats that write them.
         record: plain values for the manifest, such as the user's configuration.
     """
 
@@ -68,6 +70,7 @@ class ExtractionJob:
     allow_mismatch: bool = False
     foreign: str = "keep"
     shard: Shard | None = None
+    class_names: ClassNames = NO_NAMES
     record: dict[str, Any] = field(default_factory=dict)
 
     def __call__(
@@ -104,6 +107,7 @@ class ExtractionJob:
             self.dtype,
             self.shard,
             self.clip_boxes,
+            class_names=replace(self.class_names, with_background=self.options.background),
         )
         stores.check_shards()
         named = of_all_shards or images
@@ -189,6 +193,7 @@ class ExtractionJob:
         from .devices import device_name
 
         device = extractor.model.device
+        self.class_names.require(extractor.model.num_classes)
         record.begin(
             self._settings(extractor.description, extractor),
             {

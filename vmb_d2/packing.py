@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .class_names import NO_NAMES, ClassNames
 from .errors import ConfigError, InputError, OutputError, StoreError
 from .format_differences import Differences
 from .inputs import listed
@@ -168,10 +169,14 @@ class Packing:
         dtype: of the features to write; None for one that loses nothing.
         clip_boxes: whether to clip boxes to the image; None: as the format has it.
         skip: leave out images that the format's own readers can't read.
+        class_names: of the sources, for a target that writes them.
 
     Attributes:
         dtype: of the features that are written.
         report: so far, also where the work was stopped.
+
+    Raises:
+        ConfigError: the first images have another number of classes than there are names.
     """
 
     def __init__(
@@ -181,16 +186,20 @@ class Packing:
         dtype: str | None = None,
         clip_boxes: bool | None = None,
         skip: bool = False,
+        class_names: ClassNames = NO_NAMES,
     ):
         self.target = target
         self.sources = sources
         self.clips = target.clips(clip_boxes)
         self.skip = skip
         images = list(_first_images(sources))
+        for _, regions in images:
+            if regions.cls_prob is not None:
+                class_names.for_columns(regions.cls_prob.shape[1])
         if dtype is None:
             halves = {regions.features.dtype == np.float16 for _, regions in images}
             dtype = "float16" if halves == {True} else "float32"
-        self.dtype = np.dtype(dtype if target.writer.keeps_dtype else "float32")
+        self.dtype = target.writer.dtype_for(dtype)
         if self.dtype != dtype:
             logger.info("%s keeps features as %s only", target.name, self.dtype)
         self.report = Report()

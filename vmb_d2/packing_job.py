@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .class_names import NO_NAMES, ClassNames
 from .errors import ConfigError, OutputError
 from .inputs import listed
 from .manifest import Manifest, differences
@@ -33,6 +35,7 @@ def pack(
     clip_boxes: bool | None = None,
     allow_mismatch: bool = False,
     skip: bool = False,
+    class_names: ClassNames = NO_NAMES,
 ) -> Report:
     """Copy the images of stores of any format to one store of another.
 
@@ -48,6 +51,8 @@ def pack(
             there, or in those of the folder's shards; else as the format has it.
         allow_mismatch: also pack sources that were made with different settings.
         skip: leave out images that the format can't hold.
+        class_names: of the sources, for a format that writes them. Whether the background was
+            extracted is taken from the sources' settings, where they say it.
 
     Raises:
         ConfigError, InputError, StoreError: before anything is written; StoreError also where a
@@ -69,10 +74,19 @@ def pack(
         manifest = Manifest(folder)
         manifests = [manifest, *(manifest_of(source.reader) for source in listed_sources)]
         settings = common_settings(manifests, allow_mismatch)
+        if settings.get("regions", {}).get("background"):
+            class_names = dataclasses.replace(class_names, with_background=True)
         written = _folders_written(folder)
         there = (Manifest(written[0]).clip_boxes | manifest.clip_boxes).get(target.name)
         choice = there if clip_boxes is None else clip_boxes
-        packing = Packing(target, listed_sources, dtype, choice, skip)
+        packing = Packing(
+            target,
+            listed_sources,
+            dtype,
+            clip_boxes=choice,
+            skip=skip,
+            class_names=class_names,
+        )
         packing.report.left_out.update(left_out)
         if there not in (None, packing.clips) and not allow_mismatch:
             is_not = "" if there else " not"
@@ -104,7 +118,7 @@ def pack(
             stack.enter_context(sole_use(used))
         with manifest.recorded(lambda: _outcome(packing.report)):
             manifest.begin({"program": "pack", "format": target.name}, **content)
-            packing(target.writer(place, packing.dtype.name))
+            packing(target.open_writer(place, packing.dtype.name, class_names))
     return packing.report
 
 

@@ -49,6 +49,7 @@ def chosen_regions(
         rows_of(scores),
         num_boxes=[selection.num_boxes for selection in kept],
         choice_is_finite=[_is_finite(r) for r in regions],
+        confidence=[selection.confidences.clone() for selection in kept],
     )
 
 

@@ -28,6 +28,8 @@ class RegionFeatures:
         image_width, image_height: in original pixels.
         objects_conf: float32 (N,), the probability of ``objects``. Left out, it is taken from
             ``cls_prob``.
+        confidence: float32 (N,), by which the regions were chosen: the highest probability among
+            the classes in which a region survived suppression, else 0. None for given boxes.
         class_logits: float32 (N, 1 + C), before the softmax, background first. Of given boxes only.
         attrs_id, attrs_conf: int64 (N,) and float32 (N,), attributes. VMB's models predict none;
             other extractors' files have them.
@@ -45,6 +47,7 @@ class RegionFeatures:
     image_width: int | None
     image_height: int | None
     objects_conf: np.ndarray | None = None
+    confidence: np.ndarray | None = None
     class_logits: np.ndarray | None = None
     attrs_id: np.ndarray | None = None
     attrs_conf: np.ndarray | None = None
@@ -80,6 +83,18 @@ class RegionFeatures:
         if not self.choice_is_finite:
             return "the proposals' boxes or scores are not finite"
         return None
+
+    def normalized_boxes(self) -> np.ndarray | None:
+        """The boxes as Oscar and UNITER have them; None where they or the image's size are unknown.
+
+        Returns:
+            float32 (N, 6): x1, y1, x2, y2, x2 - x1 and y2 - y1, as shares of the image's width and
+            height.
+        """
+        if self.bbox is None or not (self.image_width and self.image_height):
+            return None
+        boxes = np.concatenate([self.bbox, self.bbox[:, 2:] - self.bbox[:, :2]], axis=1)
+        return (boxes / np.tile([self.image_width, self.image_height], 3)).astype(np.float32)
 
     def with_feature(self, name: str | None) -> RegionFeatures:
         """The same regions with the feature ``name`` as ``features``, and no further ones.

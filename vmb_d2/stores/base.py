@@ -28,11 +28,19 @@ class FeatureWriter(ABC):
         OutputError: the store can't be opened or written to, or is damaged.
     """
 
-    keeps_dtype: ClassVar[bool] = True  # False: the format knows float32 only
+    keeps_dtype: ClassVar[bool] = True  # False: the format knows one only
+    only_dtype: ClassVar[str] = "float32"  # which
+    takes_class_names: ClassVar[bool] = False  # True: the writer has an argument class_names
+    needs_class_names: ClassVar[bool] = False  # True: and writes the names
 
     def __init__(self, path: str | Path, dtype: str = "float32"):
         self.path = Path(path)
-        self.dtype = np.dtype(dtype if self.keeps_dtype else "float32")
+        self.dtype = self.dtype_for(dtype)
+
+    @classmethod
+    def dtype_for(cls, dtype: str) -> np.dtype:
+        """In which dtype features are written where ``dtype`` is asked for."""
+        return np.dtype(dtype if cls.keeps_dtype else cls.only_dtype)
 
     @classmethod
     def problems(cls, names: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from ..errors import StoreError, first_line
 
 # Of each array beside the features, the length of its second axis; None for any.
 _TABLES = {"bbox": 4, "cls_prob": None, "class_logits": None}
-_LISTS = ("objects", "objects_conf", "attrs_id", "attrs_conf")
+_LISTS = ("objects", "objects_conf", "confidence", "attrs_id", "attrs_conf")
 _NUMBERS = ("num_boxes", "image_width", "image_height")
 
 

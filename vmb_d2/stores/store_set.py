@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import interruption
+from ..class_names import NO_NAMES, ClassNames
 from ..errors import ConfigError, InputError, OutputError
 from ..inputs import listed
 from ..regions import RegionFeatures
@@ -41,6 +42,7 @@ class StoreSet:
         dtype: of the features, ``"float32"`` or ``"float16"``, where a format leaves the choice.
         shard: of a run into this folder; None for the whole run.
         clip_boxes: whether boxes are clipped to the image; None: as each format has it.
+        class_names: for the formats that take them.
 
     Raises:
         ConfigError: no such format or dtype.
@@ -54,6 +56,7 @@ class StoreSet:
         dtype: str = "float32",
         shard: Shard | None = None,
         clip_boxes: bool | None = None,
+        class_names: ClassNames = NO_NAMES,
     ):
         if dtype not in FEATURE_DTYPES:
             raise ConfigError(f"output.dtype={dtype}: valid are {', '.join(FEATURE_DTYPES)}")
@@ -65,6 +68,7 @@ class StoreSet:
         self.dtype = dtype
         self.shard = shard
         self.clip_boxes = clip_boxes
+        self.class_names = class_names
         self._writers: list[tuple[FeatureWriter, str | None, bool]] = []  # with feature, clipping
 
     def places(self) -> Iterator[tuple[Format, str | None, Path]]:
@@ -130,7 +134,7 @@ class StoreSet:
         """About how much one image takes on the disk, in all stores together."""
         total = 0
         for format_ in self.formats:
-            itemsize = np.dtype(self.dtype if format_.writer.keeps_dtype else "float32").itemsize
+            itemsize = format_.writer.dtype_for(self.dtype).itemsize
             total += format_.writer.bytes_per_image(regions, dimension, classes, itemsize)
         return total * len(self.features)
 
@@ -145,7 +149,7 @@ class StoreSet:
                 if feature:
                     (self.folder / feature).mkdir(exist_ok=True)
                     path.parent.mkdir(exist_ok=True)
-                writer = format_.writer(path, self.dtype)
+                writer = format_.open_writer(path, self.dtype, self.class_names)
                 self._writers.append((writer, feature, format_.clips(self.clip_boxes)))
         except OSError as error:
             self._abandon()

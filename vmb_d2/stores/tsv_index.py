@@ -1,12 +1,10 @@
-"""Where each image's line is in a TSV: kept in an index beside it, or found by reading it once.
-
-The index of ``x.tsv`` is ``x.tsv.index``, with a line for each: offset, length, name.
-"""
+"""Where each image's line is in a TSV: kept in an index beside it, or found by reading it once."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -14,6 +12,8 @@ from typing import BinaryIO, NamedTuple
 from ..errors import StoreError
 
 _SAMPLES = 16  # lines of an index that are compared with the TSV
+_USUAL_NAME = 512  # bytes
+_MOST_DIGITS = 18  # of an offset that a file can have
 
 
 class Line(NamedTuple):
@@ -27,8 +27,85 @@ class Line(NamedTuple):
     def end(self) -> int:
         return self.offset + self.length
 
-    def in_index(self) -> bytes:
-        return f"{self.offset}\t{self.length}\t{self.name}\n".encode()
+
+class Index(ABC):
+    """A kind of index, which has a line for each of a TSV's, in their order."""
+
+    @staticmethod
+    @abstractmethod
+    def path(tsv: Path) -> Path:
+        """The index of a TSV."""
+
+    @staticmethod
+    @abstractmethod
+    def entry(line: Line) -> bytes:
+        """What the index says of a line."""
+
+    @staticmethod
+    @abstractmethod
+    def lines(tsv: BinaryIO, entries: Sequence[bytes]) -> Iterator[Line]:
+        """What the entries say; it ends before the first that can't be one of this TSV."""
+
+
+class NameIndex(Index):
+    """``x.tsv.index`` of ``x.tsv``: offset, length and name. It is this project's own."""
+
+    @staticmethod
+    def path(tsv: Path) -> Path:
+        return tsv.with_name(f"{tsv.name}.index")
+
+    @staticmethod
+    def entry(line: Line) -> bytes:
+        return f"{line.offset}\t{line.length}\t{line.name}\n".encode()
+
+    @staticmethod
+    def lines(tsv: BinaryIO, entries: Sequence[bytes]) -> Iterator[Line]:
+        for entry in entries:
+            offset, _, rest = entry.partition(b"\t")
+            length, _, name = rest.partition(b"\t")
+            try:
+                line = Line(int(offset), int(length), name.decode().removesuffix("\n"))
+            except ValueError:
+                return
+            if NameIndex.entry(line) != entry or line.length <= 0:
+                return
+            yield line
+
+
+class OffsetIndex(Index):
+    """``x.lineidx`` of ``x.tsv``, as Oscar has it: the byte at which each line begins.
+
+    A line ends where the next one begins, and its name is read from the TSV.
+    """
+
+    @staticmethod
+    def path(tsv: Path) -> Path:
+        return tsv.with_suffix(".lineidx")
+
+    @staticmethod
+    def entry(line: Line) -> bytes:
+        return b"%d\n" % line.offset
+
+    @staticmethod
+    def lines(tsv: BinaryIO, entries: Sequence[bytes]) -> Iterator[Line]:
+        begun: list[tuple[int, str]] = []
+        for entry in entries:
+            digits = entry.strip()
+            offset = int(digits) if digits.isdigit() and len(digits) <= _MOST_DIGITS else -1
+            name = _name_at(tsv, offset) if offset > (begun[-1][0] if begun else -1) else None
+            if name is None:
+                break
+            begun.append((offset, name))
+        # A death can leave half an entry, the last one. Others count characters, say.
+        if len(begun) < len(entries) - 1 or not begun:
+            return
+        tsv.seek(begun[-1][0])
+        last = tsv.readline()
+        if not last.endswith(b"\n"):
+            return
+        ends = [offset for offset, _ in begun[1:]] + [begun[-1][0] + len(last)]
+        for (offset, name), end in zip(begun, ends, strict=True):
+            yield Line(offset, end - offset, name)
 
 
 @dataclass
@@ -51,10 +128,11 @@ class Listing:
     def end(self) -> int:
         return self.lines[-1].end if self.lines else 0
 
-
-def index_path(path: Path) -> Path:
-    """The index of a TSV."""
-    return path.with_name(f"{path.name}.index")
+    def keep_only(self, names: Sequence[str]) -> bool:
+        """Drop what follows the lines of these names. False where it doesn't begin with them."""
+        self.complete &= len(self.lines) == len(names)
+        del self.lines[len(names) :]
+        return [line.name for line in self.lines] == list(names)
 
 
 def name_of(line: bytes) -> str:
@@ -68,13 +146,32 @@ def name_of(line: bytes) -> str:
         raise StoreError("a name that is not UTF-8") from error
 
 
-def list_lines(path: Path, check: Callable[[bytes], object], check_all: bool) -> Listing:
+def _name_at(tsv: BinaryIO, offset: int) -> str | None:
+    """The name of the line that begins at ``offset``; None where none does."""
+    before = min(offset, 1)
+    size = _USUAL_NAME
+    while b"\t" not in (found := os.pread(tsv.fileno(), size, offset - before))[before:]:
+        if b"\n" in found[before:] or len(found) < size:
+            return None
+        size *= 8
+    if found[:before] not in (b"", b"\n"):
+        return None
+    try:
+        return name_of(found[before:])
+    except StoreError:
+        return None
+
+
+def list_lines(
+    path: Path, index: type[Index], check: Callable[[bytes], object], check_all: bool
+) -> Listing:
     """List a TSV's lines. Nothing is written, and of the lines only their places are kept.
 
     With an index that fits, only what follows the indexed lines is read: where that isn't whole, a
     death came while it was written, and the listing ends. Without one, the whole TSV is read.
 
     Args:
+        index: which kind of index it has.
         check: raises StoreError for a line that isn't whole.
         check_all: whether to check the lines of a TSV without index too.
 
@@ -83,7 +180,7 @@ def list_lines(path: Path, check: Callable[[bytes], object], check_all: bool) ->
         OSError: the files can't be read.
     """
     with open(path, "rb") as tsv:
-        listing = _indexed(tsv, index_path(path))
+        listing = _indexed(tsv, path, index)
         for offset, content in _whole_lines(tsv, listing.end):
             try:
                 line = Line(offset, len(content), name_of(content))
@@ -113,36 +210,23 @@ def _ends_in_a_line(tsv: BinaryIO) -> bool:
     return size > 0 and os.pread(tsv.fileno(), 1, size - 1) != b"\n"
 
 
-def _indexed(tsv: BinaryIO, index: Path) -> Listing:
+def _indexed(tsv: BinaryIO, path: Path, index: type[Index]) -> Listing:
     """What the index lists; nothing where it doesn't fit. It can end with half a line."""
     try:
-        content = index.read_bytes()
+        content = index.path(path).read_bytes()
     except FileNotFoundError:
         return Listing()
     listing = Listing(has_index=True)
-    size = 0
-    for entry in content.splitlines(keepends=True):
-        line = _parse(entry)
-        if line is None or line.offset < listing.end:
+    for line in index.lines(tsv, content.splitlines(keepends=True)):
+        if line.offset < listing.end:
             break
         listing.lines.append(line)
-        size += len(entry)
-    listing.complete = size == len(content)
     lines = listing.lines
+    listing.complete = content == b"".join(map(index.entry, lines))
     samples = lines[:: len(lines) // _SAMPLES + 1] + lines[-1:]
-    if not all(_fits(tsv, line) for line in samples):
+    if (content and not lines) or not all(_fits(tsv, line) for line in samples):
         return Listing()
     return listing
-
-
-def _parse(entry: bytes) -> Line | None:
-    offset, _, rest = entry.partition(b"\t")
-    length, _, name = rest.partition(b"\t")
-    try:
-        line = Line(int(offset), int(length), name.decode().removesuffix("\n"))
-    except ValueError:
-        return None
-    return line if line.in_index() == entry and line.length > 0 else None
 
 
 def _fits(tsv: BinaryIO, line: Line) -> bool:

@@ -12,12 +12,12 @@ from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from ..class_names import ClassNames
 from ..errors import ConfigError, ImageReadError, OutputError, StoreError
 from ..files import whole_file
 from ..images import read_image
 from ..stores import FeatureReader
 from .boxes import shown_boxes
-from .class_names import ClassNames
 from .drawing import draw_boxes
 from .image_files import ImageFiles
 from .own_files import MARK, refuse_other

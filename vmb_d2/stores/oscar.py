@@ -1,0 +1,248 @@
+"""Oscar's TSVs: a folder with the features and the labels of each image, each with a .lineidx."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..class_names import NO_NAMES, ClassNames
+from ..errors import OutputError, StoreError, first_line
+from ..regions import RegionFeatures
+from .base import FeatureReader, FeatureWriter
+from .checks import checked
+from .disk import sync_folder
+from .line_files import LineReader, LineWriter, problems_in_a_tsv
+from .tsv_index import OffsetIndex
+
+FEATURES = "features.tsv"
+GEOMETRY = 6  # numbers behind the features: RegionFeatures.normalized_boxes
+_GEOMETRY_ERROR = 1e-3  # that rounding can have left in other programs' files
+_BEGINNING = 1 << 20  # bytes of a TSV that show what it is
+
+
+def features_file(path: Path) -> Path:
+    """The TSV of features of a store, which may be given as this file itself."""
+    return path / FEATURES if path.is_dir() else path
+
+
+def labels_file(features: Path) -> Path:
+    """The TSV of labels beside one of features: ``train.label.tsv`` to ``train.feature.tsv``."""
+    return features.with_name(features.name.replace("feature", "label"))
+
+
+def is_oscar(path: Path) -> bool:
+    """Whether a path is such a store, by its first row."""
+    try:
+        with open(features_file(path), "rb") as file:
+            name, _, content = file.readline(_BEGINNING).partition(b"\t")
+    except OSError:
+        return False
+    return bool(name) and content.startswith(b"{") and b'"features"' in content
+
+
+class OscarWriter(FeatureWriter):
+    """Adds a row to both TSVs, the labels' first: an image counts by its features.
+
+    Args:
+        path: of the folder.
+        class_names: what the labels say; without names "class 17", and nothing where a class isn't
+            known. ConfigError where an image has another number of classes than there are names.
+    """
+
+    keeps_dtype = False
+    takes_class_names = needs_class_names = True
+
+    def __init__(
+        self, path: str | Path, dtype: str = "float32", class_names: ClassNames = NO_NAMES
+    ):
+        super().__init__(path, dtype)
+        self._class_names = class_names
+        try:
+            self.path.mkdir(exist_ok=True)
+            sync_folder(self.path.parent)
+        except OSError as error:
+            raise OutputError(f"{path}: {error.strerror}") from error
+        features = self.path / FEATURES
+        labels = labels_file(features)
+        self._features = LineWriter(features, OffsetIndex, _features_of)
+        try:
+            if self._features.found and not labels.exists():
+                raise OutputError(f"{labels}: is missing beside {FEATURES}")
+            self._labels = LineWriter(labels, OffsetIndex, _labels_of, self._features.found)
+        except OutputError:
+            self._features.abandon()
+            raise
+
+    @classmethod
+    def problems(cls, names):
+        for name in names:
+            yield from problems_in_a_tsv(name)
+            if name != name.strip():
+                yield name, "blanks at an end, which Oscar cuts off"
+
+    @staticmethod
+    def bytes_per_image(regions: int, dimension: int, classes: int, itemsize: int) -> int:
+        return regions * ((dimension + GEOMETRY) * 4 * 4 // 3 + 160) + 150
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._features
+
+    def write(self, name: str, regions: RegionFeatures) -> None:
+        labels = _row(name, self._labels_to_write(regions))
+        geometry = regions.normalized_boxes()
+        if geometry is None:
+            geometry = np.zeros((len(regions), GEOMETRY), np.float32)
+        features = np.concatenate([regions.features, geometry], axis=1, dtype="<f4")
+        content = {
+            "num_boxes": len(regions),
+            "image_h": regions.image_height,
+            "image_w": regions.image_width,
+            "features": base64.b64encode(features).decode(),
+        }
+        self._labels.write(name, labels)
+        self._features.write(name, _row(name, {k: v for k, v in content.items() if v is not None}))
+
+    def _labels_to_write(self, regions: RegionFeatures) -> list[dict[str, Any]]:
+        names, objects = self._class_names, regions.objects
+        if regions.cls_prob is not None:
+            names = names.for_columns(regions.cls_prob.shape[1])
+        columns = {"class": [""] * len(regions)}
+        if objects is not None:
+            columns = {"class": [names[int(k)] for k in objects], "class_id": objects.tolist()}
+        if regions.objects_conf is not None:
+            columns["conf"] = regions.objects_conf.tolist()
+        if regions.bbox is not None:
+            columns["rect"] = regions.bbox.tolist()
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def flush(self) -> None:
+        self._labels.flush()
+        self._features.flush()
+
+    def close(self) -> None:
+        self.flush()
+        self.abandon()
+
+    def abandon(self) -> None:
+        self._labels.abandon()
+        self._features.abandon()
+
+
+class OscarReader(FeatureReader):
+    """Reads such a folder, or a TSV of features, with the TSV of labels beside it if there is one.
+
+    Labels of other programs have names only, which become ``extra["class_names"]``.
+    """
+
+    def __init__(self, path: str | Path):
+        super().__init__(path)
+        features = features_file(self.path)
+        labels = labels_file(features)
+        self._labels = None
+        self._features = LineReader(features, OffsetIndex, _features_of)
+        try:
+            if labels != features and labels.exists():
+                self._labels = LineReader(labels, OffsetIndex, _labels_of)
+        except StoreError:
+            self.close()
+            raise
+
+    def names(self) -> Iterator[str]:
+        return iter(self._features.names)
+
+    def __len__(self) -> int:
+        return len(self._features.names)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._features.names
+
+    def read(self, name: str) -> RegionFeatures:
+        row = self._features.line(name)
+        labels = None
+        if self._labels is not None and name in self._labels.names:
+            labels = self._labels.line(name)
+        try:
+            known = _features_of(row) | ({} if labels is None else _labels_of(labels))
+            count = known.pop("count", None)
+            if count not in (None, len(known["features"])):
+                raise StoreError(f"{count} labels of {len(known['features'])} boxes")
+            return RegionFeatures(**checked({**dict.fromkeys(_UNKNOWN), **known}))
+        except StoreError as error:
+            raise StoreError(f"{self.path}: {name!r}: {error}") from error
+
+    def close(self) -> None:
+        self._features.close()
+        if self._labels is not None:
+            self._labels.close()
+
+
+_UNKNOWN = ("bbox", "objects", "cls_prob")  # unless the labels say it
+
+
+def _row(name: str, content: Any) -> bytes:
+    return f"{name}\t{json.dumps(content)}\n".encode()
+
+
+def _content(row: bytes) -> Any:
+    columns = row.rstrip(b"\r\n").split(b"\t")
+    if len(columns) != 2:
+        raise StoreError(f"a row of {len(columns)} columns, not 2")
+    try:
+        return json.loads(columns[1])
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"no whole row ({first_line(error)})") from error
+
+
+def _features_of(row: bytes) -> dict[str, Any]:
+    """The fields of RegionFeatures that a row of features holds. Raises StoreError."""
+    content = _content(row)
+    try:
+        count = content["num_boxes"]
+        values = np.frombuffer(base64.b64decode(content["features"], validate=True), "<f4")
+        rows = values.reshape(count, -1) if count else values.reshape(0, 0)
+        size = {"image_width": content.get("image_w"), "image_height": content.get("image_h")}
+    except Exception as error:  # a damaged row raises anything
+        raise StoreError(f"no whole row ({first_line(error)})") from error
+    if count and not _ends_in_boxes(rows):
+        raise StoreError(f"features of {rows.shape[1]} numbers, the last {GEOMETRY} no box's")
+    return {"features": rows[:, :-GEOMETRY].astype(np.float32), "num_boxes": count, **size}
+
+
+def _ends_in_boxes(rows: np.ndarray) -> bool:
+    """Whether the last numbers can be :meth:`RegionFeatures.normalized_boxes`, or zeros."""
+    if rows.shape[1] < GEOMETRY:
+        return False
+    first, second, sides = np.split(rows[:, -GEOMETRY:], 3, axis=1)
+    with np.errstate(all="ignore"):
+        return np.allclose(second - first, sides, atol=_GEOMETRY_ERROR)
+
+
+def _labels_of(row: bytes) -> dict[str, Any]:
+    """The fields of RegionFeatures that a row of labels holds, and their ``count``."""
+    labels = _content(row)
+    try:
+        count = len(labels)
+        names = [label["class"] for label in labels]
+        boxes = _column(labels, "rect", np.float32)
+        known = {
+            "bbox": None if boxes is None else boxes.reshape(count, 4),
+            "objects": _column(labels, "class_id", np.int64),
+            "objects_conf": _column(labels, "conf", np.float32),
+        }
+    except Exception as error:  # a damaged row raises anything
+        raise StoreError(f"no whole row ({first_line(error)})") from error
+    if known["objects"] is None and any(names):
+        known["extra"] = {"class_names": names}
+    return {**known, "count": count}
+
+
+def _column(labels: list[dict[str, Any]], key: str, dtype: type) -> np.ndarray | None:
+    """What all labels have under a key; None where one of them hasn't."""
+    if not all(key in label for label in labels):
+        return None
+    return np.array([label[key] for label in labels], dtype)
