@@ -74,7 +74,7 @@ class OscarWriter(FeatureWriter):
             if self._features.found and not labels.exists():
                 raise OutputError(f"{labels}: is missing beside {FEATURES}")
             self._labels = LineWriter(labels, OffsetIndex, _labels_of, self._features.found)
-        except OutputError:
+        except BaseException:
             self._features.abandon()
             raise
 
@@ -148,7 +148,7 @@ class OscarReader(FeatureReader):
         try:
             if labels != features and labels.exists():
                 self._labels = LineReader(labels, OffsetIndex, _labels_of)
-        except StoreError:
+        except BaseException:
             self.close()
             raise
 
