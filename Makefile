@@ -5,14 +5,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# make install TORCH="torch==X torchvision==Y" takes another pair than requirements.txt's. The
+# environment keeps it until another one is asked for; TORCH= goes back to the usual one.
+INSTALLED_TORCH := $(shell cat $(INSTALLED) 2>/dev/null)
+TORCH := $(INSTALLED_TORCH)
 DEMO_OUTPUT := demo/output
 WEIGHTS := $(DEMO_OUTPUT)/x152_synthetic.pth
 BENCH ?=
 SOURCES := vmb_d2 weights_conversion tools demo tests setup.py
 
-.PHONY: install demo bench test lint format clean
+.PHONY: install demo demo-released bench test lint format clean
 
 install: $(INSTALLED)
+
+ifneq ($(TORCH),$(INSTALLED_TORCH))
+.PHONY: $(INSTALLED)
+endif
 
 # Detectron2's setup.py would compile: pure.cfg makes its wheel from the Python files alone.
 $(INSTALLED): requirements.txt requirements-dev.txt requirements-detectron2.txt setup.py
@@ -20,15 +28,21 @@ $(INSTALLED): requirements.txt requirements-dev.txt requirements-detectron2.txt 
 		{ echo "VMB-D2 needs Python 3.10 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install --quiet pip==25.3 setuptools==80.9.0 wheel==0.45.1
-	$(PIP) install --quiet --no-build-isolation -r requirements-dev.txt
+	sed '$(if $(TORCH),/^torch/d)' requirements.txt > $(VENV)/requirements.txt
+	cp requirements-dev.txt $(VENV)
+	$(PIP) install --quiet --no-build-isolation -r $(VENV)/requirements-dev.txt $(TORCH)
 	printf '[aliases]\nbdist_wheel = build_py bdist_wheel --skip-build\n' > $(VENV)/pure.cfg
 	DIST_EXTRA_CONFIG=$(abspath $(VENV))/pure.cfg $(PIP) install --quiet --no-cache-dir \
 		--use-pep517 --no-build-isolation --no-deps -r requirements-detectron2.txt
 	$(PIP) install --quiet --no-build-isolation --no-deps --editable .
-	touch $@
+	echo '$(TORCH)' > $@
 
 demo: $(INSTALLED)
-	$(BIN)/python demo/demo.py
+	$(BIN)/python demo/demo.py --output $(DEMO_OUTPUT)
+
+# With the released weights, which it downloads: to see that all is well.
+demo-released: $(INSTALLED)
+	$(BIN)/python demo/released.py --output $(DEMO_OUTPUT)
 
 # The demo's weights, which the demo makes by itself too.
 $(WEIGHTS): | $(INSTALLED)

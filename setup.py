@@ -27,7 +27,7 @@ setup(
         "iopath>=0.1.9",
         "numpy>=1.24",
         "opencv-python-headless>=4.8",
-        "pillow>=9.5",
+        "pillow>=10.1",
         "pyyaml>=6.0",
         "tqdm>=4.60",
         "lmdb>=1.4",
@@ -38,7 +38,7 @@ setup(
             "hydra-core>=1.3,<1.4",
             "omegaconf>=2.3,<2.4",
             "hydra-submitit-launcher>=1.2,<1.3",
-            "submitit>=1.5,<1.6",
+            "submitit>=1.5.4,<1.6",
         ]
     },
 )

@@ -2,39 +2,29 @@
 
 The released weights may be out of reach, so the network gets synthetic ones: those with which the
 goldens were recorded from the original code. What the features say is meaningless; that they are
-the same is not.
+the same is not. So the page of the photographs has numbers in place of class names.
 """
 
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from steps import ROOT, draw, extract, output_folder, run
+
 sys.path.insert(0, str(ROOT / "tests"))
 
-from reference import goldens  # noqa: E402
+from reference import goldens
 
-from vmb_d2.fidelity import distance  # noqa: E402
-from vmb_d2.inputs import list_images  # noqa: E402
-from vmb_d2.stores.mmf import MMFReader  # noqa: E402
+from vmb_d2.fidelity import distance
+from vmb_d2.inputs import list_images
+from vmb_d2.stores.mmf import MMFReader
 
-WORK = ROOT / "demo" / "output"
-FEATURES = WORK / "features"
 MODEL = "x152"
 COLUMNS = "{:<13} {:>9} {:>9} {:>13} {:>15} {:>13}"
 
 
-def run(*command):
-    print("$", "python", *(str(c).replace(f"{ROOT}/", "") for c in command), flush=True)
-    status = subprocess.run([sys.executable, *command], cwd=ROOT, check=False).returncode
-    if status:
-        sys.exit(status)
-
-
-def make_weights() -> Path:
+def make_weights(folder: Path) -> Path:
     """Write the synthetic checkpoint (0.8 GB) in VMB's layout, unless it is there."""
-    weights = WORK / f"{MODEL}_synthetic.pth"
+    weights = folder / f"{MODEL}_synthetic.pth"
     if not weights.exists():
         listing = goldens.REFERENCE / "state_dicts" / f"{MODEL}.json"
         part = weights.with_suffix(".part")
@@ -43,14 +33,14 @@ def make_weights() -> Path:
     return weights
 
 
-def print_distances() -> bool:
+def print_distances(features: Path) -> bool:
     """Print the table; True if every golden is met within the tolerances that the tests state."""
     print("\nDistance to the features that the original code gave (original pixels; L2):\n")
     head = ("image", "features", "boxes", "boxes matched", "box distance", "feature error")
     print(COLUMNS.format(*head))
     met = True
     for image in map(Path, list_images(ROOT / "demo")):
-        regions = MMFReader(FEATURES).read(image.stem)
+        regions = MMFReader(features).read(image.stem)
         shape = "{}x{}".format(*regions.features.shape)
         golden = goldens.REFERENCE / "golden" / f"{MODEL}.seed0.bs1.{image.name}.npz"
         if not golden.exists():
@@ -66,20 +56,14 @@ def print_distances() -> bool:
 
 
 def main() -> int:
-    WORK.mkdir(exist_ok=True)
-    shutil.rmtree(FEATURES, ignore_errors=True)
-    weights = make_weights()
-    run(
-        "tools/extract.py",
-        f"model={MODEL}",
-        f"model.weights={weights}",
-        "input.dir=demo",
-        f"output.dir={FEATURES}",
-        f"cache_dir={WORK / 'cache'}",
-    )
-    met = print_distances()
+    output = output_folder(__doc__)
+    weights = make_weights(output)
+    cache = f"cache_dir={output / 'cache'}"
+    features = extract(output, f"model={MODEL}", f"model.weights={weights}", cache)
+    met = print_distances(features)
     print("The original's features." if met else "NOT the original's features.")
-    print(f"They are in {FEATURES.relative_to(ROOT)}; `rm -r {WORK.relative_to(ROOT)}` frees 2 GB.")
+    print(f"They are in {features}; `rm -r {output}` frees 2 GB.")
+    draw(output, "--classes", "none")
     return 0 if met else 1
 
 

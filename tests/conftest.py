@@ -30,28 +30,32 @@ def _scratch_folder():
 
 
 class FaultyHandler(http.server.BaseHTTPRequestHandler):
-    """Serves ``server.content``; what goes wrong is up to ``server.faults``, one a request."""
+    """Serves ``server.files`` by their paths, else ``server.content``, if it isn't None.
+
+    What goes wrong is up to ``server.faults``, one a request.
+    """
 
     def do_GET(self):
         self.server.requests.append(self.path)
         fault = self.server.faults.pop(0) if self.server.faults else None
-        if fault == 404:
+        content = self.server.files.get(self.path, self.server.content)
+        if fault == 404 or content is None:
             self.send_error(404, "Not Found")
             return
         self.send_response(200)
-        self.send_header("Content-Length", str(len(self.server.content)))
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if fault == "break":
-            self.wfile.write(self.server.content[:100_000])
+            self.wfile.write(content[:100_000])
             return
         if fault == "stall":
-            self.wfile.write(self.server.content[:100_000])
+            self.wfile.write(content[:100_000])
             if not self.server.stalled.wait(60):
                 self.server.requests.append("the client waited for a minute")
             return
         if fault == "slow":
             time.sleep(1)
-        self.wfile.write(self.server.content)
+        self.wfile.write(content)
 
     def log_message(self, *args):
         pass
@@ -62,7 +66,8 @@ def server():
     """An HTTP server on this machine that can misbehave; it counts the requests."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), FaultyHandler) as server:
         server.content = bytes(range(1, 251)) * 1200
-        server.requests, server.faults, server.stalled = [], [], threading.Event()
+        server.files, server.requests, server.faults = {}, [], []
+        server.stalled = threading.Event()
         server.url = f"http://127.0.0.1:{server.server_port}/models/x.pth"
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

@@ -224,7 +224,9 @@ def class_names_file(folder, count=9):
 
 def data_file(format_name, path):
     """The file of a store in which its images are, of a format with one file."""
-    return path / {"lmdb": "data.mdb", "oscar": "features.tsv"}.get(format_name, ".")
+    return path / {"lmdb": "data.mdb", "vilbert": "data.mdb", "oscar": "features.tsv"}.get(
+        format_name, "."
+    )
 
 
 def half(array):

@@ -87,6 +87,13 @@ def test_the_default_is_fetched_once_into_the_cache(server, tmp_path, monkeypatc
     assert downloads.cached_path(server.url, tmp_path).read_bytes() == YOLK
 
 
+def test_a_mirror_has_the_default_too(server, tmp_path, monkeypatch):
+    server.content = YOLK
+    monkeypatch.setenv("VMB_D2_MIRROR", f"http://127.0.0.1:{server.server_port}")
+    assert load_class_names(None, tmp_path).names == ("yolk", "goal")
+    assert server.requests == ["/pythia/data/visual_genome_categories.json"]
+
+
 def test_without_a_network_the_default_is_numbers_and_a_given_url_an_error(
     tmp_path, monkeypatch, caplog
 ):

@@ -38,6 +38,12 @@ def test_options_that_are_named_are_there(path):
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_formats_that_are_named_are_there(path):
+    named = set(re.findall(r"(?:\boutput\.format=|--to )([a-z]\w*)", path.read_text()))
+    assert named <= FORMATS.keys()
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
 def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", path.read_text()):
         if not target.startswith("http"):

@@ -25,6 +25,46 @@ def test_downloaded_once(server, tmp_path, query):
     assert server.requests == [f"/models/x.pth{query}"]
 
 
+def test_urls_that_differ_have_files_that_differ(tmp_path):
+    urls = [
+        "https://host/a/model.pth",
+        "https://host/b/model.pth",
+        "https://other/a/model.pth",
+        "https://host/get?file=/a/model.pth",
+        "https://host/get?file=/b/model.pth",
+        f"https://host/get?signature={'0' * 400}",
+    ]
+    paths = [downloads.cached_path(url, tmp_path) for url in urls]
+    assert len(set(paths)) == len(urls)
+    assert max(len(path.name) for path in paths) < 100
+
+
+def test_a_mirror_stands_in_for_the_official_server_only(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("VMB_D2_MIRROR", f"http://127.0.0.1:{server.server_port}/mirror/")
+    path = downloads.fetch(f"{downloads.RELEASES}/a/b.yaml", tmp_path)
+    assert path == tmp_path / "downloads" / "dl.fbaipublicfiles.com" / "a" / "b.yaml"
+    downloads.fetch(server.url, tmp_path)
+    assert server.requests == ["/mirror/a/b.yaml", "/models/x.pth"]
+
+
+@pytest.mark.parametrize(
+    "page", [b"<!doctype HTML>", b"\r\n <html lang=en>", b"<?xml version='1'?>"]
+)
+def test_a_web_page_is_no_file(server, tmp_path, page):
+    whole, server.content = server.content, page + bytes(9999)
+    with pytest.raises(DownloadError, match="a web page came in its place"):
+        downloads.fetch(server.url, tmp_path)
+    assert files_in(tmp_path) == []
+    server.content = whole
+    assert downloads.fetch(server.url, tmp_path).read_bytes() == whole
+
+
+@pytest.mark.parametrize("url", ["http://host with space/x.pth", "http://127.0.0.1:1/a b.pth"])
+def test_what_is_no_address(tmp_path, url):
+    with pytest.raises(DownloadError, match="can't be downloaded"):
+        downloads.fetch(url, tmp_path)
+
+
 def test_file_put_there_by_hand_is_used(tmp_path):
     url = "https://unreachable.invalid/a/b.pth"
     target = downloads.cached_path(url, tmp_path)

@@ -71,11 +71,18 @@ def test_bad_images_are_recorded_and_the_run_goes_on(tmp_path, photographs):
     Image.new("RGB", (3000, 1)).save(photographs / "line.png")
     Image.new("1", (20_000, 20_000)).save(photographs / "bomb.png")
     os.symlink(tmp_path / "nowhere.png", photographs / "dangling.png")
+    os.symlink(photographs / "loop.png", photographs / "loop.png")
+    os.mkfifo(photographs / "pipe.png")
+    (photographs / "album.png").mkdir()
+    (photographs / "other.webp").touch()
     done = support.extract_tiny(TINY_FPN, photographs, out, "extract.batch_size=2")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        "error: 6 of 9 images failed; 3 extracted, 0 there before"
+        "error: 9 of 12 images failed; 3 extracted, 0 there before"
     )
+    (line,) = [x for x in done.stdout.splitlines() if "not taken" in x]
+    assert f"{photographs}: 12 images (2 broken links among them); not taken: 1 .webp (" in line
+    assert line.endswith("takes those that Pillow reads), 1 folder named like an image")
     reasons = {
         "broken.jpg": "truncated",
         "text.png": "cannot identify image file",
@@ -83,6 +90,9 @@ def test_bad_images_are_recorded_and_the_run_goes_on(tmp_path, photographs):
         "nothing.jpg": "cannot identify image file",
         "line.png": "3000 x 1 pixels: too narrow",
         "bomb.png": "decompression bomb",
+        "dangling.png": "No such file or directory",
+        "loop.png": "Too many levels of symbolic links",
+        "pipe.png": "is no file",
     }
     for name, reason in reasons.items():
         (line,) = [x for x in done.stdout.splitlines() if f"failed: {photographs / name}" in x]
@@ -97,10 +107,50 @@ def test_bad_images_are_recorded_and_the_run_goes_on(tmp_path, photographs):
     Image.new("RGB", (40, 30)).save(broken)
     done = support.extract_tiny(TINY_FPN, photographs, out)
     assert done.stderr.splitlines()[-1] == (
-        "error: 5 of 9 images failed; 1 extracted, 3 there before"
+        "error: 8 of 12 images failed; 1 extracted, 3 there before"
     )
     failures = [json.loads(x) for x in (out / "failures.jsonl").read_text().splitlines()]
     assert {os.path.basename(f["path"]) for f in failures} == set(reasons) - {"broken.jpg"}
+
+
+def test_a_folder_that_cant_be_listed_is_a_failure_until_it_can(tmp_path, photographs):
+    """Also beside an image of its name, in formats that would take one for the other."""
+    out, broken = tmp_path / "out", photographs / "rocket"
+    os.symlink(broken, broken)
+    options = ["input.recursive=true", "output.format=[mmf,hdf5]"]
+    for shard in (None, 0, 1):
+        shards = [] if shard is None else ["shard.count=2", f"shard.index={shard}"]
+        folder = out if shard is None else tmp_path / "shards"
+        done = support.extract_tiny(TINY_FPN, photographs, folder, *options, *shards)
+        assert done.returncode == (0 if shard == 0 else 1), done.stderr
+    assert "error: 1 of 4 images failed; 3 extracted" in done.stderr or "1 of 2" in done.stderr
+    own = tmp_path / "shards" / "shards"
+    assert [p.parent.name for p in own.rglob("failures.jsonl")] == ["1-of-2"]
+    for _ in range(2):
+        (failure,) = map(json.loads, (out / "failures.jsonl").read_text().splitlines())
+        assert failure == {
+            "path": f"{broken}/",
+            "name": "rocket/",
+            "reason": "Too many levels of symbolic links",
+            "stage": "read",
+        }
+        done = support.extract_tiny(TINY_FPN, photographs, out, *options)
+        assert done.stderr.splitlines()[-1] == (
+            "error: 1 of 4 images failed; 0 extracted, 3 there before"
+        )
+    broken.unlink()
+    done = support.extract_tiny(TINY_FPN, photographs, out, *options)
+    assert done.returncode == 0
+    assert not (out / "failures.jsonl").exists()
+
+
+def test_extensions(tmp_path, photographs):
+    Image.new("RGB", (40, 30)).save(photographs / "small.WEBP")
+    out = tmp_path / "out"
+    done = support.extract_tiny(TINY_FPN, photographs, out, "input.extensions=webp")
+    assert done.returncode == 0, done.stderr
+    assert sorted(stored(out)) == ["small.npy", "small_info.npy"]
+    assert "1 images; not taken: 2 .png, 1 .jpg ('input.extensions=[webp,png,jpg]'" in done.stdout
 
 
 def test_a_batch_size_found_out_can_be_followed_by_a_given_one(tmp_path, photographs):

@@ -53,7 +53,7 @@ def test_released_weights_are_the_default(server, tmp_path, monkeypatch):
     monkeypatch.setitem(config.RELEASED_WEIGHTS, "x152", server.url)
     with pytest.raises(Exception, match="no PyTorch checkpoint"):
         RegionFeatureExtractor.from_pretrained(cache_dir=tmp_path)
-    assert server.requests == ["/models/x.pth"]
+    assert server.requests == ["/models/x.yaml", "/models/x.pth"]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import support
 import torch
 from reference import goldens
 from test_extract_goldens import check
+from test_page import Parser
 
 from vmb_d2.config import RELEASED_WEIGHTS
 from vmb_d2.fidelity import distance
@@ -45,6 +46,20 @@ def test_golden(tmp_path, full):
     )
     assert done.returncode == 0, done.stderr
     check(path, tmp_path / "out", image)
+
+
+@pytest.mark.parametrize("full", ["x152"], indirect=True)
+def test_the_demo_ends_with_the_page(tmp_path, full):
+    (tmp_path / "x152_synthetic.pth").symlink_to(full.weights)
+    full.cache.mkdir(exist_ok=True)
+    (tmp_path / "cache").symlink_to(full.cache)
+    done = support.run_tool("demo/demo.py", "--output", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "\nThe original's features.\n" in done.stdout
+    page = tmp_path / "page" / "index.html"
+    assert done.stdout.splitlines()[-1] == f"The photographs with their boxes: {page}"
+    images = Parser(page).images()
+    assert [image["name"] for image in images] == ["camera", "chelsea", "coffee", "rocket"]
 
 
 @pytest.mark.parametrize("full", ["x152"], indirect=True)

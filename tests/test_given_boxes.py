@@ -173,3 +173,137 @@ def test_settings_tell_boxes_apart():
     boxes = GivenBoxes([("a", [[1, 2, 3, 4]])])
     boxes.assign([InputImage("a.jpg", "a")])
     assert json.dumps(boxes.settings()) == settings()
+
+
+def test_inclusive_with_sides():
+    """Which count pixels, as COCO's; so there is nothing to choose."""
+    with pytest.raises(ConfigError, match=r"boxes\.inclusive=true: not with boxes\.format=xywh"):
+        GivenBoxes([], box_format="xywh", inclusive=True)
+    given = {
+        GivenBoxes([], box_format="xywh", inclusive=i).settings()["inclusive"]
+        for i in (None, False)
+    }
+    assert given == {None}  # whatever an earlier version noted, the folder is gone on with
+
+
+SIZE = (640, 480)
+PIXELS = [[100, 50, 299, 249], [400, 300, 630, 470], [10, 20, 60, 70], [0, 0, 639, 479]]
+
+
+def shares(boxes):
+    return [[x / SIZE[i % 2] for i, x in enumerate(box)] for box in boxes]
+
+
+def sides(boxes):
+    return [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in boxes]
+
+
+def warnings_of(caplog, boxes, images=("a",), **options):
+    """What a run over these images is told of: level and text."""
+    caplog.clear()
+    caplog.set_level("INFO")
+    given = GivenBoxes(boxes.items(), "boxes.json", **options)
+    given.assign([InputImage(f"in/{name}.jpg", name) for name in images])
+    for name in images:
+        try:
+            given.of(name, *SIZE)
+        except BoxesError:
+            continue
+    given.log_outside()
+    return [(record.levelname, record.getMessage()) for record in caplog.records]
+
+
+NORMALIZED, XYWH = {"normalized": True}, {"box_format": "xywh"}
+
+
+@pytest.mark.parametrize(
+    ("true", "declared", "fits"),
+    [
+        (NORMALIZED, {}, "boxes.normalized=true"),
+        ({}, NORMALIZED, "boxes.normalized=false"),
+        (XYWH, {}, "boxes.format=xywh"),
+        ({}, XYWH, "boxes.format=xyxy"),
+        (NORMALIZED | XYWH, {}, "boxes.normalized=true boxes.format=xywh"),
+        (NORMALIZED | XYWH, NORMALIZED, "boxes.format=xywh"),
+        (NORMALIZED | XYWH, XYWH, "boxes.normalized=true"),
+        (NORMALIZED, NORMALIZED | XYWH, "boxes.format=xyxy"),
+        (XYWH, NORMALIZED | XYWH, "boxes.normalized=false"),
+    ],
+)
+def test_boxes_of_another_unit_or_order_than_declared(caplog, true, declared, fits):
+    values = sides(PIXELS) if "box_format" in true else PIXELS
+    values = shares(values) if "normalized" in true else values
+    boxes = {name: values for name in ("a", "b", "c")}
+    assert warnings_of(caplog, boxes, boxes, **true) == []
+    found = warnings_of(caplog, boxes, boxes, **declared)
+    assert [level for level, _ in found].count("WARNING") == 1
+    assert found[0][0] == "WARNING"
+    assert found[0][1].startswith("boxes.json: ")
+    assert found[0][1].endswith(f"; {fits} would fit")
+
+
+def test_it_is_said_before_the_first_image_where_the_boxes_show_it(caplog):
+    for values, options in [(shares(PIXELS), {}), (PIXELS, NORMALIZED), (sides(PIXELS), {})]:
+        caplog.clear()
+        given = GivenBoxes([("a", values)], **options)
+        given.assign([InputImage("a.jpg", "a")])
+        assert "would fit" in caplog.text
+
+
+def test_some_boxes_that_are_wrong_are_no_other_unit(caplog):
+    """A bit beyond the image, as OCR's or VMB's own are; one that ends before it begins."""
+    slightly = {"a": [*shares(PIXELS), [0.9, 0.9, 1.04, 1.02]]}
+    assert warnings_of(caplog, slightly, normalized=True) == []
+    ((_, text),) = warnings_of(caplog, slightly)
+    assert "no coordinate is above 1.04; boxes.normalized=true would fit" in text
+    assert warnings_of(caplog, {"a": [*PIXELS, *PIXELS, [30, 30, 20, 20]]}) == []
+    assert warnings_of(caplog, {"a": [[0, 0, 5, 5]], "b": [[0, 0, 1, 1]]}, ("a", "b")) == []
+    assert warnings_of(caplog, {"a": []}) == []
+    assert warnings_of(caplog, {"a": [[0, 0, 0, 9]]}, box_format="xywh") == []  # of no size
+    padded = {"a": [[0, 0, 660, 490], [-20, -10, 5, 5]]}
+    assert warnings_of(caplog, padded) == []
+
+
+def test_one_of_many_that_ends_before_it_begins(caplog):
+    boxes = {f"{i}": [[10, 10, 20, 20]] for i in range(9)} | {"a": [[300, 200, 50, 40]]}
+    ((level, text),) = warnings_of(caplog, boxes, boxes)
+    assert (level, text.split("; ")[-1]) == ("WARNING", "boxes.format=xywh would fit")
+    assert "1 of 1 boxes of a end before they begin" in text
+
+
+def test_boxes_of_images_of_another_size(caplog):
+    boxes = {"a": PIXELS, "b": [[x * 4 for x in box] for box in PIXELS]}
+    ((level, text), (count_level, count)) = warnings_of(caplog, boxes, ("a", "b"))
+    assert (level, count_level) == ("WARNING", "INFO")
+    assert text == (
+        "boxes.json: 3 of 4 boxes of b end before they begin or reach far beyond the image, of 640 "
+        "x 480 pixels; 1 are wholly outside; are they of images of another size?"
+    )
+    assert count == "boxes.json: 1 of 8 boxes lie wholly outside of their images, b"
+
+
+@pytest.mark.parametrize(
+    ("box", "outside"),
+    [
+        ([640, 10, 700, 20], True),
+        ([639, 10, 700, 20], False),
+        ([10, 480, 20, 500], True),
+        ([10, 479, 20, 500], False),
+        ([-20, 10, -1, 20], True),
+        ([-20, 10, 0, 20], False),
+        ([10, -20, 20, -0.5], True),
+    ],
+)
+def test_boxes_wholly_outside_are_counted_in_one_warning(caplog, box, outside):
+    boxes = {"a": [*PIXELS, box], "b": PIXELS, "c": [box, *PIXELS, box]}
+    found = warnings_of(caplog, boxes, boxes)
+    expected = "boxes.json: 3 of 15 boxes lie wholly outside of their images, a; c"
+    assert found == ([("WARNING", expected)] if outside else [])
+
+
+def test_what_an_image_has_is_known_as_another_order_when_it_is_read(caplog):
+    """Two corners as a corner and sides: nothing shows it but the image's size."""
+    boxes = {"a": [[10, 10, 20, 20]], "b": [[400, 300, 600, 400]], "c": [[400, 300, 600, 400]]}
+    ((level, text),) = warnings_of(caplog, boxes, boxes, box_format="xywh")
+    assert level == "WARNING"
+    assert "boxes.json: 1 of 1 boxes of b end before they begin or reach far beyond" in text

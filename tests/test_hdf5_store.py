@@ -47,18 +47,21 @@ def test_what_h5py_reads(path, regions):
             "boxes": ("float32", (5, 4)),
             "obj_id": ("int64", (5,)),
             "obj_conf": ("float32", (5,)),
+            "attr_id": ("int64", (5,)),
+            "attr_conf": ("float32", (5,)),
             "img_w": ("int64", ()),
             "img_h": ("int64", ()),
         }
+        assert not group["attr_id"][()].any() and not group["attr_conf"][()].any()
         assert group.attrs["num_boxes"] == 4
         assert np.array_equal(group["features"], regions.features)
         assert np.array_equal(group["boxes"], regions.bbox)
         assert np.array_equal(group["obj_id"], regions.objects)
         assert np.array_equal(group["obj_conf"], regions.objects_conf)
         assert (group["img_w"][()], group["img_h"][()]) == (640, 427)
-        assert {"logits", "attrs_id", "attrs_conf"} < set(file["b"])
         assert file["b/logits"].dtype == np.float32
-        assert file["b/attrs_id"].dtype == np.int64
+        assert file["b/attr_id"][()].tolist() == [0, 1, 2, 3, 4]
+        assert file["b/attr_conf"][()].tolist() == [1] * 5
 
 
 def test_an_image_is_one_chunk(path, regions):
@@ -101,6 +104,22 @@ def test_a_file_of_another_program(path, regions):
         support.assert_same_regions(reader.read("new"), regions, but=["cls_prob"])
     with h5py.File(path) as file:
         assert file["soft/img_w"][()] == 640
+
+
+@pytest.mark.parametrize("names", [("attr_id", "attr_conf"), ("attrs_id", "attrs_conf")])
+@pytest.mark.parametrize("known", [True, False])
+def test_attributes_under_vl_t5s_names_and_under_those_before(path, regions, names, known):
+    write(path, {"a": regions})
+    with h5py.File(path, "r+") as file:
+        del file["a/attr_id"], file["a/attr_conf"]
+        for name, dtype in zip(names, (np.int64, np.float32), strict=True):
+            file[f"a/{name}"] = np.arange(5, dtype=dtype) * known
+    with HDF5Reader(path) as reader:
+        found = reader.read("a")
+    if known:
+        assert found.attrs_id.tolist() == found.attrs_conf.tolist() == [0, 1, 2, 3, 4]
+    else:
+        assert found.attrs_id is None and found.attrs_conf is None
 
 
 def test_groups_that_are_no_images(path, regions):

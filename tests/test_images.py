@@ -2,6 +2,7 @@
 
 import io
 import random
+import warnings
 
 import cv2
 import numpy as np
@@ -197,3 +198,95 @@ def test_a_line_is_too_narrow(tmp_path):
     path = saved(tmp_path, Image.new("RGB", (5000, 1)))
     with pytest.raises(ImageReadError, match="5000 x 1 pixels: too narrow"):
         images.load(path)
+
+
+def turned(value=6):
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
+PLAIN = Image.fromarray(COLOUR)
+
+
+@pytest.mark.parametrize(
+    ("image", "name", "options", "expected"),
+    [
+        (PLAIN, "a.png", {}, []),
+        (PLAIN, "a.jpg", {"exif": turned(1)}, []),
+        (PLAIN, "a.jpg", {"exif": turned(99)}, []),
+        (PLAIN, "a.jpg", {"exif": b"Exif\0\0no EXIF at all"}, []),
+        (Image.fromarray(GREY), "a.png", {}, []),
+        (PLAIN.convert("P"), "a.png", {}, []),
+        (PLAIN, "a.jpg", {"exif": turned()}, ["rotation"]),
+        (PLAIN, "a.png", {"exif": turned(3)}, ["rotation"]),
+        (PLAIN, "a.webp", {"exif": turned(8)}, ["rotation"]),
+        (PLAIN.convert("CMYK"), "a.jpg", {}, ["CMYK"]),
+        (PLAIN.convert("CMYK"), "a.jpg", {"exif": turned()}, ["CMYK", "rotation"]),
+        (PLAIN.convert("RGBA"), "a.png", {}, ["alpha"]),
+        (PLAIN.convert("RGBA"), "a.webp", {"lossless": True, "exact": True}, []),  # all opaque
+        (PLAIN.convert("LA"), "a.png", {"exif": turned()}, ["alpha", "rotation"]),
+        (PLAIN.convert("P"), "a.png", {"transparency": 3}, ["alpha"]),
+        (PLAIN, "a.png", {"transparency": (1, 2, 3)}, ["alpha"]),
+        (Image.fromarray(GREY.astype(np.uint16)), "a.png", {}, ["16-bit"]),
+        (Image.fromarray(GREY.astype(np.uint16)), "a.tif", {}, ["16-bit"]),
+        (Image.fromarray(GREY.astype(np.int32)), "a.tif", {}, ["16-bit"]),
+        (Image.fromarray(GREY.astype(np.float32)), "a.tif", {}, ["float"]),
+    ],
+)
+def test_what_the_conversion_did_is_told(tmp_path, image, name, options, expected):
+    path = saved(tmp_path, image, name, **options)
+    assert list(images.load(path).conversions) == expected
+    with Image.open(path) as opened:
+        pixels = np.array(opened.convert("RGB"))
+    assert np.array_equal(images.read_image(path), pixels)
+
+
+def test_exif_turns_nothing_but_a_tiff(tmp_path):
+    """A TIFF is turned by Pillow itself, as in the original; so nothing is left to tell."""
+    for name in ("a.jpg", "a.png", "a.webp"):
+        assert images.read_image(saved(tmp_path, PLAIN, name, exif=turned())).shape == (13, 17, 3)
+    path = saved(tmp_path, PLAIN, "a.tif", exif=turned())
+    assert images.read_image(path).shape == (17, 13, 3)
+    assert images.read_size(path) == (17, 13)
+    assert images.load(path).conversions == ()
+
+
+def test_floats_are_clipped_and_not_scaled(tmp_path):
+    path = saved(tmp_path, Image.fromarray(np.float32([[0.9, -3, 7.5, 300]])), "a.tif")
+    assert images.read_image(path)[0, :, 0].tolist() == [0, 0, 7, 255]
+
+
+def test_sixteen_bits_of_colour_are_their_high_bytes(tmp_path):
+    values = RNG.integers(0, 65536, (13, 17, 3), dtype=np.uint16)
+    cv2.imwrite(str(tmp_path / "a.png"), values)
+    read = images.read_image(tmp_path / "a.png")
+    assert np.array_equal(read[:, :, ::-1], values >> 8)
+    assert images.load(tmp_path / "a.png").conversions == ()
+
+
+def with_warnings(folder):
+    """Image files of which Pillow warns, and of each a word of its text."""
+    palette = PLAIN.convert("P")
+    damaged = b"Exif\0\0II*\0\x08\0\0\0\xff\xff"
+    return {
+        saved(folder, palette, "palette.png", transparency=bytes([10, 128])): "Palette images",
+        saved(folder, PLAIN, "exif.jpg", exif=damaged): "Corrupt EXIF data",
+    }
+
+
+def test_warnings_name_the_image(tmp_path, recwarn):
+    found = []
+    files = with_warnings(tmp_path)
+    with images.warnings_to(found.append):
+        for _ in range(2):
+            for path in files:
+                images.read_size(path)
+                images.load(path)
+        warnings.warn("of something else", RuntimeWarning, stacklevel=1)
+    expected = [f"{path}: {text}" for path, text in files.items()] * 2
+    assert all(f.startswith(e) for f, e in zip(found, expected, strict=True))
+    assert "\n" not in "".join(found)
+    assert [str(w.message) for w in recwarn] == ["of something else"]
+    with pytest.warns(UserWarning, match="Palette images"):
+        images.load(next(iter(files)))

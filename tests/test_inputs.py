@@ -4,7 +4,7 @@ import gc
 import os
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from vmb_d2 import inputs
@@ -53,18 +53,107 @@ def test_nothing_to_list(tmp_path):
         inputs.list_images(tmp_path / "none")
 
 
-def test_a_folder_that_cant_be_read_is_not_passed_over(tmp_path, monkeypatch):
-    make(tmp_path, "a.png", "sub/b.png")
+def test_what_is_not_taken_is_counted_in_one_line(tmp_path, caplog):
+    caplog.set_level("INFO")
+    make(tmp_path, "a.png", "b.JPG", "1.webp", "2.WEBP", "3.tif", "a.txt", ".x.webp", "x.gif.gz")
+    (tmp_path / "album.jpg").mkdir()
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
+    inputs.list_images(tmp_path)
+    (line,) = caplog.messages
+    assert line == (
+        f"{tmp_path}: 3 images (1 broken link among them); not taken: 2 .webp, 1 .tif "
+        "('input.extensions=[png,jpg,jpeg,webp,tif]' or input.list= takes those that Pillow "
+        "reads), 1 folder named like an image"
+    )
+    caplog.clear()
+    make(tmp_path, "album.jpg/deep/y.webp")
+    inputs.list_images(tmp_path, recursive=True)
+    (line,) = caplog.messages
+    assert "3 .webp, 1 .tif" in line
+    assert "folder" not in line
+
+
+def test_where_all_is_taken_nothing_is_said(tmp_path, caplog):
+    caplog.set_level("INFO")
+    make(tmp_path, "a.png", "notes.txt", "README", ".hidden.webp")
+    inputs.list_images(tmp_path)
+    assert caplog.messages == []
+
+
+def test_other_extensions(tmp_path, caplog):
+    caplog.set_level("INFO")
+    make(tmp_path, "a.png", "b.WebP", "c.tif", "d.tiff")
+    found = inputs.list_images(tmp_path, extensions=["webp", ".TIF"])
+    assert below(tmp_path, found) == ["b.WebP", "c.tif"]
+    assert "2 images; not taken: 1 .png, 1 .tiff" in caplog.text or (
+        "2 images; not taken: 1 .tiff, 1 .png" in caplog.text
+    )
+    for wrong in ("", ".", "*.png", "a/b", "jp g", "[png]"):
+        with pytest.raises(ConfigError, match=r"input\.extensions="):
+            inputs.list_images(tmp_path, extensions=["png", wrong])
+    with pytest.raises(ConfigError, match=r"input\.extensions is empty"):
+        inputs.list_images(tmp_path, extensions=[])
+
+
+def test_where_nothing_is_left_the_error_says_what_is_there(tmp_path):
+    make(tmp_path, "a.webp", "b.webp")
+    (tmp_path / "album.png").mkdir()
+    with pytest.raises(InputError) as caught:
+        inputs.list_images(tmp_path)
+    text = str(caught.value)
+    assert "no .png, .jpg, .jpeg file in it (input.recursive=true looks below it too); not" in text
+    assert "2 .webp ('input.extensions=[png,jpg,jpeg,webp]'" in text
+    assert "1 folder named like an image" in text
+
+
+def test_links_and_pipes_named_like_images_are_left_to_fail(tmp_path):
+    make(tmp_path, "a.png")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe.png")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    expected = ["a.png", "gone.jpg", "loop.png", "pipe.png"]
+    assert below(tmp_path, inputs.list_images(tmp_path)) == expected
+    for name in expected:
+        assert inputs.list_images(tmp_path / name) == [str(tmp_path / name)]
+        assert inputs.root_of(tmp_path / name) == str(tmp_path)
+    with pytest.raises(InputError, match=r"input\.dir=.*loop: Too many levels"):
+        inputs.list_images(tmp_path / "loop")
+
+
+def test_a_folder_below_that_cant_be_listed_is_left_to_fail(tmp_path, monkeypatch):
+    make(tmp_path, "a.png", "sub.d/b.png", "sub.d/gone/c.png")
+    (tmp_path / "sub.d" / "loop").symlink_to(tmp_path / "sub.d" / "loop")
+    (tmp_path / "sub.d" / "link").symlink_to(tmp_path / "nowhere")
     scandir = os.scandir
 
     def refuse(path):
-        if str(path).endswith("sub"):
+        if str(path).endswith("gone"):
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(InputError, match="sub: Permission denied"):
-        inputs.list_images(tmp_path, recursive=True)
+    found = inputs.list_images(tmp_path, recursive=True)
+    expected = ["a.png", "sub.d/b.png", "sub.d/gone/", "sub.d/loop/"]
+    assert [path.removeprefix(f"{tmp_path}/") for path in found] == expected
+    assert [inputs.is_folder(path) for path in found] == [False, False, True, True]
+    for naming in inputs.NAMINGS:
+        images = inputs.name_images(found, naming, tmp_path)
+        assert [image.name for image in images[2:]] == expected[2:]
+    (tmp_path / "exclude.txt").write_text("sub.d/gone\n")
+    exclude = ExcludeList(tmp_path / "exclude.txt", "relative", tmp_path)
+    left = [image.name for image in inputs.select_images(images, exclude)]
+    assert left == ["a.png", "sub.d/b.png", "sub.d/loop/"]
+
+
+def test_a_folder_that_cant_be_listed_itself_is_an_error(tmp_path):
+    path = tmp_path
+    for _ in range(20):  # longer than a path can be
+        path /= "d" * 250
+    with pytest.raises(InputError, match="File name too long"):
+        inputs.list_images(path, recursive=True)
 
 
 def test_lists_of_paths(tmp_path):
@@ -133,6 +222,7 @@ def components(path):
     paths.filter(lambda path: not path.startswith("//")),
     paths.filter(lambda path: "//" not in path),
 )
+@example("../..", "..")
 def test_relative_paths_are_those_of_a_naive_loop(path, folder):
     whole, above = components(path), components(folder)
     assume(whole != [".."])  # no file

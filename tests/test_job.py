@@ -190,6 +190,18 @@ def test_names_that_a_format_cant_keep_come_before_any_work(tmp_path, images):
     assert not (tmp_path / "out").exists()
 
 
+def test_names_that_mmf_takes_for_others_are_warned_of(tmp_path, images, caplog):
+    clash = [images[0]._replace(name="0"), images[1]._replace(name="x_000")]
+    run(tmp_path / "out", clash, formats=["mmf", "lmdb"])
+    told = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(told) == 1
+    assert told[0].startswith("lmdb: 1 names for which MMF's reader takes another image")
+    assert told[0].endswith(": 0 for x_000")
+    caplog.clear()
+    run(tmp_path / "other", clash, formats=["mmf", "npz"])
+    assert caplog.text == ""
+
+
 def test_an_image_that_disappears_midway_is_a_failure(tmp_path, images):
     def remove(batch):
         if os.path.exists(images[3].path):
@@ -222,6 +234,52 @@ def test_boxes_that_are_wrong_are_a_failure_of_their_image(tmp_path, images):
     (failure,) = failures(tmp_path / "out")
     assert failure["stage"] == "boxes"
     assert "box 0 ends before it begins" in failure["reason"]
+
+
+@pytest.mark.parametrize("end", ["finished", "interrupted"])
+def test_boxes_outside_of_their_images_are_said_at_the_end(tmp_path, images, caplog, end):
+    def break_off(batch):
+        if end == "interrupted" and len(extractor.batches) == 2:
+            raise KeyboardInterrupt
+
+    extractor = FakeExtractor(before_batch=break_off)
+    boxes = GivenBoxes(
+        [(i.name, [[1, 1, 3, 3], [2, 2, 4, 4], [8, 1, 9, 3]]) for i in images[::4]], "boxes.json"
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        run(tmp_path / "out", images, extractor, boxes=boxes)
+    counts = {
+        "finished": "2 of 6 boxes lie wholly outside of their images, image_000; image_004",
+        "interrupted": "1 of 3 boxes lie wholly outside of their images, image_000",
+    }
+    said = [r.getMessage() for r in caplog.records if "boxes.json" in r.getMessage()]
+    assert said == [f"boxes.json: {counts[end]}"]
+
+
+def test_boxes_of_another_order_are_said_before_the_second_image(tmp_path, images, caplog):
+    def look(batch):
+        told.append("boxes.format=xyxy would fit" in caplog.text)
+
+    told = []
+    boxes = GivenBoxes([(i.name, [[5, 3, 7, 5]]) for i in images], box_format="xywh")
+    run(tmp_path / "out", images, FakeExtractor(before_batch=look), boxes=boxes)
+    assert told == [True] * 5
+    assert caplog.text.count("would fit") == 1
+
+
+def test_boxes_of_an_earlier_run(tmp_path, images):
+    """Another store of them is refused in the same folder, and one of the same boxes isn't."""
+    run(tmp_path / "first", images, formats=["mmf"])
+    first = GivenBoxes.read(tmp_path / "first")
+    assert first.assign(images) == (0, 0)
+    assert run(tmp_path / "out", images[:3], boxes=first).extracted == 3
+    pack([tmp_path / "first"], "lmdb", tmp_path / "packed")
+    same = GivenBoxes.read(tmp_path / "packed")
+    assert same.assign(images) == (0, 0)
+    assert run(tmp_path / "out", images, boxes=same).extracted == 5 - 3
+    run(tmp_path / "second", images, FakeExtractor(seed=7), formats=["mmf"])
+    with pytest.raises(OutputError, match=r"other settings: regions\.sha256"):
+        run(tmp_path / "out", images, boxes=GivenBoxes.read(tmp_path / "second"))
 
 
 def test_too_many_failures_stop_the_run_and_keep_what_is_done(tmp_path, images):

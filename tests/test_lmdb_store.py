@@ -250,6 +250,45 @@ def test_names_that_cant_be_kept():
     assert sorted(problems) == ["keys", "l" * 512, "ü" * 256]
 
 
+def taken_by_mmf(path, name):
+    """The name of the image that MMF's reader takes when it is asked for ``name``."""
+    with lmdb.open(str(path), readonly=True, lock=False) as environment, environment.begin() as t:
+        keys = pickle.loads(t.get(b"keys"))
+        split = os.path.relpath(f"/data/{name}.npy", "/data").split(".npy")[0]
+        try:
+            key = keys[keys.index(str(int(split.split("_")[-1])).encode())]
+        except ValueError:
+            key = keys[keys.index(split.encode())]
+        return pickle.loads(t.get(key))["feature_path"]
+
+
+COCO_9 = "COCO_train2014_000000000009"
+
+
+@pytest.mark.parametrize(
+    ("names", "wrong"),
+    [
+        (["9", COCO_9], {COCO_9: "9"}),
+        (
+            ["9", COCO_9, "sub/x_9", "009", "a_+9"],
+            dict.fromkeys([COCO_9, "sub/x_9", "009", "a_+9"], "9"),
+        ),
+        ([COCO_9, "x_9", "000000000009", "sub/9", "8", "x_9a", "9_x", "x_8.5"], {}),
+        (["-3", "x_-3", "x_3", "0", "x_"], {"x_-3": "-3"}),
+        (["9", "sub/9", "9_", "sub_9/x"], {}),
+    ],
+)
+def test_names_that_mmf_takes_for_others(path, regions, names, wrong):
+    write(path, dict.fromkeys(names, regions))
+    taken = {name: taken_by_mmf(path, name) for name in names}
+    assert {name: other for name, other in taken.items() if other != name} == wrong
+    lines = list(LMDBWriter.mistaken(iter(names)))
+    assert len(lines) == bool(wrong)
+    for line in lines:
+        assert line.startswith(f"{len(wrong)} names for which MMF's reader takes another image")
+        assert line.endswith("; ".join(f"{wrong[name]} for {name}" for name in sorted(wrong)))
+
+
 def test_a_cut_file_is_an_error(path, regions):
     write(path, {"a": support.some_regions(dimension=3000)})
     file = path / "data.mdb"

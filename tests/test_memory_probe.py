@@ -248,9 +248,7 @@ def bytes_needed(run):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the profiler doesn't see what threads of Python's allocate
     try:
-        with profile(
-            activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
-        ) as found:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
             run()
     finally:
         torch.set_num_threads(threads)

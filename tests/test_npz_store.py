@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 import support
+import torch
 
 from vmb_d2.errors import StoreError
 from vmb_d2.stores import FORMATS, find_stores, open_reader
@@ -153,6 +154,33 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path, regions):
     with pytest.raises(StoreError, match=r"a\.npz: .*posix\.mkdir"):
         NpzReader(tmp_path).read("a")
     assert not os.path.exists(evil)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_a_newer_file_with_tensors(tmp_path, regions, dtype):
+    """As bottom-up-attention.pytorch writes it with Detectron2: attributes are probabilities."""
+    chance = torch.rand((400, 5), generator=torch.manual_seed(0)).to(dtype).T  # not contiguous
+    info = {
+        "objects": torch.from_numpy(regions.objects),
+        "cls_prob": torch.from_numpy(regions.cls_prob)[:, 1:],
+        "attrs_id": chance,
+        "attrs_scores": chance.max(dim=1).values,
+    }
+    inner = {"image_h_inner": 800, "image_w_inner": 1199}
+    foreign(tmp_path / "a.npz", regions, info=info, **inner)
+    found = NpzReader(tmp_path).read("a")
+    assert np.array_equal(found.attrs_id, chance.argmax(dim=1))
+    assert np.array_equal(found.attrs_conf, chance.max(dim=1).values)
+    assert np.array_equal(found.objects, regions.objects)
+    assert np.array_equal(found.cls_prob, regions.cls_prob[:, 1:])
+    assert set(found.extra) == {"attrs_prob", "attrs_scores", *inner}
+    assert np.array_equal(found.extra["attrs_prob"], chance)
+    assert type(found.extra["attrs_scores"]) is np.ndarray
+    assert (found.extra["image_h_inner"], found.extra["image_w_inner"]) == (800, 1199)
+    NpzWriter(tmp_path).write("b", found)
+    again = NpzReader(tmp_path).read("b")
+    assert np.array_equal(again.attrs_id, found.attrs_id)
+    assert np.array_equal(again.extra["attrs_prob"], chance)
 
 
 def test_a_flipped_bit_shows_or_changes_nothing(tmp_path, regions):

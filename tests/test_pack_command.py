@@ -80,7 +80,9 @@ def test_as_users_run_it(tmp_path, source, images):
     manifest = content(target)
     assert manifest["packed_from"] == [str(source)]
     assert manifest["counts"] == {"packed": 40, "there_before": 0, "failed": 0}
-    assert manifest["stores"] == [{"format": "mmf", "feature": None, "path": "."}]
+    assert manifest["stores"] == [
+        {"format": "mmf", "feature": None, "path": ".", "boxes_clipped": False}
+    ]
     assert [run["state"] for run in manifest["runs"]] == ["finished"]
 
 
@@ -89,7 +91,7 @@ def test_help_names_every_option(pack, capsys):
         importlib.import_module("pack").parser().parse_args(["--help"])
     text = capsys.readouterr().out
     assert end.value.code == 0
-    for option in ("--to", "--output", "--from", "--dtype", "--duplicates", "--allow-mismatch"):
+    for option in ("--to", "--output", "--from", "--dtype", "--duplicates", "--skip"):
         assert option in text
     assert "Exit status: 0; 1 if" in text
 
@@ -246,6 +248,30 @@ def test_damaged_images_are_status_1(tmp_path, source, images, pack):
     assert status == 1
     assert lines[0] == "1 of 40 images to pack"
     assert lines[-1].endswith("0 packed, 39 there before, 1 failed")
+
+
+def test_what_is_left_out_is_named_and_no_failure(tmp_path, pack):
+    images = {n: support.some_regions() for n in ("a", "a/b", "x_9", "9")}
+    source = fill(tmp_path / "in", "mmf", images | {"none": support.some_regions(count=0)})
+    out = tmp_path / "out"
+    status, _, (error,) = pack(source, "--to", "hdf5", "--output", out)
+    assert status == 2
+    assert "1 names can't be stored as hdf5: a/b (is below a" in error
+    assert error.endswith("(--skip leaves such images out)")
+    status, lines, errors = pack(source, "--to", "hdf5", "--output", out, "--skip")
+    assert (status, errors) == (0, [])
+    assert "hdf5: 1 images left out: a (a/b, an image too, is below it)" in lines
+    assert lines[-1] == f"{out / 'features.h5'}: 4 packed, 0 there before, 0 failed, 1 left out"
+    assert sorted(read(out / "features.h5", "hdf5")) == ["9", "a/b", "none", "x_9"]
+    assert content(out)["counts"] == {"packed": 4, "there_before": 0, "failed": 0, "left_out": 1}
+    status, lines, _ = pack(source, "--to", "butd_tsv", "--output", out, "--skip")
+    assert (status, lines[-1].endswith("4 packed, 0 there before, 0 failed, 1 left out")) == (
+        0,
+        True,
+    )
+    status, lines, _ = pack(source, "--to", "lmdb", "--output", out, "--skip")
+    assert (status, lines[-1].endswith("5 packed, 0 there before, 0 failed")) == (0, True)
+    assert any(line.startswith("lmdb: 1 names for which MMF's reader takes") for line in lines)
 
 
 def test_a_full_disk_is_one_line(tmp_path, source, pack):

@@ -61,10 +61,13 @@ def test_two_shards_are_what_one_run_is(tmp_path, features):
                 assert (report.packed, report.failures) == (7, {})
                 store = read(one / FORMATS[name].place, name)
                 expected = {n: kept(regions, target) for n, regions in store.items()}
+                if FORMATS[target].clips_boxes:  # those made up reach past the small images
+                    expected = {n: regions.clipped() for n, regions in expected.items()}
                 assert_images(read(packed / FORMATS[target].place, target), expected)
                 made_of, settings = (content(f)["settings"] for f in (packed, tmp_path / "one"))
                 source_dtype = "float16" if name == "uniter" else "float32"
                 dtype = FORMATS[target].writer.dtype_for(source_dtype).name
+                settings = {k: v for k, v in settings.items() if k != "clip_boxes"}
                 assert made_of == settings | {"dtype": dtype}
                 assert made_of["weights_sha256"]
 

@@ -1,6 +1,7 @@
 """Packing: what goes from any format to any other, and what is left after any end."""
 
 import base64
+import csv
 import dataclasses
 import itertools
 import json
@@ -9,6 +10,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import time
 import weakref
 
@@ -57,13 +59,13 @@ def read(path, format_name):
         return {name: reader.read(name) for name in reader.names()}
 
 
-def pack(stores, target, path, duplicates="error", dtype=None):
+def pack(stores, target, path, duplicates="error", dtype=None, skip=False):
     """Pack stores, given as (format, path), as tools/pack.py does."""
     readers = [FORMATS[f].reader(p) for f, p in stores]
     try:
         sources, _ = list_sources(readers, duplicates)
-        check_target(FORMATS[target], path, sources)
-        work = Packing(FORMATS[target], sources, dtype)
+        check_target(FORMATS[target], path, sources, skip)
+        work = Packing(FORMATS[target], sources, dtype, skip=skip)
         return work(FORMATS[target].writer(path, work.dtype.name))
     finally:
         for reader in readers:
@@ -85,6 +87,7 @@ KEEPS = {
     "butd_tsv": {"bbox"},
     "hdf5": {*_COMMON, "num_boxes", "class_logits"},
     "npz": _FREE,
+    "vilbert": {"bbox"},
     "openvqa": _FREE,
     "oscar": {"bbox", "objects", "objects_conf"},
     "uniter": set(),  # in half precision: support.in_uniters_files
@@ -107,9 +110,10 @@ def kept(regions, *formats):
                 changes[key] = None
         if name in TSVS:
             changes["features"] = regions.features.astype(np.float32)
+        if name in (*TSVS, "hdf5") and not len(regions):
+            changes |= {"attrs_id": None, "attrs_conf": None}
         if name in TSVS and not len(regions):  # a line without numbers says less
             changes |= {"features": np.zeros((0, 0), "f4"), "bbox": np.zeros((0, 4), "f4")}
-            changes |= {"attrs_id": None, "attrs_conf": None}
             if name != "butd_tsv":
                 changes |= {"objects": np.zeros(0, np.int64), "objects_conf": np.zeros(0, "f4")}
         regions = dataclasses.replace(regions, **changes)
@@ -201,13 +205,12 @@ def test_what_a_format_cant_leave_out_is_written_as_zeros(tmp_path, caplog, name
     target, lines = packed_bare(tmp_path, caplog, name)
     if name in INSTEAD:
         return
+    assert lines == [f"mmf has no {', '.join(NEEDED[name])}: written as zeros"] * bool(NEEDED[name])
     if name not in COLUMNS:
-        assert NEEDED[name] == ()
-        assert not lines
+        assert NEEDED[name] == (("attrs_id", "attrs_conf") if name == "hdf5" else ())
         return
     columns = COLUMNS[name].split()
     assert set(NEEDED[name]) == set(columns) - {"num_boxes", "features"}
-    assert lines == [f"mmf has no {', '.join(NEEDED[name])}: written as zeros"]
     values = target.read_text().rstrip("\n").split("\t")[1:]
     for column, value in zip(columns, values, strict=True):
         if column in ("num_boxes", "features"):
@@ -346,6 +349,89 @@ def test_names_that_the_target_cant_keep(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"2 names .* mmf: a \(a reason\); c \(a reason\)"):
         pack([("mmf", source)], "mmf", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+# Names that a format can't keep beside the others, and how many have to go.
+UNKEEPABLE = {
+    "mmf": (["a", "x", "x_info", "l" * 251], 2),
+    "npz": (["a", "x", "x_info", "l" * 251], 1),
+    "lmdb": (["a", "keys", "sub/keys", "l" * 512], 2),
+    "lxmert_tsv": (["a", "b\tc", "b c", 'q"'], 2),
+    "butd_tsv": (["a", "b\nc", "b c"], 1),
+    "hdf5": (["a", "a/b", "a/c", "a/c/d", "e/./f", "e", "g/h", "i/j/k", "i"], 4),
+}
+
+
+@pytest.mark.parametrize("name", UNKEEPABLE)
+def test_what_the_target_cant_keep_is_left_out_on_request(tmp_path, caplog, name):
+    names, count = UNKEEPABLE[name]
+    images = {n: support.some_regions(i) for i, n in enumerate(names)}
+    source_format = "npz" if name == "lmdb" else "lmdb"
+    if source_format == "npz":
+        images.pop("l" * 512)
+        count -= 1
+    source = fill(place(tmp_path / "in", source_format), source_format, images)
+    target = place(tmp_path / "out", name)
+    with pytest.raises(InputError, match=r"can't be stored as .*\(--skip leaves such images out\)"):
+        pack([(source_format, source)], name, target)
+    report = pack([(source_format, source)], name, target, skip=True)
+    found = read(target, name)
+    assert_images(found, {n: kept(images[n], name) for n in found})
+    assert len(found) == report.packed == len(images) - count
+    (line,) = [r.getMessage() for r in caplog.records if "left out" in r.getMessage()]
+    assert line.startswith(f"{name}: {count} images left out: ")
+    for lost in images.keys() - found.keys():
+        assert f"{lost} (" in line or f"{lost!r} (" in line
+    assert "\n" not in line
+    again = pack([(source_format, source)], name, target, skip=True)
+    assert (again.packed, again.there_before) == (0, len(found))
+
+
+def test_as_few_as_will_do():
+    """Every choice of names tried."""
+    chance = random.Random(0)
+    for _ in range(150):
+        names = {
+            "/".join(chance.choices("ab.", (5, 5, 1), k=chance.randint(1, 3))) for _ in "1234567"
+        }
+        writer = FORMATS["hdf5"].writer
+        fitting = [
+            keep
+            for size in range(len(names) + 1)
+            for keep in itertools.combinations(sorted(names), size)
+            if not any(writer.problems(keep))
+        ]
+        left_out = writer.fewest_problems(iter(names))
+        assert not any(writer.problems(names - left_out.keys()))
+        assert len(names) - len(left_out) == max(map(len, fitting))
+
+
+@pytest.mark.parametrize("name", ["lxmert_tsv", "butd_tsv"])
+def test_images_that_the_formats_readers_stop_at(tmp_path, caplog, name):
+    images = {"a": support.some_regions(1), "none": support.some_regions(2, count=0)}
+    source = fill(tmp_path / "in", "mmf", images)
+    assert pack([("mmf", source)], name, tmp_path / "all.tsv").packed == 2
+    words = "none (no regions, at which its readers stop)"
+    assert caplog.messages == [
+        f"{name}: 1 images that its readers can't read (--skip leaves such out): {words}"
+    ]
+    caplog.clear()
+    report = pack([("mmf", source)], name, tmp_path / "some.tsv", skip=True)
+    assert (report.packed, list(report.left_out), report.failures) == (1, ["none"], {})
+    assert list(read(tmp_path / "some.tsv", name)) == ["a"]
+    assert caplog.messages == [f"{name}: 1 images left out: {words}"]
+    csv.field_size_limit(sys.maxsize)
+    for file, size in (("some.tsv", 1), ("all.tsv", 2)):  # as both programs read it
+        rows = csv.reader((tmp_path / file).open(), delimiter="\t")
+        assert [_rows(row) for row in rows] == [5, "stops"][:size]
+
+
+def _rows(row):
+    count, data = int(row[-3]), np.frombuffer(base64.b64decode(row[-1]), np.float32)
+    try:
+        return len(data.reshape(count, -1))
+    except ValueError:
+        return "stops"
 
 
 @pytest.mark.parametrize("name", ALL)

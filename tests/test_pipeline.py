@@ -13,6 +13,7 @@ import pytest
 import support
 from fakes import FakeExtractor, small_images
 from PIL import Image
+from test_images import with_warnings
 from test_job import everything, failures, manifest, run
 from test_reading import MORTAL, is_there
 
@@ -88,6 +89,37 @@ def test_done_images_keep_their_say_in_mmf_batches(tmp_path):
         run(out, [images[i] for i in (0, 1, 2, 3, 13)], allow_mismatch=True, **values)
         run(out, images, workers=workers, **values)
         assert everything(out) == everything(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_conversions_are_counted_and_warnings_name_the_image(tmp_path, workers, caplog, capfd):
+    source = tmp_path / "in"
+    small_images(source, 3)
+    for name, mode in (("a.png", "RGBA"), ("b.png", "LA"), ("c.jpg", "CMYK"), ("d.png", "I;16")):
+        Image.new(mode, (8, 6)).save(source / name)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 6)).save(source / "e.jpg", exif=exif)
+    files = with_warnings(source)
+    caplog.set_level("INFO")
+    report = run(tmp_path / "out", name_images(list_images(source)), workers=workers)
+    assert (report.extracted, report.failed) == (10, 0)
+    (line,) = [line for line in caplog.messages if line.startswith("image modes: ")]
+    assert line.partition(": ")[2].split("), ") == [
+        "1 with 16 bits a channel or more (clipped at 255, not scaled",
+        "3 with alpha (dropped, not blended",
+        "1 with an EXIF rotation (not applied",
+        "1 CMYK (converted without a colour profile)",
+    ]
+    for path, text in files.items():
+        assert sum(line.startswith(f"{path}: {text}") for line in caplog.messages) == 1
+    assert "Warning" not in capfd.readouterr().err
+
+
+def test_of_images_that_are_taken_as_they_are_nothing_is_said(tmp_path, images, caplog):
+    caplog.set_level("INFO")
+    run(tmp_path / "out", images)
+    assert "image modes" not in caplog.text
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -105,6 +105,7 @@ def test_where_shards_have_what(images, out):
         "lxmert_tsv": "shards/1-of-2/lxmert.tsv",
         "butd_tsv": "shards/1-of-2/butd.tsv",
         "hdf5": "shards/1-of-2/features.h5",
+        "vilbert": "shards/1-of-2/vilbert.lmdb",
         "oscar": "shards/1-of-2/oscar",
     }
     assert manifest(out, SECOND)["shard"] == SECOND.describe(images)

@@ -59,9 +59,20 @@ def test_with_a_batch_size_to_be_found_out_and_nothing_to_do(done):
     assert (status, found) == (0, [])
 
 
-def test_with_given_boxes_and_nothing_to_do(tmp_path):
-    (tmp_path / "boxes.json").write_text('{"coffee": [[0, 0, 99, 99]]}')
-    given = options(tmp_path / "out", f"boxes.file={tmp_path / 'boxes.json'}")
+@pytest.mark.parametrize("kind", ["coco", "store"])
+def test_with_given_boxes_and_nothing_to_do(done, tmp_path, kind):
+    path = done / "features.lmdb"
+    if kind == "coco":
+        images = [{"id": 1, "file_name": "coffee.png"}]
+        annotations = [{"image_id": 1, "bbox": [0, 0, 99, 99]}]
+        path = tmp_path / "instances.json"
+        path.write_text(json.dumps({"images": images, "annotations": annotations}))
+        status, found, text = watched(
+            *options(tmp_path / "out", f"boxes.file={path}", "boxes.format=xyxy")
+        )
+        assert (status, found) == (2, [])
+        assert "is COCO's annotations, with boxes.format=xywh; leave the option out" in text
+    given = options(tmp_path / "out", f"boxes.file={path}")
     assert watched(*given)[:2] == (0, NETWORK)
     assert watched(*given)[:2] == (0, [])
 

@@ -28,9 +28,11 @@ NOT_KEPT = {
     "lxmert_tsv": ("confidence", "cls_prob", "class_logits", "extra"),
     "butd_tsv": ("confidence", "cls_prob", "class_logits", "extra", *_CLASSES),
     "hdf5": ("confidence", "cls_prob", "extra"),
+    "vilbert": ("confidence", "cls_prob", "class_logits", "extra", *_CLASSES),
     "openvqa": ("confidence",),
     "oscar": ("confidence", "cls_prob", "class_logits", "attrs_id", "attrs_conf", "extra"),
 }
+LMDBS = ("lmdb", "vilbert")
 
 
 # Those that keep all images in one file, which a folder's files are not.
@@ -77,8 +79,9 @@ def kept(format_, regions):
     if format_.name == "uniter":
         return support.in_uniters_files(regions)
     lost = {f: {} if f == "extra" else None for f in NOT_KEPT[format_.name]}
-    if format_.name in TSVS:
+    if format_.name in (*TSVS, "vilbert"):
         lost["num_boxes"] = len(regions)
+    if format_.name in TSVS:
         lost["features"] = regions.features.astype(np.float32)
     return dataclasses.replace(regions, **lost)
 
@@ -266,7 +269,7 @@ def test_killed_at_any_moment(format_, path):
     check(format_, path, images)
 
 
-@pytest.mark.parametrize("name", [name for name in FORMATS if name != "lmdb"])
+@pytest.mark.parametrize("name", [name for name in FORMATS if name not in LMDBS])
 def test_machine_dies_at_every_step(tmp_path, monkeypatch, name):
     """LMDB's writing can't be watched from here; that it survives this is what it is made for."""
     format_ = FORMATS[name]
@@ -354,7 +357,7 @@ def test_a_limit_of_the_file_size(format_, path):
         images = {**numbered(range(3)), **images}
     with support.file_size_limit(limit):
         flushed, reason = write_until_full(format_, path, images)
-    assert "File too large" in reason or (format_.name == "lmdb" and "no space left" in reason)
+    assert "File too large" in reason or (format_.name in LMDBS and "no space left" in reason)
     assert flushed
     check(format_, path, flushed)
     go_on(format_, path, images, flushed)
@@ -527,7 +530,7 @@ def test_every_damage_is_an_error_of_one_line(format_, folder, path):
     whole = folder.with_name("whole")
     shutil.copytree(folder, whole)
     # LMDB's library follows a damaged file's numbers out of it. A file that is cut is seen.
-    damages = cut if format_.name == "lmdb" else damaged
+    damages = cut if format_.name in LMDBS else damaged
 
     def work(send):
         rng = random.Random(format_.name)

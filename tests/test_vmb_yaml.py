@@ -65,8 +65,13 @@ def test_named_models():
 
 
 def test_unknown_name_lists_the_valid_ones():
-    with pytest.raises(ConfigError, match="x152, x101, r101_c4, x152_c4"):
+    with pytest.raises(ConfigError, match="x152, x101, r101_c4, x152_c4, X-152, X-101"):
         get_cfg("x153")
+
+
+def test_names_of_mmf():
+    assert named_model("X-152") == named_model("x152")
+    assert get_cfg("X-101").MODEL.RESNETS.DEPTH == 101
 
 
 def test_reasons_are_given_for_keys_without_effect():
@@ -127,6 +132,94 @@ def test_mistakes_name_their_key(key, value, message):
     with pytest.raises(ConfigError, match=message) as caught:
         parse_vmb_config(with_key(key, value))
     assert key in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_mistakes_are_named_at_once():
+    tree = with_key("MODEL.NEW.KEY", 1)
+    tree["OTHER"] = {"KEY": 2}
+    tree["MODEL"]["MASK_ON"] = True
+    tree["MODEL"]["ROI_BOX_HEAD"] |= {"PREDICTOR": "Mine", "NUM_CLASSES": "many"}
+    tree["MODEL"]["RPN"]["USE_FPN"] = False
+    with pytest.raises(ConfigError) as caught:
+        parse_vmb_config(tree)
+    text = str(caught.value)
+    assert "MODEL.NEW.KEY, OTHER.KEY: not a key that VMB-D2 knows" in text
+    for key in ("MODEL.MASK_ON", "BOX_HEAD.PREDICTOR", "NUM_CLASSES", "MODEL.RPN.USE_FPN"):
+        assert f"{key}: " in text
+    assert "\n" not in text
+
+
+def test_what_doesnt_fit_together_is_named_beside_unknown_keys():
+    tree = with_key("MODEL.NEW.KEY", 1)
+    tree["MODEL"]["RPN"] |= {"ANCHOR_SIZES": "(32, 64)", "NMS_THRESH": -1}
+    with pytest.raises(ConfigError, match=r"2 sizes for 5 levels.*too small.*MODEL\.NEW\.KEY: not"):
+        parse_vmb_config(tree)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a file of these keys below tmp_path, and gives its path."""
+
+    def write(name, tree):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(tree))
+        return path
+
+    return write
+
+
+def test_a_base_is_read_first(write):
+    write("bases/far.yaml", tree_of())
+    write("bases/near.yaml", {"_BASE_": "far.yaml", "MODEL": {"RPN": {"NMS_THRESH": 0.6}}})
+    over = {"MODEL": {"RPN": {"PRE_NMS_TOP_N_TEST": 77}, "ROI_HEADS": {"NMS": 0.4}}}
+    model = read_vmb_yaml(write("sub/own.yaml", {"_BASE_": "../bases/near.yaml", **over})).model
+    expected = dataclasses.replace(
+        parse_vmb_config(tree_of()).model,
+        rpn_nms_threshold=0.6,
+        rpn_pre_nms_top_n=77,
+        nms_threshold=0.4,
+    )
+    assert model == expected
+
+
+def test_the_nearest_file_wins(write):
+    write("base.yaml", {"MODEL": {"RPN": {"NMS_THRESH": 0.6, "PRE_NMS_TOP_N_TEST": 55}}})
+    own = write("own.yaml", {"_BASE_": "base.yaml", "MODEL": {"RPN": {"NMS_THRESH": 0.5}}})
+    model = read_vmb_yaml(own).model
+    assert (model.rpn_nms_threshold, model.rpn_pre_nms_top_n) == (0.5, 55)
+
+
+@pytest.mark.parametrize("spelling", ["absolute", "home"])
+def test_other_paths_of_a_base(write, tmp_path, monkeypatch, spelling):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    base = write("home/base.yaml", tree_of())
+    named = str(base) if spelling == "absolute" else "~/base.yaml"
+    model = read_vmb_yaml(write("own.yaml", {"_BASE_": named})).model
+    assert model == parse_vmb_config(tree_of()).model
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ("own.yaml", "circle: .*own.yaml -> .*own.yaml"),
+        ("back.yaml", "circle: .*own.yaml -> .*back.yaml -> .*own.yaml"),
+        ("none.yaml", "none.yaml: can't be read"),
+        ("text.yaml", "text.yaml: no VMB configuration"),
+        ("flat.yaml", "MODEL.RPN: a section in one of the files, a value in the other"),
+        (["a.yaml", "b.yaml"], "_BASE_: .* not the path of one yaml file"),
+        ("https://host/a.yaml", "_BASE_: .* not the path of one yaml file"),
+        (None, "_BASE_: None is not the path"),
+    ],
+)
+def test_bases_that_cant_be_used(write, base, message):
+    write("back.yaml", {"_BASE_": "own.yaml"})
+    write("text.yaml", "just text")
+    write("flat.yaml", {"MODEL": {"RPN": 1}})
+    own = write("own.yaml", {"_BASE_": base, "MODEL": {"RPN": {"NMS_THRESH": 0.5}}})
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_vmb_yaml(own)
     assert "\n" not in str(caught.value)
 
 

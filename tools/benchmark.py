@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from plain_command import command_line, run
+from plain_command import at_home, command_line, run
 
 from vmb_d2.benchmark import (
     PARTS,
@@ -28,7 +28,7 @@ from vmb_d2.benchmark import (
     temporary_folder,
     write_random_weights,
 )
-from vmb_d2.config import MODEL_NAMES, RELEASED_WEIGHTS, VMBModel, describe_model
+from vmb_d2.config import MODEL_NAMES, RELEASED_WEIGHTS, VMBModel, canonical_name, describe_model
 from vmb_d2.devices import device_of
 from vmb_d2.errors import ConfigError, InputError, OutputError
 from vmb_d2.extractor import RegionFeatureExtractor
@@ -36,6 +36,7 @@ from vmb_d2.files import write_whole
 from vmb_d2.heap import keep_freed_memory
 from vmb_d2.inputs import InputImage, list_images, name_images, root_of
 from vmb_d2.precision import PRECISIONS
+from vmb_d2.released import released_model
 from vmb_d2.stores.formats import format_named
 
 EXIT_STATUS = (
@@ -53,14 +54,22 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--model",
         default="x152",
+        type=lambda name: canonical_name(at_home(name)),
         help=f"{', '.join(MODEL_NAMES)}, or the path of a VMB yaml (%(default)s)",
     )
     add(
         "--weights",
+        type=at_home,
         help="path or URL of a VMB or of a converted checkpoint; random: made up; without it, the "
         "released ones",
     )
-    add("--images", required=True, metavar="DIR", help="folder of images, or one image")
+    add(
+        "--images",
+        required=True,
+        metavar="DIR",
+        type=at_home,
+        help="folder of images, or one image",
+    )
     add("--count", type=int, metavar="N", help="N images: those given over and over (each once)")
     add("--batch-sizes", default="1", metavar="N,...", help="images at a time (%(default)s)")
     add(
@@ -80,10 +89,15 @@ def parser() -> argparse.ArgumentParser:
         default=NETWORKS[0],
         help=f"{' or '.join(NETWORKS)}: what runs over them (%(default)s)",
     )
-    add("--temporary", metavar="DIR", help="where to write features, which are removed again")
-    add("--cache-dir", metavar="DIR", help="see cache_dir of tools/extract.py")
-    add("--json", metavar="FILE", help="also write JSON; - prints it, and no table")
-    add("--chart", metavar="FILE", help="also draw a PNG")
+    add(
+        "--temporary",
+        metavar="DIR",
+        type=at_home,
+        help="where to write features, which are removed again",
+    )
+    add("--cache-dir", metavar="DIR", type=at_home, help="see cache_dir of tools/extract.py")
+    add("--json", metavar="FILE", type=at_home, help="also write JSON; - prints it, and no table")
+    add("--chart", metavar="FILE", type=at_home, help="also draw a PNG")
     return result
 
 
@@ -105,6 +119,8 @@ def main(args: argparse.Namespace) -> int:
         chosen(args.endurance_network, "--endurance-network", NETWORKS)
     if device.type == "cpu":  # as tools/extract.py does
         keep_freed_memory()
+    if args.weights is None and args.model in RELEASED_WEIGHTS:
+        description = released_model(args.model, args.cache_dir)
     with temporary_folder(args.temporary) as folder:
         weights = Weights(args, description, folder)
 

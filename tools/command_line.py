@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import arguments
 import local_gpus
 import package_alone  # noqa: F401  (before anything of the package)
 from hydra.core.hydra_config import HydraConfig
@@ -56,8 +58,8 @@ class JobsFailed(Exception):
         self, errors: Sequence[tuple[int, Exception, Path | None]], count: int, folder: str
     ):
         super().__init__(
-            f"{len(errors)} of {count} jobs failed; `python tools/status.py {folder}` says what is "
-            "left, and the same command goes on"
+            f"{len(errors)} of {count} jobs failed; `python tools/status.py {shlex.quote(folder)}` "
+            "says what is left, and the same command goes on"
         )
         self.errors = errors
 
@@ -122,6 +124,7 @@ def run(main: Callable[[], None]) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     local_gpus.remember()
     try:
+        sys.argv[1:] = arguments.for_hydra(sys.argv[1:])
         main()
     except JobsFailed as error:
         for number, failure, log in error.errors[:MOST_ERRORS]:
@@ -166,6 +169,8 @@ def one_line(error: BaseException) -> str:
             return f"{key}: {first_line(cause)}"
     if isinstance(error, OverrideParseException):
         hint = "a value with special characters needs quotes, as in \"key='a=b'\""
+        if spelled := arguments.spelled(error.override):
+            hint = f"type {spelled}"
         lines = [line.strip(" ^") for line in str(error).splitlines()]
         reason = ": ".join(line for line in lines if line and not line.startswith("See "))
         return f"{reason} ({hint})"

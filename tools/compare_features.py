@@ -13,7 +13,7 @@ import argparse
 import contextlib
 import functools
 
-from plain_command import command_line, run
+from plain_command import at_home, command_line, run
 from tqdm import tqdm
 
 from vmb_d2.comparison import Settings, as_dict, compare, json_text, table
@@ -31,8 +31,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     default = Settings()
     result = command_line(__doc__, EXIT_STATUS)
-    result.add_argument("a", metavar="A", help="the reference")
-    result.add_argument("b", metavar="B", help="what is held against it")
+    result.add_argument("a", metavar="A", type=at_home, help="the reference")
+    result.add_argument("b", metavar="B", type=at_home, help="what is held against it")
     for store in "ab":
         result.add_argument(
             f"--format-{store}",
@@ -65,7 +65,12 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--common-only", action="store_true", help="images in one store only don't count"
     )
-    result.add_argument("--json", metavar="FILE", help="also write JSON; - prints it, and no table")
+    result.add_argument(
+        "--json",
+        metavar="FILE",
+        type=at_home,
+        help="also write JSON; - prints it, and no table",
+    )
     return result
 
 

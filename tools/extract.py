@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from vmb_d2.heap import keep_freed_memory
 from vmb_d2.inputs import (
     ExcludeList,
     InputImage,
+    is_image_list,
     list_images,
     name_images,
     read_image_lists,
@@ -31,6 +33,7 @@ from vmb_d2.inputs import (
 )
 from vmb_d2.job import ExtractionJob
 from vmb_d2.options import RegionOptions
+from vmb_d2.released import released_model
 from vmb_d2.shards import Shard, source_name
 from vmb_d2.stores import format_named
 
@@ -41,10 +44,13 @@ logger = logging.getLogger("extract")
 
 
 def model_description(cfg: DictConfig) -> VMBModel | None:
-    """What the configuration says of the model; None where the checkpoint has to say it."""
+    """What is known of the model; None where the checkpoint, or a yaml to fetch, has to say it."""
+    name = cfg.model.name
     if cfg.model.config_file:
         return read_vmb_model(cfg.model.config_file)
-    return named_model(cfg.model.name) if cfg.model.name in MODEL_NAMES else None
+    if name in RELEASED_WEIGHTS and not OmegaConf.select(cfg, "model.weights"):
+        return released_model(name, cfg.cache_dir, download=False)
+    return named_model(name) if name in MODEL_NAMES else None
 
 
 def naming(cfg: DictConfig) -> str:
@@ -57,10 +63,14 @@ def input_images(cfg: DictConfig) -> tuple[list[InputImage], list[InputImage]]:
     if lists and cfg.input.recursive:
         raise ConfigError("input.recursive looks into input.dir; it doesn't go with input.list")
     folder = cfg.input.dir or ""
+    if is_image_list(folder):
+        given = shlex.quote(f"input.list={folder}")
+        raise ConfigError(f"input.dir={folder}: is a list of images, to be given as {given}")
     if lists:
         paths = read_image_lists(lists, folder)
     else:
-        paths = list_images(required(cfg, "input.dir"), cfg.input.recursive)
+        extensions = strings(cfg.input.extensions, "input.extensions")
+        paths = list_images(required(cfg, "input.dir"), cfg.input.recursive, extensions)
     root = root_of(folder)
     exclude = ()
     if cfg.input.exclude_list:
@@ -146,6 +156,7 @@ def main(cfg: DictConfig) -> None:
         folder=cfg.output.dir,
         formats=formats,
         dtype=cfg.output.dtype,
+        clip_boxes=cfg.output.clip_boxes,
         options=region_options(cfg),
         precision=cfg.precision,
         boxes=boxes,
@@ -155,6 +166,7 @@ def main(cfg: DictConfig) -> None:
         max_failures=cfg.input.max_failures,
         workers=cfg.extract.workers,
         allow_mismatch=cfg.output.allow_mismatch,
+        foreign=cfg.output.foreign,
         shard=shard,
         class_names=class_names(cfg, formats),
         record={
@@ -165,14 +177,15 @@ def main(cfg: DictConfig) -> None:
     )
     description = model_description(cfg)
     weights = OmegaConf.select(cfg, "model.weights")  # None where it is missing, too
+    released = cfg.model.name if cfg.model.name in RELEASED_WEIGHTS else None
 
     def load() -> RegionFeatureExtractor:
         package_alone.complete()
         from vmb_d2.extractor import RegionFeatureExtractor
 
         extractor = RegionFeatureExtractor.from_pretrained(
-            description,
-            weights=weights or RELEASED_WEIGHTS.get(cfg.model.name),
+            description or released,
+            weights=weights or (RELEASED_WEIGHTS.get(released) if description else None),
             device=cfg.device,
             cache_dir=cfg.cache_dir,
             unsafe_load=cfg.model.unsafe_load,

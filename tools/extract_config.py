@@ -10,7 +10,23 @@ import package_alone  # noqa: F401  (before anything of the package)
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, ListConfig
 
+from vmb_d2.config import ALIASES
 from vmb_d2.errors import ConfigError
+
+# Files, folders and URLs: taken as they are typed, see arguments.py.
+PATHS = (
+    "model.weights",
+    "model.config_file",
+    "input.dir",
+    "input.list",
+    "input.exclude_list",
+    "boxes.file",
+    "output.dir",
+    "cache_dir",
+    "hydra.run.dir",
+    "hydra.sweep.dir",
+    "hydra.launcher.submitit_folder",
+)
 
 
 class Batching(enum.Enum):
@@ -34,6 +50,7 @@ class InputOptions:
     dir: str | None = None
     list: Any = None
     recursive: bool = False
+    extensions: Any = field(default_factory=lambda: ["png", "jpg", "jpeg"])
     names: str | None = None
     exclude_list: str | None = None
     start_index: int = 0
@@ -50,9 +67,9 @@ class ShardOptions:
 @dataclass
 class BoxesOptions:
     file: str | None = None
-    format: str = "xyxy"
-    normalized: bool = False
-    inclusive: bool = True
+    format: str | None = None
+    normalized: bool | None = None
+    inclusive: bool | None = None
 
 
 @dataclass
@@ -60,8 +77,10 @@ class OutputOptions:
     dir: str = MISSING
     format: Any = "mmf"
     dtype: str = "float32"
+    clip_boxes: bool | None = None
     class_names: str | None = None
     allow_mismatch: bool = False
+    foreign: str = "keep"
 
 
 @dataclass
@@ -91,8 +110,11 @@ class ExtractConfig:
 
 
 def register() -> None:
-    """Make the types known to Hydra, as ``extract_schema``."""
-    ConfigStore.instance().store(name="extract_schema", node=ExtractConfig)
+    """Make the types known to Hydra, as ``extract_schema``, and MMF's names of the models."""
+    store = ConfigStore.instance().store
+    store(name="extract_schema", node=ExtractConfig)
+    for alias, name in ALIASES.items():
+        store(group="model", name=alias, node={"defaults": [name]})
 
 
 def strings(value: Any, key: str) -> list[str]:

@@ -27,6 +27,8 @@ def take_one(job: int) -> None:
 
         os.environ.pop(VISIBLE, None)
         gpus = [str(i) for i in range(torch.cuda.device_count())]
+        if not gpus:
+            return  # device=auto says why, where there should be some
     else:
         gpus = [gpu.strip() for gpu in remembered.split(",") if gpu.strip()]
     os.environ[VISIBLE] = gpus[job % len(gpus)] if gpus else ""

@@ -18,7 +18,7 @@ import logging
 import sys
 from pathlib import Path
 
-from plain_command import command_line, run
+from plain_command import at_home, command_line, run
 
 from vmb_d2.class_names import CLASSES_URL, NO_NAMES, ClassNames, read_class_names
 from vmb_d2.downloads import default_cache_dir
@@ -29,9 +29,12 @@ from vmb_d2.packing_job import pack
 from vmb_d2.stores import FEATURE_DTYPES, FORMATS
 
 EXIT_STATUS = (
-    "Exit status: 0; 1 if an image could not be read (each is reported, the others go on); 2 if "
-    "the work could not be done, with one line that says why; 130 after Ctrl-C."
+    "Exit status: 0; 1 if an image could not be read (each is reported, the others go on; those "
+    "left out by --skip don't count); 2 if the work could not be done, with one line that says "
+    "why; 130 after Ctrl-C."
 )
+
+CLIP_BOXES = {"true": True, "false": False}
 
 logger = logging.getLogger("pack")
 
@@ -58,18 +61,21 @@ def main(args: argparse.Namespace) -> int:
                 source_format=args.source_format,
                 duplicates=args.duplicates,
                 dtype=args.dtype,
+                clip_boxes=CLIP_BOXES.get(args.clip_boxes),
                 allow_mismatch=args.allow_mismatch,
+                skip=args.skip,
                 class_names=class_names(args),
             )
     except Interrupted as interruption:
         print("interrupted: run the same command again to go on", file=sys.stderr)
         return 128 + interruption.signum
     logger.info(
-        "%s: %d packed, %d there before, %d failed",
+        "%s: %d packed, %d there before, %d failed%s",
         Path(args.output) / FORMATS[args.to].place,
         report.packed,
         report.there_before,
         len(report.failures),
+        f", {len(report.left_out)} left out" if report.left_out else "",
     )
     return 1 if report.failures else 0
 
@@ -77,9 +83,13 @@ def main(args: argparse.Namespace) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     options = command_line(__doc__, EXIT_STATUS)
-    options.add_argument("sources", metavar="SOURCE", nargs="+", help="a store or output folder")
+    options.add_argument(
+        "sources", metavar="SOURCE", nargs="+", type=at_home, help="a store or output folder"
+    )
     options.add_argument("--to", choices=FORMATS, required=True, help="the format to write")
-    options.add_argument("--output", metavar="DIR", required=True, help="the output folder")
+    options.add_argument(
+        "--output", metavar="DIR", required=True, type=at_home, help="the output folder"
+    )
     options.add_argument(
         "--from",
         dest="source_format",
@@ -96,9 +106,17 @@ def parser() -> argparse.ArgumentParser:
         help="a name that is in two sources: an error (default), or take the first source's",
     )
     options.add_argument(
+        "--clip-boxes",
+        choices=CLIP_BOXES,
+        help="to the image; default: as in what is there, else as the format has it",
+    )
+    options.add_argument(
         "--allow-mismatch",
         action="store_true",
         help="also pack sources that were made with different settings",
+    )
+    options.add_argument(
+        "--skip", action="store_true", help="leave out, and name, images that the format can't hold"
     )
     options.add_argument(
         "--class-names",

@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib.util
 import sys
 
+import environment  # noqa: F401  (before anything that has to be installed)
+
 spec = importlib.util.find_spec("vmb_d2")
 if spec is not None and "vmb_d2" not in sys.modules:
     sys.modules["vmb_d2"] = importlib.util.module_from_spec(spec)

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import package_alone  # noqa: F401  (before anything of the package)
-from plain_command import command_line, run
+from plain_command import at_home, command_line, run
 
 from vmb_d2.status import lines, next_step, read_status, report
 
@@ -42,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     options = command_line(__doc__, EXIT_STATUS)
-    options.add_argument("folder", metavar="OUTPUT_DIR", help="the output folder")
+    options.add_argument("folder", metavar="OUTPUT_DIR", type=at_home, help="the output folder")
     options.add_argument(
         "--all", action="store_true", help="list all shards, files and commands, not the first ten"
     )

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from plain_command import command_line, run
+from plain_command import at_home, command_line, run
 
 from vmb_d2.downloads import default_cache_dir
 from vmb_d2.errors import ConfigError, InputError, OutputError
@@ -63,7 +63,7 @@ def visualize(args: argparse.Namespace) -> Report:
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(open_reader(args.features, args.format))
         names = names_to_draw(args, reader, images)
-        cache_dir = args.cache_dir or default_cache_dir()
+        cache_dir = Path(args.cache_dir) if args.cache_dir else default_cache_dir()
         visualization = Visualization(
             reader,
             images,
@@ -72,15 +72,16 @@ def visualize(args: argparse.Namespace) -> Report:
             top=args.top,
             limit=0 if args.names else args.limit,
         )
+        output = Path(args.output)
         try:
-            args.output.mkdir(parents=True, exist_ok=True)
+            output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"{args.output}: can't be made: {error.strerror}") from error
+            raise OutputError(f"{output}: can't be made: {error.strerror}") from error
         page = None
         if args.html:
             title = f"Regions of {Path(args.features).resolve().name}"
-            page = stack.enter_context(open_page(args.output / PAGE, title, args.min_confidence))
-        return visualization(names, args.output if args.png else None, page)
+            page = stack.enter_context(open_page(output / PAGE, title, args.min_confidence))
+        return visualization(names, output if args.png else None, page)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -99,11 +100,16 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     options = command_line(__doc__, EXIT_STATUS)
     add = options.add_argument
-    add("features", metavar="FEATURES", help="a store, or an output folder with a store in it")
-    add("images", metavar="IMAGES", help="the folder of the images, or one image")
-    add("--output", metavar="DIR", required=True, type=Path, help="where the drawings go")
+    add("features", metavar="FEATURES", type=at_home, help="a store, or an output folder with one")
+    add("images", metavar="IMAGES", type=at_home, help="the folder of the images, or one image")
+    add("--output", metavar="DIR", required=True, type=at_home, help="where the drawings go")
     add("--format", choices=FORMATS, help="of FEATURES, where it has stores of several")
-    add("--classes", metavar="FILE", help=f"class names: file, URL or none; default: {CLASSES_URL}")
+    add(
+        "--classes",
+        metavar="FILE",
+        type=at_home,
+        help=f"class names: file, URL or none; default: {CLASSES_URL}",
+    )
     add(
         "--background",
         action="store_true",
@@ -113,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
     add("--top", metavar="N", type=int, default=36, help="boxes an image; default: %(default)s")
     add("--limit", metavar="N", type=int, default=50, help="images; 0: all; default: %(default)s")
     add("--names", metavar="NAME", nargs="+", help="only these images, and all of them")
-    add("--cache-dir", metavar="DIR", type=Path, help="for the class names' file")
+    add("--cache-dir", metavar="DIR", type=at_home, help="for the class names' file")
     add("--no-png", dest="png", action="store_false", help="only the page")
     add("--no-html", dest="html", action="store_false", help="only the PNGs")
     return options

@@ -54,9 +54,9 @@ def shim_extension(package: str = "detectron2") -> bool:
 
 
 def require(package: str = "detectron2") -> None:
-    """Raise an ImportError that says what to do where ``package`` can't be found."""
+    """Raise a ModuleNotFoundError that says what to do where ``package`` can't be found."""
     if importlib.util.find_spec(package) is None:
-        raise ImportError(INSTALL_HINT, name=package)
+        raise ModuleNotFoundError(INSTALL_HINT, name=package)
 
 
 def prepare_detectron2() -> None:

@@ -13,9 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from .batching import bucketed_batches
-from .config import RELEASED_WEIGHTS, VMBModel, describe_model
+from .config import VMBModel, describe_model
 from .devices import device_of
-from .errors import ConfigError
 from .images import ImageSource, NetworkImage, load
 from .modeling import VMBRCNN
 from .options import RegionOptions
@@ -23,6 +22,7 @@ from .precision import arithmetic, check_precision, dtype_of
 from .pretrained import fingerprint, load_described_model
 from .read_out import chosen_regions, given_regions
 from .regions import RegionFeatures
+from .released import released_model, released_weights
 
 
 class RegionFeatureExtractor:
@@ -83,10 +83,12 @@ class RegionFeatureExtractor:
         """Load a model.
 
         Args:
-            model: ``"x152"``, ``"x101"``, ``"r101_c4"``, ``"x152_c4"``; the path of a VMB yaml; or
-                None where ``weights`` is a converted checkpoint, which knows what it is of.
+            model: ``"x152"``, ``"x101"`` (or MMF's ``"X-152"``, ``"X-101"``), ``"r101_c4"``,
+                ``"x152_c4"``; the path of a VMB yaml; or None where ``weights`` is a converted
+                checkpoint, which knows what it is of.
             weights: path or URL of a VMB or of a converted checkpoint. None for the released
-                weights of ``x152`` and ``x101``, which are fetched once.
+                weights of ``x152`` and ``x101``, which are fetched once, with the yaml beside them:
+                see :func:`vmb_d2.released.released_model`.
             device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
             cache_dir: for downloads and conversions; None for ``$VMB_D2_CACHE`` or
                 ``~/.cache/vmb_d2``.
@@ -104,7 +106,8 @@ class RegionFeatureExtractor:
         device = device_of(device)
         check_precision(precision, device)
         if weights is None:
-            weights = _released_weights(model)
+            weights = released_weights(model)
+            description = released_model(model, cache_dir)
         network, description = load_described_model(
             weights, description, device=device, cache_dir=cache_dir, unsafe=unsafe_load
         )
@@ -215,15 +218,6 @@ def pad(images: Sequence[NetworkImage], size: tuple[int, int], pinned: bool = Fa
         height, width = image.tensor.shape[-2:]
         target[:, :height, :width] = image.tensor
     return ImageList(tensor, [tuple(image.tensor.shape[-2:]) for image in images])
-
-
-def _released_weights(model) -> str:
-    if model in RELEASED_WEIGHTS:
-        return RELEASED_WEIGHTS[model]
-    raise ConfigError(
-        "model.weights is missing: path or URL of a VMB or of a converted checkpoint "
-        f"(only {' and '.join(RELEASED_WEIGHTS)} have released ones)"
-    )
 
 
 def _as_boxes(boxes) -> Tensor:

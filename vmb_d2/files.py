@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,3 +76,9 @@ def write_at(descriptor: int, content: bytes | memoryview, offset: int) -> None:
     while rest:
         written = os.pwrite(descriptor, rest, offset)
         rest, offset = rest[written:], offset + written
+
+
+def is_web_page(beginning: bytes) -> bool:
+    """Whether the first bytes of a file are those of HTML or XML."""
+    pattern = rb"(\xef\xbb\xbf)?\s*<(!doctype|!--|html|head|body|\?xml)"
+    return re.match(pattern, beginning, re.IGNORECASE) is not None

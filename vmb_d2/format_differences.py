@@ -30,6 +30,18 @@ NO_PLACE = {
         "extra",
     },
     "hdf5": {"confidence", "cls_prob", "further", "extra"},
+    "vilbert": {
+        "num_boxes",
+        "objects",
+        "objects_conf",
+        "confidence",
+        "attrs_id",
+        "attrs_conf",
+        "cls_prob",
+        "class_logits",
+        "further",
+        "extra",
+    },
     "openvqa": {"confidence", "further"},
     "oscar": {
         "num_boxes",
@@ -68,7 +80,8 @@ NEEDED = {
         "image_height",
     ),
     "butd_tsv": ("bbox", "image_width", "image_height"),
-    "hdf5": (),
+    "hdf5": ("attrs_id", "attrs_conf"),
+    "vilbert": (),
     "openvqa": (),
     "oscar": ("bbox", "objects", "image_width", "image_height"),
     "uniter": ("bbox", "image_width", "image_height", "confidence", "cls_prob"),
@@ -109,11 +122,13 @@ class Differences:
     Args:
         target: the format to write.
         dtype: of the features to write.
+        clips: whether boxes are to be clipped.
     """
 
-    def __init__(self, target: Format, dtype: np.dtype):
+    def __init__(self, target: Format, dtype: np.dtype, clips: bool):
         self.target = target
         self.dtype = dtype
+        self.clips = clips
         self._said: set[tuple[str, ...]] = set()
 
     def log(self, images: Iterable[tuple[Format, RegionFeatures]]) -> None:
@@ -137,6 +152,13 @@ class Differences:
                     lacking.setdefault(instead, []).append(field)
             for instead, fields in lacking.items():
                 logger.info("%s has no %s: written %s", source.name, ", ".join(fields), instead)
+            unclear = regions.bbox is not None and None in (
+                regions.image_width,
+                regions.image_height,
+            )
+            if self.clips and unclear and self._is_new(source.name, "clips"):
+                words = "%s has images of unknown size: their boxes can't be clipped"
+                logger.warning(words, source.name)
             dtype = regions.features.dtype
             if dtype.itemsize > self.dtype.itemsize and self._is_new("features", dtype.name):
                 logger.info("features of %s are written as %s", dtype, self.dtype)

@@ -6,8 +6,10 @@ import contextlib
 import os
 import stat
 import struct
+import threading
+import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +23,18 @@ from .network_input import PIXEL_MEAN_BGR, SIZE_DIVISIBILITY
 
 if TYPE_CHECKING:  # processes that only read images do without it
     from torch import Tensor
+
+# What the conversion to 8-bit RGB does to an image, by what is said of it.
+CONVERSIONS = {
+    "16-bit": "with 16 bits a channel or more (clipped at 255, not scaled)",
+    "float": "of floating-point numbers (clipped to 0..255, not scaled)",
+    "alpha": "with alpha (dropped, not blended)",
+    "rotation": "with an EXIF rotation (not applied)",
+    "CMYK": "CMYK (converted without a colour profile)",
+}
+_ORIENTATION, _UPRIGHT = 0x0112, 1  # EXIF's tag, and its value where nothing is to be turned
+
+_reading = threading.local()  # path: of the file that this thread decodes; None: only its header's
 
 ImageSource = str | Path | Image.Image | np.ndarray
 
@@ -51,12 +65,14 @@ class NetworkImage:
         tensor: float32 (3, h, w), BGR, mean taken off, resized, not padded.
         scale: network pixels for one original pixel.
         width, height: of the original.
+        conversions: what was done to its pixels, of :data:`CONVERSIONS`.
     """
 
     tensor: Tensor
     scale: float
     width: int
     height: int
+    conversions: tuple[str, ...] = ()
 
     @property
     def padded_size(self) -> tuple[int, int]:
@@ -66,7 +82,7 @@ class NetworkImage:
 
 def read_size(path: str | Path) -> tuple[int, int]:
     """Original (height, width) from the file's header. Raises ImageReadError."""
-    with _opened(path) as image:
+    with _opened(path, header_only=True) as image:
         return image.height, image.width
 
 
@@ -82,8 +98,36 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         ImageReadError: missing, unreadable, damaged, or no image.
     """
+    return _read(path)[0]
+
+
+def _read(path: str | Path) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The pixels of an image file, and which of :data:`CONVERSIONS` they went through."""
     with _opened(path) as image:
-        return to_rgb(image)
+        return to_rgb(image), tuple(_conversions(image))
+
+
+def _conversions(image: Image.Image) -> Iterator[str]:
+    """Of a decoded image, whose EXIF is complete by then."""
+    if image.mode.startswith("I"):
+        yield "16-bit"
+    elif image.mode == "F":
+        yield "float"
+    elif image.mode == "CMYK":
+        yield "CMYK"
+    if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        yield "alpha"
+    if "exif" in image.info and _orientation(image) != _UPRIGHT:
+        yield "rotation"
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's; of a TIFF, which Pillow turns itself, what is left of it."""
+    try:
+        value = image.getexif().get(_ORIENTATION)
+    except Exception:  # EXIF that is damaged costs no image
+        value = None
+    return value if value in range(1, 9) else _UPRIGHT
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
@@ -92,14 +136,44 @@ def to_rgb(image: Image.Image) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def warnings_to(tell: Callable[[str], None]) -> Iterator[None]:
+    """Within the block, what is warned of while a file is decoded goes to ``tell``, with its path.
+
+    Each text once a file. Of warnings while only its header is read nothing is told: they come
+    once more. Others are shown as before. ``tell`` is called in the thread that decodes.
+    """
+
+    def show(message, *where, **more) -> None:
+        if not hasattr(_reading, "path"):
+            before(message, *where, **more)
+        elif _reading.path is not None:
+            text = f"{_reading.path}: {' '.join(str(message).split())}"
+            if text not in _reading.told:
+                _reading.told.add(text)
+                tell(text)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", module=r"PIL\.")
+        before, warnings.showwarning = warnings.showwarning, show
+        yield
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path, header_only: bool = False) -> Iterator[Image.Image]:
+    _reading.path, _reading.told = None if header_only else path, set()
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would make the run wait for ever
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            os.scandir(path).close()  # one that can't be listed is here for the reason
+            raise ImageReadError(f"{path}: is a folder")
+        if not stat.S_ISREG(mode):  # a pipe would make the run wait for ever
             raise ImageReadError(f"{path}: is no file")
         with Image.open(path) as image:
             yield image
     except _DECODING_ERRORS as error:
         raise _read_error(path, error) from error
+    finally:
+        del _reading.path
 
 
 def _read_error(path, error: Exception) -> ImageReadError:
@@ -168,21 +242,24 @@ def preprocess(rgb: np.ndarray) -> NetworkImage:
     return as_network_image(np.ascontiguousarray(pixels), scale, *rgb.shape[:2])
 
 
-def as_network_image(pixels: np.ndarray, scale: float, height: int, width: int) -> NetworkImage:
+def as_network_image(
+    pixels: np.ndarray, scale: float, height: int, width: int, conversions: tuple[str, ...] = ()
+) -> NetworkImage:
     """Contiguous ``pixels``, whose memory is used as it is, of an image of (height, width)."""
     import torch
 
-    return NetworkImage(torch.from_numpy(pixels), scale, width, height)
+    return NetworkImage(torch.from_numpy(pixels), scale, width, height, conversions)
 
 
-def read_network_pixels(path: str | Path) -> tuple[np.ndarray, float, int, int]:
-    """Of an image file, what :func:`network_pixels` gives, and the original height and width.
+def read_network_pixels(path: str | Path) -> tuple[np.ndarray, float, int, int, tuple[str, ...]]:
+    """Of an image file, what :func:`network_pixels` gives, the original height and width, and
+    which of :data:`CONVERSIONS` its pixels went through.
 
     Raises ImageReadError, which names the file.
     """
-    rgb = read_image(path)
+    rgb, conversions = _read(path)
     try:
-        return *network_pixels(rgb), *rgb.shape[:2]
+        return *network_pixels(rgb), *rgb.shape[:2], conversions
     except ImageReadError as error:
         raise ImageReadError(f"{path}: {error}") from error
 

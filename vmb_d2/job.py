@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any
 from .batch_size import AUTO, checked_batch_size
 from .class_names import NO_NAMES, ClassNames
 from .config import VMBModel
+from .errors import ConfigError
 from .failures import FailureLog
 from .given_boxes import GivenBoxes
-from .inputs import InputImage
+from .inputs import InputImage, is_folder
 from .options import RegionOptions
 from .output_folder import sole_use
 from .precision import check_name
 from .run_record import RunRecord
 from .runner import ExtractionRun, Report
 from .shards import Shard
+from .stores import format_named
+from .stores.foreign import CHOICES, ForeignImages
 from .stores.store_set import StoreSet
 from .units import bytes_in_words
 
@@ -36,7 +39,7 @@ class ExtractionJob:
 
     Attributes:
         folder: the output folder.
-        formats, dtype: see :class:`vmb_d2.stores.store_set.StoreSet`.
+        formats, dtype, clip_boxes: see :class:`vmb_d2.stores.store_set.StoreSet`.
         options: which features of which regions.
         precision: of the extractor, where it is known before loading.
         boxes: to take instead of the proposals, assigned to the images.
@@ -45,6 +48,8 @@ class ExtractionJob:
             as the memory allows, see :mod:`vmb_d2.memory_probe`.
         batching, max_failures, workers: see :class:`vmb_d2.runner.ExtractionRun`.
         allow_mismatch: write into a folder whose features come of other settings.
+        foreign: of images that are there and that the folder's record doesn't vouch for, what to do
+            with those that are whole: ``"keep"`` or ``"redo"``. Damaged ones are done anew.
         shard: which part of the run this is; None for the whole.
         class_names: of the model, without the background; for the formats that write them.
         record: plain values for the manifest, such as the user's configuration.
@@ -53,6 +58,7 @@ class ExtractionJob:
     folder: str | Path
     formats: Sequence[str] = ("mmf",)
     dtype: str = "float32"
+    clip_boxes: bool | None = None
     options: RegionOptions = field(default_factory=RegionOptions)
     precision: str | None = None
     boxes: GivenBoxes | None = None
@@ -62,6 +68,7 @@ class ExtractionJob:
     max_failures: int | None = None
     workers: int | None = None
     allow_mismatch: bool = False
+    foreign: str = "keep"
     shard: Shard | None = None
     class_names: ClassNames = NO_NAMES
     record: dict[str, Any] = field(default_factory=dict)
@@ -91,16 +98,20 @@ class ExtractionJob:
         batch_size = checked_batch_size(self.batch_size, self.batching)
         if self.precision is not None:
             check_name(self.precision)
+        if self.foreign not in CHOICES:
+            raise ConfigError(f"output.foreign={self.foreign}: valid are {', '.join(CHOICES)}")
         stores = StoreSet(
             self.folder,
             self.formats,
             self.options.feature_names,
             self.dtype,
             self.shard,
+            self.clip_boxes,
             class_names=replace(self.class_names, with_background=self.options.background),
         )
         stores.check_shards()
-        stores.check_names(image.name for image in of_all_shards or images)
+        named = of_all_shards or images
+        stores.check_names(image.name for image in named if not is_folder(image.path))
         known = self._settings(description)
         report = Report()
         with sole_use(self.folder, self.shard) as lease:
@@ -114,6 +125,13 @@ class ExtractionJob:
                 content=self.record,
             )
             record.require(known)
+            foreign = ForeignImages(
+                stores,
+                (image.name for image in images if not is_folder(image.path)),
+                record.vouched(),
+                redo=self.foreign == "redo",
+            )
+            foreign.read_files()
             failures = FailureLog(record.own_folder)
             run = ExtractionRun(
                 stores,
@@ -127,8 +145,13 @@ class ExtractionJob:
                 before_write=record.show,
             )
             with record.kept(known, stores.describe()), stores:
+                foreign.read_folders()
+                if description is not None:
+                    self._require_dimension(foreign, description.feature_dimension)
+                record.note_foreign(foreign)
                 pending = run.pending(images)
-                failures.settle(stores.__contains__)
+                # Whether a folder can't be listed still, its image here says once more.
+                failures.settle(lambda name: is_folder(name) or name in stores)
                 report.skipped = len(images) - len(pending)
                 record.count(known, len(pending))
                 if pending:
@@ -136,11 +159,13 @@ class ExtractionJob:
                     extractor = load()
                     if batch_size == AUTO:
                         run.batch_size = self._choose_batch_size(extractor, len(pending))
+                    self._require_dimension(foreign, extractor.model.feature_dimension)
+                    foreign.remove()
                     self._begin(record, stores, extractor, run, len(pending), len(images))
                     began = time.perf_counter()
                     run(images, pending, extractor)
                     report.seconds = time.perf_counter() - began
-                    failures.settle(stores.__contains__)
+                    failures.settle(lambda name: not is_folder(name) and name in stores)
                 else:
                     logger.info("%s: nothing to do, %d images are there", self.name, len(images))
         return report
@@ -149,6 +174,10 @@ class ExtractionJob:
     def name(self) -> str:
         """The run in words."""
         return f"{self.folder}, {self.shard}" if self.shard else str(self.folder)
+
+    def _require_dimension(self, foreign: ForeignImages, dimension: int) -> None:
+        if not self.allow_mismatch:
+            foreign.require(dimension)
 
     def _choose_batch_size(self, extractor: RegionFeatureExtractor, pending: int) -> int:
         from .memory_probe import batch_size_for
@@ -198,6 +227,7 @@ class ExtractionJob:
             "regions": regions,
             "batching": batches,
             "dtype": self.dtype,
+            "clip_boxes": {n: format_named(n).clips(self.clip_boxes) for n in self.formats},
             "names": self.naming,
         }
 

@@ -45,8 +45,10 @@ class Manifest:
         self.path = Path(folder) / FILE_NAME
         self.content: dict[str, Any] = {}
         self._started: float | None = None
+        self._changed = 0.0
         try:
             content = json.loads(self.path.read_bytes())
+            self._changed = self.path.stat().st_mtime
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
@@ -60,7 +62,25 @@ class Manifest:
     def settings(self) -> dict[str, Any]:
         """All that changes features, as nested plain values; empty where nothing is known."""
         known = self.content.get("settings")
-        return {**_EARLIER, **known} if known else {}
+        return {**_EARLIER, **known, "clip_boxes": self.clip_boxes} if known else {}
+
+    @property
+    def clip_boxes(self) -> dict[str, bool]:
+        """Of each format that is known to be there, whether its boxes are clipped to the image."""
+        stores = self.content.get("stores", ())
+        of_stores = {s.get("format"): s.get("boxes_clipped", False) for s in stores}
+        return {**of_stores, **self.content.get("settings", {}).get("clip_boxes", {})}
+
+    @property
+    def vouched_until(self) -> float | None:
+        """The time of files up to which the runs tell of all that is in the folder.
+
+        None where none of them had begun to extract, or had nothing to extract.
+        """
+        last = (self.content.get("runs") or [{}])[-1]
+        if "device" in last or last.get("state") == "finished":
+            return self._changed
+        return self.content.get("vouched_until")
 
     @property
     def has_begun(self) -> bool:
@@ -99,6 +119,7 @@ class Manifest:
 
     def begin(self, run: Mapping[str, Any], **content: Any) -> None:
         """Note that a run has begun, and what holds from now on. Raises OutputError."""
+        until = self.vouched_until
         runs = self.content.get("runs", [])
         for earlier in runs:
             if earlier.get("state") == "running":  # it can't be, two would not get the lease
@@ -109,6 +130,7 @@ class Manifest:
             "format": 1,
             **self.content,
             **content,
+            "vouched_until": until,
             "runs": runs[-MOST_RUNS:],
         }
         self._write()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,11 +29,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Report:
-    """What became of the images: how many were packed, were there before, and failed why."""
+    """What became of the images: how many were packed and were there before, and by name why the
+    others failed, or were left out since the target can't hold them."""
 
     packed: int = 0
     there_before: int = 0
     failures: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,22 +94,52 @@ def list_sources(
     return sources, len(repeated)
 
 
-def check_target(target: Format, path: Path, sources: Sequence[Source]) -> None:
+def check_target(
+    target: Format, path: Path, sources: Sequence[Source], skip: bool = False
+) -> dict[str, str]:
     """See that the sources' images can be kept in a format at ``path``.
+
+    Names that the format's own readers take for others are warned of.
+
+    Args:
+        skip: leave out images whose names the format can't keep: they are taken off the sources'.
+
+    Returns:
+        The names left out, and why.
 
     Raises:
         ConfigError: the path is a source, or among its files.
-        InputError: names under which the format can't keep an image.
+        InputError: names under which the format can't keep an image, unless ``skip``.
     """
     for source in sources:
         if _share_files(target, path, source):
             raise ConfigError(f"{path}: shares files with the source {source.reader.path}")
     names = [name for source in sources for name in source.names]
-    problems = [f"{name} ({reason})" for name, reason in target.writer.problems(names)]
-    if problems:
+    problems = list(target.writer.problems(names))
+    if problems and not skip:
         raise InputError(
-            f"{len(problems)} names can't be stored as {target.name}: {listed(problems)}"
+            f"{len(problems)} names can't be stored as {target.name}: {_explained(problems)} "
+            "(--skip leaves such images out)"
         )
+    left_out = target.writer.fewest_problems(names) if problems else {}
+    for source in sources:
+        source.names[:] = [name for name in source.names if name not in left_out]
+    _log_left_out(target, left_out, "left out")
+    for line in target.writer.mistaken(name for name in names if name not in left_out):
+        logger.warning("%s: %s", target.name, line)
+    return left_out
+
+
+def _log_left_out(target: Format, reasons: Mapping[str, str], what: str) -> None:
+    if reasons:
+        words = "%s: %d images %s: %s"
+        logger.warning(words, target.name, len(reasons), what, _explained(reasons.items()))
+
+
+def _explained(reasons: Iterable[tuple[str, str]]) -> str:
+    return listed(
+        [f"{name if name.isprintable() else repr(name)} ({reason})" for name, reason in reasons]
+    )
 
 
 def _share_files(target: Format, path: Path, source: Source) -> bool:
@@ -135,6 +167,8 @@ class Packing:
         target: the format to write.
         sources: what to copy, in this order.
         dtype: of the features to write; None for one that loses nothing.
+        clip_boxes: whether to clip boxes to the image; None: as the format has it.
+        skip: leave out images that the format's own readers can't read.
         class_names: of the sources, for a target that writes them.
 
     Attributes:
@@ -150,10 +184,14 @@ class Packing:
         target: Format,
         sources: Sequence[Source],
         dtype: str | None = None,
+        clip_boxes: bool | None = None,
+        skip: bool = False,
         class_names: ClassNames = NO_NAMES,
     ):
         self.target = target
         self.sources = sources
+        self.clips = target.clips(clip_boxes)
+        self.skip = skip
         images = list(_first_images(sources))
         for _, regions in images:
             if regions.cls_prob is not None:
@@ -165,8 +203,11 @@ class Packing:
         if self.dtype != dtype:
             logger.info("%s keeps features as %s only", target.name, self.dtype)
         self.report = Report()
-        self._differences = Differences(target, self.dtype)
+        self._unreadable: dict[str, str] = {}
+        self._differences = Differences(target, self.dtype, self.clips)
         self._differences.log(images)
+        if self.clips:
+            logger.info("%s: boxes are clipped to the image", target.name)
 
     def __call__(self, writer: FeatureWriter) -> Report:
         """Copy the images that the writer, of the target's format, hasn't yet, and close it.
@@ -186,6 +227,8 @@ class Packing:
             writer.abandon()
             raise
         _close(writer)
+        what = "left out" if self.skip else "that its readers can't read (--skip leaves such out)"
+        _log_left_out(self.target, self._unreadable, what)
         return self.report
 
     def _copy_all(self, writer: FeatureWriter) -> None:
@@ -202,10 +245,10 @@ class Packing:
                     if waiting >= FLUSH_IMAGES or size >= FLUSH_BYTES:
                         writer.flush()
                         waiting = size = 0
-                progress.update(failed=not written)
+                progress.update(failed=name in self.report.failures)
 
     def _copy(self, source: Source, name: str, writer: FeatureWriter) -> int:
-        """Copy an image. Returns about how many bytes were written, 0 where it can't be read."""
+        """Copy an image. Returns about how many bytes were written, 0 where it isn't."""
         try:
             regions = source.reader.read(name)
         except StoreError as error:
@@ -214,8 +257,13 @@ class Packing:
             self.report.failures[name] = str(error)
             logger.warning("failed: %s", error)
             return 0
+        if reason := writer.problem_of(regions):
+            self._unreadable[name] = reason
+            if self.skip:
+                self.report.left_out[name] = reason
+                return 0
         self._differences.log([(source.format, regions)])
-        writer.write(name, regions)
+        writer.write(name, regions.clipped() if self.clips else regions)
         self.report.packed += 1
         classes = 0 if regions.cls_prob is None else regions.cls_prob.shape[1]
         return writer.bytes_per_image(*regions.features.shape, classes, self.dtype.itemsize)

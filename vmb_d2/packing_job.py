@@ -14,7 +14,7 @@ from .errors import ConfigError, OutputError
 from .inputs import listed
 from .manifest import Manifest, differences
 from .output_folder import sole_use
-from .packing import Packing, Report, check_target, format_of, list_sources
+from .packing import Packing, Report, Source, check_target, format_of, list_sources
 from .shards import shards_in
 from .status import UNFINISHED, read_status
 from .status.part import RUNNING
@@ -32,7 +32,9 @@ def pack(
     source_format: str | None = None,
     duplicates: str = "error",
     dtype: str | None = None,
+    clip_boxes: bool | None = None,
     allow_mismatch: bool = False,
+    skip: bool = False,
     class_names: ClassNames = NO_NAMES,
 ) -> Report:
     """Copy the images of stores of any format to one store of another.
@@ -45,7 +47,10 @@ def pack(
         source_format: the sources' format, where a folder has stores of several.
         duplicates: see :func:`vmb_d2.packing.list_sources`.
         dtype: of the features; None for one that loses nothing.
+        clip_boxes: whether to clip boxes to the image; None: as in the format's store that is
+            there, or in those of the folder's shards; else as the format has it.
         allow_mismatch: also pack sources that were made with different settings.
+        skip: leave out images that the format can't hold.
         class_names: of the sources, for a format that writes them. Whether the background was
             extracted is taken from the sources' settings, where they say it.
 
@@ -65,25 +70,51 @@ def pack(
         listed_sources, passed_over = list_sources(readers, duplicates)
         if passed_over:
             logger.info("%d images passed over: an earlier source has their name", passed_over)
-        check_target(target, place, listed_sources)
+        left_out = check_target(target, place, listed_sources, skip)
         manifest = Manifest(folder)
         manifests = [manifest, *(manifest_of(source.reader) for source in listed_sources)]
         settings = common_settings(manifests, allow_mismatch)
         if settings.get("regions", {}).get("background"):
             class_names = dataclasses.replace(class_names, with_background=True)
-        packing = Packing(target, listed_sources, dtype, class_names)
+        written = _folders_written(folder)
+        there = (Manifest(written[0]).clip_boxes | manifest.clip_boxes).get(target.name)
+        choice = there if clip_boxes is None else clip_boxes
+        packing = Packing(
+            target,
+            listed_sources,
+            dtype,
+            clip_boxes=choice,
+            skip=skip,
+            class_names=class_names,
+        )
+        packing.report.left_out.update(left_out)
+        if there not in (None, packing.clips) and not allow_mismatch:
+            is_not = "" if there else " not"
+            raise ConfigError(
+                f"{place}: the boxes that are there are{is_not} clipped to the image: leave out "
+                "--clip-boxes, or take another folder (--allow-mismatch packs them nevertheless)"
+            )
+        clipped = {True} if packing.clips else _clipped(listed_sources, manifests[1:])
+        if len(clipped | {there} - {None}) > 1:
+            logger.warning(
+                "%s: some boxes are clipped to the image already, others not (--clip-boxes true "
+                "clips all)",
+                place,
+            )
         if settings:
             settings["dtype"] = packing.dtype.name
+            del settings["clip_boxes"]  # of the sources; the store says its own
         if manifest.settings and any(shards_in(folder)):
             settings = manifest.settings  # those of the shards, which others may still join
         store = {"format": target.name, "feature": None, "path": target.place}
-        others = [other for other in manifest.content.get("stores", ()) if other != store]
+        stores = manifest.content.get("stores", ())
+        others = [other for other in stores if {**other, **store} != other]
         content = {
             "packed_from": [str(source) for source in sources],
             "settings": settings,
-            "stores": [*others, store],
+            "stores": [*others, {**store, "boxes_clipped": True in clipped}],
         }
-        for used in _folders_written(folder):
+        for used in written:
             stack.enter_context(sole_use(used))
         with manifest.recorded(lambda: _outcome(packing.report)):
             manifest.begin({"program": "pack", "format": target.name}, **content)
@@ -119,15 +150,23 @@ def manifest_of(reader: FeatureReader) -> Manifest:
     return own if own.content else Manifest(folder.parent)
 
 
+def _clipped(sources: Iterable[Source], manifests: Iterable[Manifest]) -> set[bool]:
+    """Whether the sources' boxes are clipped to the image, as far as their manifests say it."""
+    pairs = zip(sources, manifests, strict=True)
+    return {m.clip_boxes.get(source.format.name) for source, m in pairs} - {None} or {False}
+
+
 def common_settings(manifests: Iterable[Manifest], allow_mismatch: bool) -> dict[str, Any]:
     """The settings of the manifests that have some, where they agree; else nothing is known.
 
-    They agree whatever the features' dtype, which packing may change; it is None. What one doesn't
-    know, such as a shard without an image to extract, is taken from the others.
+    They agree whatever the features' dtype and the boxes' clipping, which packing may change; these
+    are None. What one doesn't know, such as a shard without an image to extract, is taken from the
+    others.
 
     Raises ConfigError where they don't agree, unless ``allow_mismatch``.
     """
-    known = {m.path.parent: {**m.settings, "dtype": None} for m in manifests if m.settings}
+    changed = {"dtype": None, "clip_boxes": None}
+    known = {m.path.parent: {**m.settings, **changed} for m in manifests if m.settings}
     common: dict[str, Any] = {}
     agreed = True
     for folder, settings in known.items():
@@ -155,4 +194,6 @@ def _outcome(report: Report) -> tuple[dict[str, int], dict[str, Any]]:
         "there_before": report.there_before,
         "failed": len(report.failures),
     }
+    if report.left_out:
+        counts["left_out"] = len(report.left_out)
     return counts, {}

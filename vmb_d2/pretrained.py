@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from weights_conversion import checkpoint_file
 
 from .config import VMBModel, to_detectron2
 from .conversions import Conversions
-from .downloads import default_cache_dir, fetch, is_url
+from .downloads import cache_folder, fetch, is_url
 from .errors import CheckpointError, ConfigError
 from .modeling import VMBRCNN
 
@@ -46,7 +46,8 @@ def load_described_model(
             one is converted once, into ``cache_dir``.
         model: what the weights are of. A checkpoint that this package converted knows it itself.
         device: where to run.
-        cache_dir: for downloads and conversions; None for :func:`default_cache_dir`.
+        cache_dir: for downloads and conversions; None for
+            :func:`vmb_d2.downloads.default_cache_dir`.
         unsafe: load pickled objects too, which can run any code.
 
     Returns:
@@ -55,7 +56,7 @@ def load_described_model(
     Raises:
         DownloadError, CheckpointError, ConfigError: see their texts.
     """
-    cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+    cache_dir = cache_folder(cache_dir)
     path = fetch(str(weights), cache_dir) if is_url(weights) else Path(weights).expanduser()
     try:
         conversions = Conversions(cache_dir)
@@ -70,6 +71,9 @@ def load_described_model(
                 )
             path = conversions.make(path, model, unsafe)
             checkpoint = checkpoint_file.read_checkpoint(path)
+        state = checkpoint_file.state_dict_of(checkpoint, path)
+        if conversions.folder not in path.parents:  # there, the conversion has looked
+            checkpoint_file.check_content(state, path)
     except CheckpointError as error:
         if is_url(weights):
             raise CheckpointError(f"{error}; delete the file to download it again") from error
@@ -78,7 +82,7 @@ def load_described_model(
     device = torch.device(device)
     copies = device.type == "cpu" and cache_dir not in path.parents
     network = _build(model)
-    _load_state(network, checkpoint, path, copies)
+    _load_state(network, state, path, copies)
     return network.to(device), model
 
 
@@ -134,8 +138,8 @@ def _build(model: VMBModel) -> VMBRCNN:
         return VMBRCNN(to_detectron2(model)).eval()
 
 
-def _load_state(network: VMBRCNN, checkpoint, path: Path, copies: bool) -> None:
-    """Give the network the checkpoint's tensors, as they are where they fit, or copies of them."""
+def _load_state(network: VMBRCNN, state: Mapping[str, Tensor], path: Path, copies: bool) -> None:
+    """Give the network a state dict's tensors, as they are where they fit, or copies of them."""
     own = network.state_dict()
 
     def fitted(name: str, value: Tensor) -> Tensor:
@@ -145,7 +149,6 @@ def _load_state(network: VMBRCNN, checkpoint, path: Path, copies: bool) -> None:
             return value
         return value.clone(memory_format=torch.contiguous_format)
 
-    state = checkpoint_file.state_dict_of(checkpoint, path)
     state = {name: fitted(name, value) for name, value in state.items()}
     try:
         network.load_state_dict(state, assign=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from detectron2.structures import Instances
 from torch import Tensor
@@ -47,6 +48,7 @@ def chosen_regions(
         rows_of(boxes),
         rows_of(scores),
         num_boxes=[selection.num_boxes for selection in kept],
+        choice_is_finite=[_is_finite(r) for r in regions],
         confidence=[selection.confidences.clone() for selection in kept],
     )
 
@@ -97,6 +99,8 @@ def _to_regions(
     result = []
     for image, count, *found in zip(images, num_boxes, *brought, strict=True):
         own_features, others = found[: len(names)], found[len(names) :]
+        values = dict(zip(arrays, others, strict=True))
+        values["choice_is_finite"] = bool(np.all(values.get("choice_is_finite", True)))
         result.append(
             RegionFeatures(
                 features=own_features[0],
@@ -104,10 +108,18 @@ def _to_regions(
                 image_width=image.width,
                 image_height=image.height,
                 further=dict(zip(names[1:], own_features[1:], strict=True)),
-                **dict(zip(arrays, others, strict=True)),
+                **values,
             )
         )
     return result
+
+
+def _is_finite(proposals: Instances) -> Tensor:
+    """Whether there are proposals, and all that they were chosen by is finite: bool (1,)."""
+    finite = proposals.class_logits.isfinite().all() & (len(proposals) > 0)
+    if proposals.has("objectness"):
+        finite &= proposals.objectness.isfinite().all()
+    return finite.reshape(1)
 
 
 def _scores(class_logits: Tensor, background: bool) -> Tensor:

@@ -35,6 +35,8 @@ class RegionFeatures:
             other extractors' files have them.
         further: the other features asked for, by name, each (N, D).
         extra: what a store of free keys holds beyond all these.
+        choice_is_finite: False where they were chosen among proposals of which a box or a score
+            isn't finite, or of which there is none.
     """
 
     features: np.ndarray
@@ -51,6 +53,7 @@ class RegionFeatures:
     attrs_conf: np.ndarray | None = None
     further: Mapping[str, np.ndarray] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+    choice_is_finite: bool = True
 
     def __post_init__(self):
         if self.objects_conf is None and self.cls_prob is not None:
@@ -58,6 +61,28 @@ class RegionFeatures:
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def clipped(self) -> RegionFeatures:
+        """The same regions with boxes clipped to the image: x to [0, width], y to [0, height].
+
+        A box in the image stays as it is, to the bit. So do all where its size is unknown.
+        """
+        if self.bbox is None or self.image_width is None or self.image_height is None:
+            return self
+        last = np.array([self.image_width, self.image_height] * 2, self.bbox.dtype)
+        bbox = np.where(self.bbox > last, last, self.bbox)
+        bbox[bbox < 0] = 0
+        return dataclasses.replace(self, bbox=bbox)
+
+    def not_finite(self) -> str | None:
+        """What of the features, boxes and scores isn't finite, in words; None: all is."""
+        scores = {"bbox": self.bbox, "cls_prob": self.cls_prob, "class_logits": self.class_logits}
+        for name, values in {"features": self.features, **self.further, **scores}.items():
+            if values is not None and (count := values.size - int(np.isfinite(values).sum())):
+                return f"{name}: {count} of {values.size} values are not finite"
+        if not self.choice_is_finite:
+            return "the proposals' boxes or scores are not finite"
+        return None
 
     def normalized_boxes(self) -> np.ndarray | None:
         """The boxes as Oscar and UNITER have them; None where they or the image's size are unknown.

@@ -12,7 +12,8 @@ from typing import Any
 from .lease import Lease, LeaseLost
 from .manifest import Manifest
 from .runner import Report
-from .shards import Shard
+from .shards import Shard, shards_in
+from .stores.foreign import ForeignImages, Vouched
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +57,35 @@ class RunRecord:
         self._report = report
         self._allow_mismatch = allow_mismatch
         self._content = dict(content or {})
-        self._counted = False
+        self._counted = self._has_news = False
+        if not self._own.content.get("runs"):  # else it has a begin, or nobody knows it
+            with contextlib.suppress(OSError):  # the lease is lost, which shows later
+                self._content["began"] = lease.path.stat().st_mtime
         self._started = time.monotonic()
+
+    def vouched(self) -> Vouched | None:
+        """Of which of the folder's files it tells; None where there is no record yet.
+
+        A shard's own images are told of by its own runs and by those of the whole. Raises
+        OutputError.
+        """
+        manifests = [self._common, self._own]
+        if self.shard is None:
+            manifests += [Manifest(shard.folder(self.folder)) for shard in shards_in(self.folder)]
+        found = [m for m in manifests if m.vouched_until is not None]
+        if not found:
+            return None
+        return Vouched(
+            begin=min(m.content.get("began", 0.0) for m in found),
+            end=max(m.vouched_until for m in found),
+            died=any(m.content["runs"][-1].get("state") == "running" for m in found),
+            known=self._own.content.get("foreign"),
+        )
+
+    def note_foreign(self, foreign: ForeignImages) -> None:
+        """Write down, with what is written next, which images are taken that no run has made."""
+        self._own.content["foreign"] = foreign.known
+        self._has_news = foreign.has_news
 
     def require(self, settings: Mapping[str, Any]) -> list[str]:
         """The differences to the settings in writing. Raises OutputError where it has to."""
@@ -111,7 +139,7 @@ class RunRecord:
 
     def count(self, settings: Mapping[str, Any], pending: int) -> None:
         """The report tells what is there. A whole run with nothing to do is noted where the last
-        one in writing didn't get so far.
+        one in writing didn't get so far, or images have come from elsewhere since.
 
         Args:
             settings: as far as they are known now.
@@ -123,7 +151,8 @@ class RunRecord:
         runs = self._own.content.get("runs")
         if pending or self.shard or not runs:
             return
-        if runs[-1].get("state") != "finished" or self._own.content.get("counts") != self._counts():
+        as_before = self._own.content.get("counts") == self._counts() and not self._has_news
+        if runs[-1].get("state") != "finished" or not as_before:
             run = {"mismatch": self.require(settings)}
             self._own.begin(run, **self._content, settings=self._own.settings)
 
@@ -139,7 +168,8 @@ class RunRecord:
         if self.shard:
             self._common.claim(settings)
         run = {**run, "mismatch": self.require(settings)}
-        content = {**self._content, "settings": dict(settings), "counts": self._counts()}
+        settings = {**settings, "clip_boxes": self._own.clip_boxes | settings["clip_boxes"]}
+        content = {**self._content, "settings": settings, "counts": self._counts()}
         if self.shard:
             self._own.note(run, **content)
         else:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from . import interruption
@@ -16,8 +18,8 @@ from .batching import Batch, Size
 from .errors import BoxesError, ConfigError, ImageReadError, TooManyFailures
 from .failures import FailureLog
 from .given_boxes import GivenBoxes
-from .images import NetworkImage
-from .inputs import InputImage
+from .images import CONVERSIONS, NetworkImage, warnings_to
+from .inputs import InputImage, is_folder
 from .progress import Progress
 from .reading import default_workers, loaded_batches, planned_batches
 from .regions import RegionFeatures
@@ -110,11 +112,12 @@ class ExtractionRun:
         self.workers = workers
         self.before_write = before_write
         self.report = Report() if report is None else report
+        self._conversions: Counter[str] = Counter()  # images of each kind
 
     def pending(self, images: Sequence[InputImage]) -> list[InputImage]:
         """Those that are not done yet."""
         done = self.stores.present(image.name for image in images)
-        return [image for image in images if image.name not in done]
+        return [image for image in images if image.name not in done or is_folder(image.path)]
 
     def __call__(
         self,
@@ -139,6 +142,7 @@ class ExtractionRun:
         if workers is None:
             workers = default_workers(extractor.model.device)
         with (
+            warnings_to(self._warn),
             Progress(len(pending)) as progress,
             BackgroundWriter(partial(self._write, progress)) as writer,
             contextlib.ExitStack() as stack,
@@ -152,10 +156,16 @@ class ExtractionRun:
                 fail=lambda image, error: self._fail(image, error, "read", progress),
             )
             stack.enter_context(contextlib.closing(batches))
+            if self.boxes is not None:
+                stack.callback(self.boxes.log_outside)
             loaded = loaded_batches(batches, workers, self.batch_size)
             for batch, outcomes in stack.enter_context(contextlib.closing(loaded)):
                 writer.check()
                 self._extract(batch, outcomes, extractor, writer, progress)
+        if self._conversions:
+            counts = ((self._conversions[kind], words) for kind, words in CONVERSIONS.items())
+            modes = ", ".join(f"{count} {words}" for count, words in counts if count)
+            logger.info("image modes: %s", modes)
         return self.report
 
     def _extract(
@@ -169,6 +179,7 @@ class ExtractionRun:
                     size = network_image.width, network_image.height
                     boxes[image] = self.boxes.of(image.name, *size)
                 loaded[image] = network_image
+                self._conversions.update(network_image.conversions)
             except ImageReadError as error:
                 self._fail(image, error, "read", progress)
             except BoxesError as error:
@@ -189,7 +200,12 @@ class ExtractionRun:
                 extractor,
             )
             if regions is not None:
-                writer.put(part, regions)
+                reasons = [self._unusable(r, extractor.precision) for r in regions]
+                usable = [not reason for reason in reasons]
+                writer.put(list(compress(part, usable)), list(compress(regions, usable)))
+                for image, reason in zip(part, reasons, strict=True):
+                    if reason:
+                        self._fail(image, f"{image.path}: {reason}", "network", progress)
             elif len(part) == 1:
                 height, width = batch.padded_size
                 error = f"{part[0].path}: out of memory at {width} x {height} network pixels"
@@ -226,6 +242,14 @@ class ExtractionRun:
                 logger.warning(words, len(batch), half)
         return None
 
+    def _unusable(self, regions: RegionFeatures, precision: str) -> str | None:
+        """Why regions can't be stored; None: they can."""
+        if reason := regions.not_finite():
+            if precision == "fp16":
+                reason += " (fp16 overflows at 65504; precision=fp32 may do)"
+            return reason
+        return self.stores.unfit(regions)
+
     def _write(
         self, progress: Progress, part: list[InputImage], regions: list[RegionFeatures]
     ) -> None:
@@ -246,6 +270,10 @@ class ExtractionRun:
         if larger or (self.batching == "bucketed" and own != padded_size):
             raise ImageReadError(f"{path}: was exchanged for another image while being read")
         return outcome
+
+    def _warn(self, text: str) -> None:
+        with interruption.held():
+            logger.warning("%s", text)
 
     def _fail(self, image: InputImage, error: object, stage: str, progress: Progress) -> None:
         with interruption.held():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import math
+import os
 import pickle
 import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +22,13 @@ from torch import Tensor
 from vmb_d2.errors import CheckpointError
 from vmb_d2.files import whole_file
 
+from .file_kinds import other_kind
+
 # The entry that marks a checkpoint as converted by us, and describes where it comes from.
 ORIGIN_KEY = "vmb_d2"
+
+# Where a checkpoint has its state dict, unless it is one: VMB's, and Lightning's or others'.
+_WRAPPERS = ("model", "state_dict")
 
 # What torch.load was seen to raise on damaged files, beside UnpicklingError and OSError.
 _DAMAGE = (
@@ -51,28 +60,29 @@ def read_checkpoint(path: str | Path, unsafe: bool = False) -> dict[str, Any]:
         CheckpointError: no such file, truncated, no checkpoint, or refused.
     """
     try:
-        if Path(path).stat().st_size == 0:
-            raise CheckpointError(f"{path}: is empty")
         mmap = zipfile.is_zipfile(path)
         if unsafe:
             logger.warning("%s: loaded with pickle, which runs any code that is in it", path)
         with warnings.catch_warnings():  # a damaged file may show any protocol number
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
             checkpoint = torch.load(path, map_location="cpu", weights_only=not unsafe, mmap=mmap)
-    except OSError as error:
-        raise CheckpointError(f"{path}: can't be read: {error.strerror or error}") from error
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path}: {_explain(error)}") from error
-    except _DAMAGE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: no whole checkpoint ({reason})") from error
+    except (OSError, pickle.UnpicklingError, *_DAMAGE) as error:
+        raise CheckpointError(f"{path}: {_explain(error, Path(path))}") from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"{path}: holds a {type(checkpoint).__name__}, not a checkpoint")
     return checkpoint
 
 
-def _explain(error: pickle.UnpicklingError) -> str:
+def _explain(error: Exception, path: Path) -> str:
+    with contextlib.suppress(OSError):
+        if kind := other_kind(path):
+            return f"no PyTorch checkpoint, but {kind}"
+    if isinstance(error, OSError):
+        return f"can't be read: {error.strerror or error}"
     text = str(error)
+    if not isinstance(error, pickle.UnpicklingError):
+        reason = text.splitlines()[0] if text else type(error).__name__
+        return f"no whole checkpoint ({reason})"
     if "Unsupported global" in text or "GLOBAL" in text:
         name = text.split("GLOBAL ", 1)[-1].split()[0] if "GLOBAL " in text else "objects"
         return (
@@ -82,22 +92,78 @@ def _explain(error: pickle.UnpicklingError) -> str:
     return "no PyTorch checkpoint, or a damaged one"
 
 
-def state_dict_of(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a checkpoint: under ``model`` or bare, without ``module.`` prefixes.
+def wrapper_of(checkpoint: Mapping[str, Any]) -> str | None:
+    """The key under which a checkpoint has its state dict; None where it is one itself."""
+    return next((key for key in _WRAPPERS if isinstance(checkpoint.get(key), Mapping)), None)
 
-    Raises CheckpointError where there is none. Sparse and quantized tensors are none, either.
+
+def state_dict_of(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
+    """The state dict in a checkpoint: bare, or under ``model`` or ``state_dict``.
+
+    A prefix that all names share, such as ``module.``, is left out. Raises CheckpointError where
+    there is no state dict. Sparse and quantized tensors are none, either.
     """
-    state = checkpoint.get("model", checkpoint)
-    if not isinstance(state, Mapping) or not state:
+    wrapper = wrapper_of(checkpoint)
+    state = checkpoint[wrapper] if wrapper else checkpoint
+    if not state:
         raise CheckpointError(f"{path}: holds no state dict")
-    strangers = [str(k) for k, v in state.items() if not _is_dense(v)]
+    strangers = [str(k) for k, v in state.items() if not (isinstance(k, str) and _is_dense(v))]
     if strangers:
         raise CheckpointError(
             f"{path}: holds no state dict (these are no tensors: {', '.join(strangers[:5])})"
         )
-    if all(key.startswith("module.") for key in state):
-        return {key.removeprefix("module."): value for key, value in state.items()}
-    return dict(state)
+    shared = os.path.commonprefix([key.split(".")[:-1] for key in state])
+    return {".".join(key.split(".")[len(shared) :]): value for key, value in state.items()}
+
+
+def check_content(state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raise CheckpointError where values can't be right, with the names of their tensors.
+
+    Args:
+        state: the state dict in ``path``, as :func:`read_checkpoint` and :func:`state_dict_of` give
+            it, in memory or mapped. All of it is read.
+        path: where it is a zip file that has checksums, they are compared.
+    """
+    if damaged := _damaged(state, path):
+        what = "damaged, download or copy it again: wrong checksum of"
+        raise CheckpointError(f"{path}: {what} {_some(damaged)}")
+    if strange := [name for name, tensor in state.items() if not _is_finite(tensor)]:
+        what = "no weights to extract with: NaN or infinite values in"
+        raise CheckpointError(f"{path}: {what} {_some(strange)}")
+
+
+def _damaged(state: Mapping[str, Tensor], path: str | Path) -> list[str]:
+    """The names of tensors, or else of other members, whose bytes are not those written."""
+    if not zipfile.is_zipfile(path):
+        return []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            sums = {member.CRC for member in members}
+            if sums == {0}:  # torch.serialization.set_crc32_options(False)
+                return []
+            right: dict[int, bool] = {}  # by the storage's address: tensors may share one
+            for tensor in state.values():
+                storage = tensor.untyped_storage()
+                if storage.data_ptr() not in right:
+                    content = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
+                    right[storage.data_ptr()] = zlib.crc32(content) in sums
+            names = [k for k, v in state.items() if not right[v.untyped_storage().data_ptr()]]
+            (pickled,) = (m for m in members if m.filename.rpartition("/")[2] == "data.pkl")
+            archive.read(pickled)
+            return names
+    except _DAMAGE as error:
+        raise CheckpointError(f"{path}: damaged, download or copy it again: {error}") from error
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    return all(math.isfinite(value) for value in tensor.detach().aminmax())
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _is_dense(value: Any) -> bool:

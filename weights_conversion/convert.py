@@ -11,11 +11,27 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from os.path import expanduser
 from pathlib import Path
 
-from vmb_d2 import __version__
-from vmb_d2.config import MODEL_NAMES, VMBModel, ignored_lines, named_model, read_vmb_model
-from vmb_d2.errors import CheckpointError, VMBError
+try:
+    from vmb_d2 import __version__
+    from vmb_d2.config import (
+        MODEL_NAMES,
+        VMBModel,
+        canonical_name,
+        ignored_lines,
+        named_model,
+        read_vmb_model,
+    )
+    from vmb_d2.errors import CheckpointError, VMBError
+except ModuleNotFoundError as error:
+    if __name__ != "__main__":
+        raise
+    print(
+        f"error: {sys.executable} has no {error.name}: `make install` installs it", file=sys.stderr
+    )
+    sys.exit(2)
 
 from . import checkpoint_file, state_dict
 
@@ -54,7 +70,7 @@ def convert_checkpoint(
         checkpoint_file.ORIGIN_KEY: origin,
     }
     checkpoint_file.write_checkpoint(target_content, target)
-    for line in _passed_over(checkpoint, audited):
+    for line in _remarks(checkpoint, audited):
         logger.info("%s", line)
     return audited
 
@@ -67,6 +83,7 @@ def revert_checkpoint(source: str | Path, target: str | Path, unsafe: bool = Fal
     origin = checkpoint[checkpoint_file.ORIGIN_KEY]
     model = VMBModel.from_dict(origin["source_config"])
     state = checkpoint_file.state_dict_of(checkpoint, source)
+    checkpoint_file.check_content(state, source)
     reverted = state_dict.to_vmb(state, model, origin["dropped"])
     checkpoint_file.write_checkpoint({"model": reverted}, target)
 
@@ -76,6 +93,7 @@ def _audit_file(source, model, unsafe):
     if checkpoint_file.layout_of(checkpoint, source) == "detectron2":
         raise CheckpointError(f"{source}: is in Detectron2's layout already")
     state = checkpoint_file.state_dict_of(checkpoint, source)
+    checkpoint_file.check_content(state, source)
     return checkpoint, state, state_dict.audit(state, model)
 
 
@@ -88,6 +106,7 @@ def _raise_problems(source, state, audited: state_dict.Audit) -> None:
         for kind, keys in (
             ("missing", audited.missing),
             ("unknown", audited.unknown),
+            ("ambiguous", audited.ambiguous),
             ("wrong", audited.wrong),
         )
         if keys
@@ -102,25 +121,32 @@ def _raise_problems(source, state, audited: state_dict.Audit) -> None:
     )
 
 
-def _passed_over(checkpoint, audited: state_dict.Audit) -> list[str]:
-    """A line for each reason, with the keys that were not converted for it."""
-    beside = [str(k) for k in checkpoint if k != "model"] if "model" in checkpoint else []
-    return ignored_lines(
+def _remarks(checkpoint, audited: state_dict.Audit) -> list[str]:
+    """A line for each reason for which keys were not converted, and for what was assumed."""
+    wrapper = checkpoint_file.wrapper_of(checkpoint)
+    beside = [str(k) for k in checkpoint if k != wrapper] if wrapper else []
+    lines = ignored_lines(
         {
             **dict.fromkeys(beside, "not part of the model"),
             **audited.ignored,
             **dict.fromkeys(audited.anchors, "computed, and found the same"),
         }
     )
+    if audited.assumed:
+        values = " and ".join(f"{leaf} {value:g}" for leaf, value in state_dict.ASSUMED.items())
+        lines.append(f"the file has no statistics of batch norms: {values} in all of them")
+    return lines
 
 
 def _print_table(checkpoint, audited: state_dict.Audit) -> None:
     missing = set(audited.missing)
     for p in audited.parameters:
         mark = "MISSING" if p.vmb in missing else "x".join(map(str, audited.d2_shapes[p.d2]))
+        key = audited.sources.get(p.vmb, p.vmb)
+        names = [p.vmb] if key == p.vmb else [key, p.vmb]
         note = "" if p.layout.value == "same" else f"  ({p.layout.value})"
-        print(f"{p.vmb}  ->  {p.d2}  [{mark}]{note}")
-    for line in [*_passed_over(checkpoint, audited), *audited.problems()]:
+        print(f"{'  ->  '.join([*names, p.d2])}  [{mark}]{note}")
+    for line in [*_remarks(checkpoint, audited), *audited.problems()]:
         print(line)
 
 
@@ -130,11 +156,20 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", metavar="IN.pth", help="the checkpoint to read")
-    parser.add_argument("target", metavar="OUT.pth", nargs="?", help="the checkpoint to write")
+    parser.add_argument("source", metavar="IN.pth", type=expanduser, help="the checkpoint to read")
+    parser.add_argument(
+        "target", metavar="OUT.pth", nargs="?", type=expanduser, help="the checkpoint to write"
+    )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--model", choices=MODEL_NAMES, help="the model that IN.pth is of")
-    which.add_argument("--config", metavar="YAML", help="the VMB yaml of any other model")
+    which.add_argument(
+        "--model",
+        choices=MODEL_NAMES,
+        type=canonical_name,
+        help="the model that IN.pth is of",
+    )
+    which.add_argument(
+        "--config", metavar="YAML", type=expanduser, help="the VMB yaml of any other model"
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would become of each key; write nothing"
     )

@@ -36,13 +36,14 @@ class Parameter:
         return d2_shape
 
 
-ANCHORS = re.compile(r"rpn\.anchor_generator\.cell_anchors\.(\d+)")
+ANCHORS = re.compile(r"(?:.*\.)?cell_anchors\.(\d+)")
 
 # VMB keys that are passed over -> why
 IGNORED = {
-    re.compile(r"roi_heads\.box\.predictor\.(cls_embed|attr_linear1|attr_linear2)\..*"): (
+    re.compile(r"(?:.*\.)?(cls_embed|attr_linear1|attr_linear2)\..*"): (
         "attribute head; attributes are not supported yet"
     ),
+    re.compile(r".*\.num_batches_tracked"): "counters of a training",
 }
 
 

@@ -129,8 +129,10 @@ def image_clipping(c: Comparison) -> Opinion | None:
                 ALL,
                 f"{past} boxes of {STORES[other]} end past their image, in its padding, and none "
                 f"of {STORES[store]}, but {ends} end with it: {STORES[store]}'s were clipped to "
-                "the image, as other detectors do and VMB doesn't. Boxes at the right and bottom "
-                "border, and their features, can't be the same.",
+                "the image. Either when they were stored (lxmert_tsv and hdf5 have them so, and "
+                "output.clip_boxes=true): then features are the same. Or before the features were "
+                "pooled, as other detectors do and VMB doesn't: then features at the right and "
+                "bottom border differ, too.",
             )
     return None
 

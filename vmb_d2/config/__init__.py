@@ -16,12 +16,14 @@ from .vmb_yaml import (
 )
 
 __all__ = [
+    "ALIASES",
     "MODEL_NAMES",
     "PIXEL_MEAN_BGR",
     "RELEASED_WEIGHTS",
     "VMBModel",
     "VMBYaml",
     "add_vmb_config",
+    "canonical_name",
     "describe_model",
     "get_cfg",
     "ignored_lines",
@@ -33,6 +35,7 @@ __all__ = [
 ]
 
 MODEL_NAMES = ("x152", "x101", "r101_c4", "x152_c4")
+ALIASES = {"X-152": "x152", "X-101": "x101"}  # MMF's names of the same models
 _RELEASES = "https://dl.fbaipublicfiles.com/pythia/detectron_model"
 RELEASED_WEIGHTS = {
     "x152": f"{_RELEASES}/detectron_model_x152.pth",
@@ -41,10 +44,20 @@ RELEASED_WEIGHTS = {
 _MODELS = Path(__file__).parent / "models"
 
 
+def canonical_name(name: str) -> str:
+    """The name in :data:`MODEL_NAMES` for one of MMF's; any other as it is."""
+    return ALIASES.get(name, name)
+
+
 def named_model(name: str) -> VMBModel:
-    """One of the models in :data:`MODEL_NAMES`. Raises ConfigError for any other name."""
+    """One of the models in :data:`MODEL_NAMES`, or by MMF's name.
+
+    Raises ConfigError for any other name.
+    """
+    name = canonical_name(name)
     if name not in MODEL_NAMES:
-        raise ConfigError(f"model {name!r} is unknown; valid names: {', '.join(MODEL_NAMES)}")
+        valid = ", ".join((*MODEL_NAMES, *ALIASES))
+        raise ConfigError(f"model {name!r} is unknown; valid names: {valid}")
     return read_vmb_yaml(_MODELS / f"{name}.yaml").model
 
 
@@ -52,7 +65,8 @@ def describe_model(model: str | Path | VMBModel) -> VMBModel:
     """The description of a model.
 
     Args:
-        model: a name in :data:`MODEL_NAMES`, the path of a VMB yaml, or a description already.
+        model: a name in :data:`MODEL_NAMES` or MMF's, the path of a VMB yaml, or a description
+            already.
 
     Raises:
         ConfigError: see :func:`named_model` and :func:`read_vmb_yaml`.

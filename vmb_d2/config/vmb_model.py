@@ -55,6 +55,11 @@ class VMBModel:
         return ("fc6", "fc7") if self.fpn else ("pooled",)
 
     @property
+    def feature_dimension(self) -> int:
+        """D of each feature, (R, D)."""
+        return self.mlp_head_dim if self.fpn else 8 * self.res2_out_channels
+
+    @property
     def blocks_per_stage(self) -> tuple[int, ...]:
         """Bottleneck blocks in res2, res3, res4, res5."""
         return BLOCKS_PER_STAGE[self.depth]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ast
 import logging
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from .vmb_keys import (
 )
 from .vmb_model import BLOCKS_PER_STAGE, C4_STRIDE, FPN_STRIDES, VMBModel
 
+BASE = "_BASE_"  # the key of the file that a yaml builds on
+
 logger = logging.getLogger(__name__)
 
 
@@ -38,24 +41,52 @@ class VMBYaml:
 
 
 def read_vmb_yaml(path: str | Path) -> VMBYaml:
-    """Read a VMB yaml file.
+    """Read a VMB yaml file, and the one that it names as ``_BASE_``, whose keys it overrides.
 
     Raises:
-        ConfigError: the file can't be read, or a key in it is unknown, unsupported at its value, or
-            in contradiction to another. The message starts with the file's path.
+        ConfigError: the file can't be read, or keys in it are unknown, unsupported at their values,
+            or in contradiction to others: all such. The message starts with the file's path.
     """
+    tree = _read_tree(Path(path), ())
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return parse_vmb_config(tree)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _read_tree(path: Path, above: tuple[Path, ...]) -> dict:
+    """The nested dict of a yaml over that of its base. ``above``: the files that led to it."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: can't be read: {error}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: no valid yaml: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: no VMB configuration (expected sections such as MODEL)")
-    try:
-        return parse_vmb_config(tree)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    if BASE not in tree:
+        return tree
+    base = tree.pop(BASE)
+    if not isinstance(base, str) or "://" in base:
+        raise ConfigError(f"{path}: {BASE}: {base!r} is not the path of one yaml file")
+    above = (*above, path)
+    base = path.parent / os.path.expanduser(base)
+    if os.path.realpath(base) in map(os.path.realpath, above):
+        circle = " -> ".join(map(str, (*above, base)))
+        raise ConfigError(f"{path}: {BASE} leads in a circle: {circle}")
+    return _merged(_read_tree(base, above), tree, f"{path}: ")
+
+
+def _merged(base: dict, over: dict, prefix: str) -> dict:
+    """``base`` with the values of ``over``, section by section; ``prefix``: of keys in errors."""
+    result = dict(base)
+    for name, value in over.items():
+        key = f"{prefix}{name}"
+        if name in base and isinstance(base[name], dict) != isinstance(value, dict):
+            raise ConfigError(f"{key}: a section in one of the files, a value in the other")
+        merges = isinstance(value, dict) and name in base
+        result[name] = _merged(base[name], value, f"{key}.") if merges else value
+    return result
 
 
 def read_vmb_model(path: str | Path) -> VMBModel:
@@ -77,23 +108,38 @@ def ignored_lines(reasons: Mapping[str, str]) -> list[str]:
 def parse_vmb_config(tree: dict) -> VMBYaml:
     """Translate the nested dict of a VMB yaml. Raises ConfigError, as :func:`read_vmb_yaml`."""
     keys = dict(_flatten(tree))
-    fields, ignored = {}, {}
+    fields, ignored, problems, unsupported, unknown = {}, {}, [], [], []
     for key, value in keys.items():
         if key in STRUCTURE_KEYS:
             continue
         if key in FIELDS:
-            field = FIELDS[key]
-            value = _typed(key, value, getattr(VMBModel, field))
-            if fields.setdefault(field, value) != value:
-                raise ConfigError(f"{' and '.join(BACKBONE_CHANNEL_KEYS)} contradict each other")
+            try:
+                value = _typed(key, value, getattr(VMBModel, FIELDS[key]))
+            except ConfigError as error:
+                problems.append(str(error))
+                continue
+            if fields.setdefault(FIELDS[key], value) != value:
+                problems.append(f"{' and '.join(BACKBONE_CHANNEL_KEYS)} contradict each other")
         elif key in SUPPORTED_ONLY_AT:
             if value not in SUPPORTED_ONLY_AT[key]:
                 only = " or ".join(map(repr, SUPPORTED_ONLY_AT[key]))
-                raise ConfigError(f"{key}: {value!r} is not supported, only {only}")
+                unsupported.append(f"{key}: {value!r} is not supported, only {only}")
+        elif reason := _reason_without_effect(key):
+            ignored[key] = reason
         else:
-            ignored[key] = _reason_without_effect(key)
-    model = VMBModel(**_architecture(keys), **fields)
-    _check(model)
+            unknown.append(key)
+    architecture = _architecture(keys, problems)
+    if not problems:
+        model = VMBModel(**architecture, **fields)
+        problems.extend(_contradictions(model))
+    problems += unsupported
+    if unknown:
+        problems.append(
+            f"{', '.join(unknown)}: not a key that VMB-D2 knows, so it may change the result; "
+            "remove it from the yaml if it has no part in inference"
+        )
+    if problems:
+        raise ConfigError("; ".join(problems))
     return VMBYaml(model, ignored)
 
 
@@ -135,23 +181,18 @@ def _is_number(value) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _reason_without_effect(key: str) -> str:
-    for pattern, reason in WITHOUT_EFFECT.items():
-        if re.fullmatch(pattern, key):
-            return reason
-    raise ConfigError(
-        f"{key}: not a key that VMB-D2 knows, so it may change the result; "
-        "remove it from the yaml if it has no part in inference"
-    )
+def _reason_without_effect(key: str) -> str | None:
+    return next((r for pattern, r in WITHOUT_EFFECT.items() if re.fullmatch(pattern, key)), None)
 
 
-def _architecture(keys: dict) -> dict:
-    """Depth and kind of the model, with the keys that have to go together checked."""
+def _architecture(keys: dict, problems: list[str]) -> dict:
+    """Depth and kind of the model. Of keys that have to go together and don't, adds problems."""
     body = keys.get("MODEL.BACKBONE.CONV_BODY", "R-50-C4")
     match = re.fullmatch(r"R-(\d+)-(FPN|C4)", str(body))
     if not match or int(match[1]) not in BLOCKS_PER_STAGE:
         bodies = ", ".join(f"R-{d}-{kind}" for kind in ("FPN", "C4") for d in BLOCKS_PER_STAGE)
-        raise ConfigError(f"MODEL.BACKBONE.CONV_BODY: {body!r} is not supported, only {bodies}")
+        problems.append(f"MODEL.BACKBONE.CONV_BODY: {body!r} is not supported, only {bodies}")
+        return {}
     fpn = match[2] == "FPN"
     goes_with = {
         "MODEL.RPN.USE_FPN": (False, fpn),
@@ -168,37 +209,35 @@ def _architecture(keys: dict) -> dict:
     for key, (default, needed) in goes_with.items():
         value = keys.get(key, default)
         if value != needed:
-            raise ConfigError(f"{key}: {value!r} is not supported with {body}, only {needed!r}")
+            problems.append(f"{key}: {value!r} is not supported with {body}, only {needed!r}")
     return {"depth": int(match[1]), "fpn": fpn}
 
 
-def _check(model: VMBModel) -> None:
-    """Raise ConfigError for a model whose parts don't fit together."""
+def _contradictions(model: VMBModel) -> Iterator[str]:
+    """What doesn't fit together in a model."""
     strides = FPN_STRIDES if model.fpn else (C4_STRIDE,)
     if model.anchor_strides != strides:
-        raise ConfigError(
+        yield (
             f"MODEL.RPN.ANCHOR_STRIDE: {model.anchor_strides} doesn't fit the backbone's {strides}"
         )
     if model.fpn and len(model.anchor_sizes) != len(strides):
-        raise ConfigError(
-            f"MODEL.RPN.ANCHOR_SIZES: {len(model.anchor_sizes)} sizes for {len(strides)} levels"
-        )
+        yield f"MODEL.RPN.ANCHOR_SIZES: {len(model.anchor_sizes)} sizes for {len(strides)} levels"
     scales = tuple(1.0 / s for s in (FPN_STRIDES[:4] if model.fpn else strides))
     if model.pooler_scales != scales:
-        raise ConfigError(
+        yield (
             f"MODEL.ROI_BOX_HEAD.POOLER_SCALES: {model.pooler_scales} is not supported, "
             f"only {scales} with this backbone"
         )
     channels = model.res2_out_channels * 4
     if not model.fpn and model.backbone_out_channels != channels:
-        raise ConfigError(
+        yield (
             f"{BACKBONE_CHANNEL_KEYS[0]}: {model.backbone_out_channels} doesn't fit a C4 backbone "
             f"whose last map has {channels} channels (4 x MODEL.RESNETS.RES2_OUT_CHANNELS)"
         )
     if len(model.bbox_reg_weights) != 4:
-        raise ConfigError("MODEL.ROI_HEADS.BBOX_REG_WEIGHTS: four numbers expected")
+        yield "MODEL.ROI_HEADS.BBOX_REG_WEIGHTS: four numbers expected"
     for key, field in FIELDS.items():
         value = getattr(model, field)
         smallest = SMALLEST.get(field, 1)
         if isinstance(value, (int, float)) and value < smallest:
-            raise ConfigError(f"{key}: {value} is too small (at least {smallest})")
+            yield f"{key}: {value} is too small (at least {smallest})"

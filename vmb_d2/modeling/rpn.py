@@ -24,7 +24,8 @@ class VMBRPN(RPN):
     The proposals are Instances whose ``image_size`` is the image's own size, with the fields
     ``proposal_boxes`` (inclusive, network pixels), ``objectness`` (the sigmoid) and
     ``objectness_logits``, in falling order of objectness. Equal values keep the order of levels
-    and, within a level, of rows, columns and anchors.
+    and, within a level, of rows, columns and anchors. Where a candidate's box isn't finite or its
+    logit isn't a number, which are the best isn't known: all objectness is NaN then.
     """
 
     @configurable
@@ -99,6 +100,9 @@ class VMBRPN(RPN):
             order = objectness.argsort(descending=True, stable=True)
             order = order[: self.post_nms_topk[self.training]]
             boxes, logits, objectness = boxes[order], logits[order], objectness[order]
+        # Boxes that aren't finite are dropped as too small, so that nothing else tells of them.
+        known = [boxes.isfinite().all() & ~logits.isnan().any() for boxes, logits in levels]
+        objectness = objectness.where(torch.stack(known).all(), torch.nan)
         return Instances(
             size,
             proposal_boxes=Boxes(boxes),

@@ -102,7 +102,7 @@ class ReaderPool:
         self.slots = slots
         self._size = slots * _SLOT
         self._submitted = self._taken = self._released = 0
-        self._answers: dict[int, object] = {}
+        self._answers: dict[int, tuple[str, tuple[list[str], object]]] = {}
         self._deaths: Counter[int] = Counter()
         self._processes: list[_Process] = []
         self._file = None
@@ -152,16 +152,19 @@ class ReaderPool:
             raise ValueError("none was submitted")
         while number not in self._answers:
             self._receive(self._reader_of(number))
-        path, answer = self._answers.pop(number)
+        path, (warned, answer) = self._answers.pop(number)
         self._taken += 1
+        with interruption.held():
+            for text in warned:
+                logger.warning("%s", text)
         if isinstance(answer, str):
             raise ImageReadError(answer)
         if answer is None:
             return load(path)
-        height, width, scale, *size = answer
+        height, width, scale, *more = answer
         offset = number % self.slots * _SLOT
         pixels = np.frombuffer(self._memory, np.float32, 3 * height * width, offset)
-        return as_network_image(pixels.reshape(3, height, width), scale, *size)
+        return as_network_image(pixels.reshape(3, height, width), scale, *more)
 
     def release(self) -> None:
         """Let the memory of all images that were taken be used again."""
@@ -223,7 +226,7 @@ class ReaderPool:
                 if self._deaths[number] >= MOST_DEATHS:
                     tasks.popleft()
                     reason = f"{path}: {MOST_DEATHS} processes that read it were ended by {end}"
-                    self._answers[number] = path, reason
+                    self._answers[number] = path, ([], reason)
             self._processes[i] = self._start()
             for task in tasks:
                 self._processes[i].add(*task)

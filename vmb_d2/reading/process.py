@@ -8,8 +8,10 @@ that can be blocked are, from the start: what they are to end is the run, which 
 
 Args:
     CONNECTION: descriptor of a socket. First come the folders to import from; the answer is None,
-        or why it can't work, as a text. Then come pairs (path, offset), answered in order by one of
-            (height, width, scale, original height, original width), with the pixels in MEMORY
+        or why it can't work, as a text. Then come pairs (path, offset), answered in order by a list
+        of what was warned of, and one of
+            (height, width, scale, original height, original width, conversions), with the pixels in
+            MEMORY
             the text of an ImageReadError
             None, where something else happened
     MEMORY: descriptor of memory that both map.
@@ -44,10 +46,10 @@ def read(images, path: str, memory: mmap.mmap, offset: int):
     import numpy as np
 
     try:
-        pixels, scale, *size = images.read_network_pixels(path)
+        pixels, scale, *more = images.read_network_pixels(path)
         target = np.frombuffer(memory, np.float32, pixels.size, offset)
         target.reshape(pixels.shape)[:] = pixels
-        return (*pixels.shape[1:], scale, *size)
+        return (*pixels.shape[1:], scale, *more)
     except images.ImageReadError as error:
         return str(error)
     except Exception:  # the run meets it itself
@@ -62,9 +64,13 @@ def serve(connection: Connection, memory: mmap.mmap) -> None:
         connection.send(f"{type(error).__name__}: {error}")
         return
     connection.send(None)
-    while True:
-        path, offset = connection.recv()
-        connection.send(read(images, path, memory, offset))
+    warned: list[str] = []
+    with images.warnings_to(warned.append):
+        while True:
+            path, offset = connection.recv()
+            answer = read(images, path, memory, offset)
+            connection.send((warned, answer))
+            warned.clear()
 
 
 def main() -> None:

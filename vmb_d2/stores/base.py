@@ -50,6 +50,21 @@ class FeatureWriter(ABC):
         """
         return iter(())
 
+    @classmethod
+    def fewest_problems(cls, names: Iterable[str]) -> dict[str, str]:
+        """The names to leave out, as few as will do, so that the others can be kept; and why."""
+        return dict(cls.problems(names))
+
+    @classmethod
+    def mistaken(cls, names: Iterable[str]) -> Iterator[str]:
+        """What to warn of, a line each: names that the format's own readers take for others."""
+        return iter(())
+
+    @classmethod
+    def problem_of(cls, regions: RegionFeatures) -> str | None:
+        """Why the format's own readers can't read a store with this image; None if they can."""
+        return None
+
     @staticmethod
     @abstractmethod
     def bytes_per_image(regions: int, dimension: int, classes: int, itemsize: int) -> int:

@@ -136,6 +136,38 @@ class FolderWriter(FeatureWriter):
         self._files.update([f"{folder}/{file}" for file in files] if folder else files)
         self._listed.add(folder)
 
+    def changed_outside(
+        self, names: Collection[str], begin: float, end: float
+    ) -> tuple[set[str], set[str]]:
+        """Those images of which a file was last changed before a time, and after another one.
+
+        Raises OutputError.
+        """
+        before, after = set(), set()
+        folder = os.path.join(self.path, "")
+        try:
+            for suffix in self.suffixes:
+                for name in names:
+                    changed = os.stat(folder + name + suffix).st_mtime
+                    if not begin <= changed <= end:
+                        (before if changed < begin else after).add(name)
+        except OSError as error:
+            raise OutputError(f"{error.filename}: {error.strerror}") from error
+        return before - after, after
+
+    def forget(self, name: str) -> None:
+        """Take an image for one that isn't there; :meth:`write` replaces its files."""
+        self._files.difference_update(name + suffix for suffix in self.suffixes)
+
+    def remove(self, name: str) -> None:
+        """Delete an image's files. Raises OutputError."""
+        for suffix in reversed(self.suffixes):
+            file = self.path / f"{name}{suffix}"
+            try:
+                file.unlink(missing_ok=True)
+            except OSError as error:
+                raise OutputError(f"{file}: can't be deleted: {error.strerror}") from error
+
     def write(self, name: str, regions: RegionFeatures) -> None:
         self._check_owner(name)
         self._make_folder_of(name)

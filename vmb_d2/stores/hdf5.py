@@ -1,4 +1,4 @@
-"""An HDF5 file with a group an image. It is written through a journal, since HDF5 has none."""
+"""VL-T5's HDF5 file, with a group an image. It is written through a journal: HDF5 has none."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ _DATASETS = {
     "objects": ("obj_id", np.int64),
     "objects_conf": ("obj_conf", np.float32),
     "class_logits": ("logits", np.float32),
-    "attrs_id": ("attrs_id", np.int64),
-    "attrs_conf": ("attrs_conf", np.float32),
+    "attrs_id": ("attr_id", np.int64),
+    "attrs_conf": ("attr_conf", np.float32),
     "image_width": ("img_w", np.int64),
     "image_height": ("img_h", np.int64),
 }
+# Written as zeros where they are unknown, since VL-T5 asks for them.
+_NEEDED = ("attrs_id", "attrs_conf")
 # In this version a group is found through blocks with checksums, of which a new one changes few,
 # however many there are. Every HDF5 since 1.8 reads it.
 _VERSION = ("v108", "v108")
@@ -45,7 +47,9 @@ def _let_go(h5: h5py.File, file: JournaledFile | None) -> None:
 
 
 class HDF5Writer(FeatureWriter):
-    """Adds groups to an HDF5 file; until a flush they wait in memory. What is missing is left out.
+    """Adds groups to an HDF5 file; until a flush they wait in memory.
+
+    What an image lacks is left out, but for attributes: these are zeros then.
 
     Args:
         path: of the file. Beside it there can be ``<path>.journal`` for the time of a flush.
@@ -83,9 +87,21 @@ class HDF5Writer(FeatureWriter):
             except UnicodeEncodeError:
                 yield name, "not UTF-8"
 
+    @classmethod
+    def fewest_problems(cls, names):
+        names = set(names)
+        alone = {n: reason for n in names for _, reason in cls.problems([n])}
+        below = {}
+        for name in sorted(names - alone.keys(), reverse=True):
+            parts = name.split("/")
+            below |= {"/".join(parts[:end]): name for end in range(1, len(parts))}
+        # Those below it are at least one, and none of them is in another's way but for such.
+        above = {name: f"{below[name]}, an image too, is below it" for name in names & below.keys()}
+        return above | alone
+
     @staticmethod
     def bytes_per_image(regions: int, dimension: int, classes: int, itemsize: int) -> int:
-        return regions * (dimension * itemsize + 4 * 4 + 8 + 4) + 5000
+        return regions * (dimension * itemsize + 4 * 4 + 2 * (8 + 4)) + 6000
 
     def __contains__(self, name: str) -> bool:
         try:
@@ -124,6 +140,8 @@ class HDF5Writer(FeatureWriter):
             made = {"features": self._h5.create_dataset(None, data=features, chunks=chunk)}
             for field, (dataset, dtype) in _DATASETS.items():
                 value = getattr(regions, field)
+                if value is None and field in _NEEDED:
+                    value = np.zeros(len(regions))
                 if value is not None:
                     made[dataset] = self._h5.create_dataset(None, data=np.asarray(value, dtype))
             # The group comes after all that it names: nothing is then behind it while it grows, so
@@ -214,11 +232,13 @@ class HDF5Reader(FeatureReader):
             raise StoreError(f"{self.path}: has no image {name!r}")
         try:
             group = self._h5[name]
-            info = {
-                field: group[dataset][()]
-                for field, (dataset, _) in _DATASETS.items()
-                if dataset in group
-            }
+            info = {}
+            for field, (dataset, _) in _DATASETS.items():
+                for key in (dataset, field):  # attributes were under the field's name before
+                    if key in group:
+                        info.setdefault(field, group[key][()])
+            if "attrs_conf" in info and not info["attrs_conf"].any():
+                info |= dict.fromkeys(_NEEDED)
             info["num_boxes"] = group.attrs.get("num_boxes")
             return regions_of(group["features"][()], info)
         except Exception as error:

@@ -1,24 +1,30 @@
-"""MMF's LMDB: an image a key, its value a pickled dict; ``keys`` lists them."""
+"""The LMDBs of MMF and ViLBERT: an image a key, its value a pickled dict; ``keys`` lists them."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import lmdb
+import numpy as np
 
 from ..errors import OutputError, StoreError, first_line
+from ..inputs import listed
 from ..regions import RegionFeatures
 from . import pickles
 from .base import FeatureReader, FeatureWriter
 from .disk import check_in_place, sync_folder
 from .mmf import info_of, regions_of
 
-KEYS = b"keys"  # the key under which MMF finds all others
+KEYS = b"keys"  # the key under which their readers find all others
 LONGEST_KEY = 511  # bytes, as LMDB is usually built
+VILBERT_PLACE = "vilbert.lmdb"
 MAP_SIZE = 1 << 30  # to begin with
 _MAGIC = 0xBEEFC0DE.to_bytes(4, "little")  # at byte 16 of the file
 # LMDB doesn't write pages that a transaction takes and frees, so some can lack at a file's end.
@@ -30,13 +36,28 @@ def data_file(path: Path) -> Path:
     return path / "data.mdb" if path.is_dir() else path
 
 
-def is_lmdb(path: Path) -> bool:
-    """Whether a path is an LMDB, by its first bytes."""
+def lmdb_kind(path: Path) -> str | None:
+    """The format of the LMDB at a path: "lmdb" or "vilbert"; None: there is no LMDB.
+
+    The first image tells; without one that can be read, it is left to the path's name.
+    """
     try:
         with open(data_file(path), "rb") as file:
-            return file.read(20)[16:] == _MAGIC
+            if file.read(20)[16:] != _MAGIC:
+                return None
+        with LMDBReader(path) as reader:
+            for name in itertools.islice(reader.names(), 1):
+                return _kind_of_item(reader.item(name))
     except OSError:
-        return False
+        return None
+    except StoreError:
+        pass
+    return "vilbert" if path.name == VILBERT_PLACE else "lmdb"
+
+
+def _kind_of_item(item: Mapping[str, Any]) -> str:
+    is_mmf = "feature_path" in item or "bbox" in item
+    return "vilbert" if not is_mmf and ("boxes" in item or "image_id" in item) else "lmdb"
 
 
 def _check_length(environment: lmdb.Environment, file: Path) -> None:
@@ -47,8 +68,16 @@ def _check_length(environment: lmdb.Environment, file: Path) -> None:
         raise StoreError(f"{file}: ends too early")
 
 
+def _looked_up_first(name: str) -> str | None:
+    """The key that MMF's reader tries before the name itself."""
+    try:
+        return str(int(name.split("_")[-1]))
+    except ValueError:
+        return None
+
+
 class LMDBWriter(FeatureWriter):
-    """Writes into an LMDB, in one transaction a flush; until then images wait in memory.
+    """Writes MMF's LMDB, in one transaction a flush; until then images wait in memory.
 
     The list of keys, without which MMF can't read the store, is written by :meth:`close`.
 
@@ -84,9 +113,21 @@ class LMDBWriter(FeatureWriter):
         for name in names:
             key = os.fsencode(name)
             if key == KEYS:
-                yield name, "MMF keeps the list of images under this key"
+                yield name, "the list of images is kept under this key"
             if len(key) > LONGEST_KEY:
                 yield name, f"longer than the {LONGEST_KEY} bytes that a key can have"
+
+    @classmethod
+    def mistaken(cls, names):
+        names = set(names)
+        taken = {name: _looked_up_first(name) for name in names}
+        wrong = [n for n, other in sorted(taken.items()) if other != n and other in names]
+        if wrong:
+            examples = listed([f"{taken[name]} for {name}" for name in wrong])
+            yield (
+                f"{len(wrong)} names for which MMF's reader takes another image, since it looks up "
+                f"the number after a name's last _ first: {examples}"
+            )
 
     @staticmethod
     def bytes_per_image(regions: int, dimension: int, classes: int, itemsize: int) -> int:
@@ -106,8 +147,11 @@ class LMDBWriter(FeatureWriter):
         return found
 
     def write(self, name: str, regions: RegionFeatures) -> None:
-        item = info_of(regions) | {"feature_path": name, "features": self.features_of(regions)}
-        self._waiting[os.fsencode(name)] = pickles.dumps(item)
+        self._waiting[os.fsencode(name)] = pickles.dumps(self.item(name, regions))
+
+    def item(self, name: str, regions: RegionFeatures) -> dict[str, Any]:
+        """What is kept of an image."""
+        return info_of(regions) | {"feature_path": name, "features": self.features_of(regions)}
 
     def flush(self) -> None:
         self._put(self._waiting)
@@ -214,6 +258,14 @@ class LMDBReader(FeatureReader):
             return transaction.get(key) is not None
 
     def read(self, name: str) -> RegionFeatures:
+        item = self.item(name)
+        try:
+            return self.regions(name, item)
+        except StoreError as error:
+            raise StoreError(f"{self._file}: {name!r}: {error}") from error
+
+    def item(self, name: str) -> Mapping[str, Any]:
+        """What is kept of an image. Raises StoreError where it isn't there or is damaged."""
         if name not in self:
             raise StoreError(f"{self.path}: has no image {name!r}")
         with self._reading() as transaction:
@@ -222,10 +274,14 @@ class LMDBReader(FeatureReader):
             item = pickles.loads(value)
             if not isinstance(item, Mapping) or "features" not in item:
                 raise StoreError("no features")
-            info = {k: v for k, v in item.items() if k not in ("features", "feature_path")}
-            return regions_of(item["features"], info)
         except StoreError as error:
             raise StoreError(f"{self._file}: {name!r}: {error}") from error
+        return item
+
+    def regions(self, name: str, item: Mapping[str, Any]) -> RegionFeatures:
+        """The regions that an item is of. Raises StoreError, without the file's name."""
+        info = {k: v for k, v in item.items() if k not in ("features", "feature_path")}
+        return regions_of(item["features"], info)
 
     def close(self) -> None:
         if self._environment is None:
@@ -236,3 +292,53 @@ class LMDBReader(FeatureReader):
         else:
             environment.close()
         self._environment = None
+
+
+# ViLBERT's names of what RegionFeatures has.
+_VILBERT_KEYS = {"boxes": "bbox", "image_h": "image_height", "image_w": "image_width"}
+
+
+class ViLBERTWriter(LMDBWriter):
+    """Writes ViLBERT's LMDB, which has nothing of classes. What is unknown is left out."""
+
+    def item(self, name: str, regions: RegionFeatures) -> dict[str, Any]:
+        values = {key: getattr(regions, field) for key, field in _VILBERT_KEYS.items()}
+        return {
+            "image_id": name,
+            **{key: value for key, value in values.items() if value is not None},
+            "num_boxes": len(regions),  # some of its readers reshape by it
+            "features": self.features_of(regions),
+        }
+
+    @staticmethod
+    def bytes_per_image(regions: int, dimension: int, classes: int, itemsize: int) -> int:
+        return regions * (dimension * itemsize + 4 * 4) + 3500
+
+
+class ViLBERTReader(LMDBReader):
+    """Reads ViLBERT's LMDBs, those with arrays in base64 too, and with more in their items."""
+
+    def regions(self, name: str, item: Mapping[str, Any]) -> RegionFeatures:
+        known = {_VILBERT_KEYS.get(key, key): value for key, value in item.items()}
+        if str(known.get("image_id")) == name:
+            del known["image_id"]
+        try:
+            boxes = known["bbox"] = _rows(known.get("bbox"), None, 4)
+            count = known.get("num_boxes") if boxes is None else len(boxes)
+            for key in ("features", "cls_prob"):
+                known[key] = _rows(known.get(key), count)
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"arrays that aren't whole ({first_line(error)})") from error
+        return regions_of(known.pop("features"), known)
+
+
+def _rows(value: Any, count: int | None, width: int | None = None) -> Any:
+    """An array, (count, width) where it is flat or base64 of float32, of which one is None."""
+    if isinstance(value, (str, bytes)):
+        value = np.frombuffer(base64.b64decode(value, validate=True), "<f4").astype(np.float32)
+    if not isinstance(value, np.ndarray) or value.ndim != 1:
+        return value
+    if count is None and width is None:
+        return value
+    count = value.size // width if count is None else int(count)
+    return value.reshape(count, width or (value.size // count if count else 0))

@@ -21,7 +21,7 @@ from .mmf import regions_of
 PLACES = ("openvqa", "uniter")
 
 
-def kind_of(folder: Path) -> str | None:
+def npz_kind(folder: Path) -> str | None:
     """The format that the npz files below a folder have: "npz", or one of ``PLACES``.
 
     The first file tells; a damaged one leaves it to the folder's name. None: there is no file.
@@ -38,7 +38,7 @@ def kind_of(folder: Path) -> str | None:
 
 def _stores_below(folder: Path) -> set[str]:
     """The folders below one with npz files that are stores of their own."""
-    return {p for p in PLACES if (folder / p).is_dir() and kind_of(folder / p) == p}
+    return {p for p in PLACES if (folder / p).is_dir() and npz_kind(folder / p) == p}
 
 
 def _kind_of_file(archive: zipfile.ZipFile) -> str:
@@ -182,6 +182,10 @@ class NpzReader(FolderReader):
         objects = known.pop("objects_id", None)
         if known.get("objects") is None:
             known["objects"] = objects
+        if np.ndim(known.get("attrs_id")) == 2:  # of newer files: the probability of each attribute
+            probabilities = known["attrs_prob"] = known.pop("attrs_id")
+            known["attrs_id"] = np.argmax(probabilities, axis=1)
+            known["attrs_conf"] = np.max(probabilities, axis=1)
         count = None if known["bbox"] is None else len(known["bbox"])
         if _is_transposed(np.shape(features), count, self.transposed):
             features = np.ascontiguousarray(np.transpose(features))

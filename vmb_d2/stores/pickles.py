@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import pickletools
 from typing import Any, BinaryIO
@@ -26,13 +27,69 @@ _HARMLESS = {
 }
 
 
+# What torch's storages are called, and what is in them.
+_STORAGES = {
+    "DoubleStorage": "<f8",
+    "FloatStorage": "<f4",
+    "HalfStorage": "<f2",
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "<i1",
+    "ByteStorage": "<u1",
+    "BoolStorage": "|b1",
+}
+_STORAGE_MAGIC = 0x1950A86A20F9469CFC6C
+
+
 class _HarmlessUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str):
         if (module.replace(_NEW_HOME, _OLD_HOME), name) in _HARMLESS:
             return super().find_class(module, name)
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _tensor
+        if (module, name) == ("torch.storage", "_load_from_bytes"):
+            return _storage
         raise StoreError(
             f"a pickle that asks for {module}.{name}: only plain values and NumPy arrays are read"
         )
+
+
+class _StorageUnpickler(pickle.Unpickler):
+    """Reads what stands before a storage's numbers: plain values, and the dtype."""
+
+    def find_class(self, module: str, name: str):
+        if module == "torch" and name in _STORAGES:
+            return np.dtype(_STORAGES[name])
+        raise StoreError(f"a torch tensor of {module}.{name}, which isn't read")
+
+    def persistent_load(self, reference: Any) -> Any:
+        return reference
+
+
+def _storage(data: bytes) -> np.ndarray:
+    """The numbers of a tensor, flat, of what torch pickles them as: its files from before 1.6."""
+    file = io.BytesIO(data)
+    magic, _version, _system, reference, _keys = (_next_pickle(file) for _ in range(5))
+    if magic != _STORAGE_MAGIC or reference[0] != "storage":
+        raise StoreError("a torch tensor of an unknown form")
+    count = int.from_bytes(file.read(8), "little")
+    return np.frombuffer(file.read(), reference[1], count)
+
+
+def _next_pickle(file: io.BytesIO) -> Any:
+    begin = file.tell()
+    _check_table(file)
+    file.seek(begin)
+    return _StorageUnpickler(file).load()
+
+
+def _tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple, *_) -> np.ndarray:
+    """A tensor as an array of its own."""
+    if math.prod(size) > storage.size:
+        raise StoreError("a torch tensor larger than what it is stored in")
+    offset, *strides = (step * storage.itemsize for step in (offset, *stride))
+    return np.ndarray(size, storage.dtype, storage, offset, strides).copy()
 
 
 def dumps(value: Any) -> bytes:
@@ -51,6 +108,8 @@ def dumps(value: Any) -> bytes:
 
 def loads(data: bytes) -> Any:
     """Unpickle plain values and NumPy arrays; nothing that is in the pickle gets run.
+
+    Torch's tensors become arrays, without torch.
 
     Raises StoreError where it is damaged, or asks for anything else.
     """
@@ -94,11 +153,17 @@ def load_npy(file: BinaryIO) -> Any:
 def _load(file: BinaryIO) -> Any:
     data = file.read()
     try:
-        for opcode, argument, _ in pickletools.genops(data):
-            if opcode.name == "LONG_BINPUT" and argument > len(data):
-                raise StoreError("a pickle that asks for a table larger than itself")
+        _check_table(io.BytesIO(data))
         return _HarmlessUnpickler(io.BytesIO(data), encoding="latin1").load()
     except StoreError:
         raise
     except Exception as error:  # a damaged pickle raises anything
         raise StoreError(f"no whole pickle ({first_line(error)})") from error
+
+
+def _check_table(file: io.BytesIO) -> None:
+    """Raise StoreError where the next pickle asks for more memory than there can be use for."""
+    size = len(file.getbuffer())
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name == "LONG_BINPUT" and argument > size:
+            raise StoreError("a pickle that asks for a table larger than itself")

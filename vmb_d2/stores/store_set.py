@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from .. import interruption
 from ..class_names import NO_NAMES, ClassNames
@@ -13,7 +17,10 @@ from ..inputs import listed
 from ..regions import RegionFeatures
 from ..shards import Shard, shards_in
 from .base import FEATURE_DTYPES, FeatureWriter
+from .folder import FolderWriter
 from .formats import Format, format_named
+
+logger = logging.getLogger(__name__)
 
 
 class StoreSet:
@@ -34,6 +41,7 @@ class StoreSet:
         features: names of the features; fewer than two: it needn't be named.
         dtype: of the features, ``"float32"`` or ``"float16"``, where a format leaves the choice.
         shard: of a run into this folder; None for the whole run.
+        clip_boxes: whether boxes are clipped to the image; None: as each format has it.
         class_names: for the formats that take them.
 
     Raises:
@@ -47,6 +55,7 @@ class StoreSet:
         features: Sequence[str] = (),
         dtype: str = "float32",
         shard: Shard | None = None,
+        clip_boxes: bool | None = None,
         class_names: ClassNames = NO_NAMES,
     ):
         if dtype not in FEATURE_DTYPES:
@@ -58,8 +67,9 @@ class StoreSet:
         self.features = list(features) if len(features) > 1 else [None]
         self.dtype = dtype
         self.shard = shard
+        self.clip_boxes = clip_boxes
         self.class_names = class_names
-        self._writers: list[tuple[str | None, FeatureWriter]] = []
+        self._writers: list[tuple[FeatureWriter, str | None, bool]] = []  # with feature, clipping
 
     def places(self) -> Iterator[tuple[Format, str | None, Path]]:
         """(format, feature, path below the folder) of each store."""
@@ -68,15 +78,29 @@ class StoreSet:
                 own = self.shard.folder(".") if self.shard and format_.one_file else Path(".")
                 yield format_, feature, own / (feature or ".") / format_.place
 
-    def describe(self) -> list[dict[str, str | None]]:
+    def folders(self) -> Iterator[tuple[Format, FolderWriter]]:
+        """(format, writer) of each open store that keeps each image in files of its own."""
+        for (format_, _, _), (writer, *_) in zip(self.places(), self._writers, strict=True):
+            if isinstance(writer, FolderWriter):
+                yield format_, writer
+
+    def describe(self) -> list[dict[str, Any]]:
         """The stores as the manifest lists them."""
         return [
-            {"format": format_.name, "feature": feature, "path": place.as_posix()}
+            {
+                "format": format_.name,
+                "feature": feature,
+                "path": place.as_posix(),
+                "boxes_clipped": format_.clips(self.clip_boxes),
+            }
             for format_, feature, place in self.places()
         ]
 
     def check_names(self, names: Iterable[str]) -> None:
-        """Raise InputError where a format can't keep an image under its name, with a list."""
+        """Raise InputError where a format can't keep an image under its name, with a list.
+
+        Names that a format's own readers take for others are warned of.
+        """
         names = list(names)
         problems = [
             f"{name!r} in {format_.name}: {reason}"
@@ -85,6 +109,9 @@ class StoreSet:
         ]
         if problems:
             raise InputError(f"names that can't be stored: {listed(problems)}")
+        for format_ in self.formats:
+            for line in format_.writer.mistaken(names):
+                logger.warning("%s: %s", format_.name, line)
 
     def check_shards(self) -> None:
         """Raise ConfigError where a whole run would do again what shards have in their own stores.
@@ -123,7 +150,7 @@ class StoreSet:
                     (self.folder / feature).mkdir(exist_ok=True)
                     path.parent.mkdir(exist_ok=True)
                 writer = format_.open_writer(path, self.dtype, self.class_names)
-                self._writers.append((feature, writer))
+                self._writers.append((writer, feature, format_.clips(self.clip_boxes)))
         except OSError as error:
             self._abandon()
             raise OutputError(f"{error.filename}: {error.strerror}") from error
@@ -139,7 +166,7 @@ class StoreSet:
         with interruption.held():
             while self._writers:
                 try:
-                    self._writers[0][1].close()
+                    self._writers[0][0].close()
                 except OutputError:
                     self._abandon()
                     raise
@@ -147,25 +174,39 @@ class StoreSet:
 
     def _abandon(self) -> None:
         while self._writers:
-            self._writers.pop()[1].abandon()
+            self._writers.pop()[0].abandon()
 
     def __contains__(self, name: str) -> bool:
         """Whether an image is in every store."""
-        return all(name in writer for _, writer in self._writers)
+        return all(name in writer for writer, *_ in self._writers)
 
     def present(self, names: Iterable[str]) -> set[str]:
         """Those of ``names`` that are in every store."""
-        for _, writer in self._writers:
+        for writer, *_ in self._writers:
             names = writer.present(names)
         return set(names)
 
+    def unfit(self, regions: RegionFeatures) -> str | None:
+        """Why finite features can't be stored in the stores' dtype; None: they can."""
+        if not any(writer.dtype == np.float16 for writer, *_ in self._writers):
+            return None
+        most = float(np.finfo(np.float16).max)
+        for name, values in {"features": regions.features, **regions.further}.items():
+            if count := int((np.abs(values) > most).sum()):
+                return (
+                    f"{name}: {count} of {values.size} values are beyond float16's {most:g}; "
+                    "output.dtype=float32 keeps them"
+                )
+        return None
+
     def write(self, name: str, regions: RegionFeatures) -> None:
         """Add an image to the stores that don't have it. Raises OutputError."""
-        for feature, writer in self._writers:
+        for writer, feature, clips in self._writers:
             if name not in writer:
-                writer.write(name, regions.with_feature(feature))
+                own = regions.with_feature(feature)
+                writer.write(name, own.clipped() if clips else own)
 
     def flush(self) -> None:
         """Make what was written survive any death. Raises OutputError."""
-        for _, writer in self._writers:
+        for writer, *_ in self._writers:
             writer.flush()

@@ -32,6 +32,10 @@ class TSVWriter(FeatureWriter):
         for name in names:
             yield from problems_in_a_tsv(name)
 
+    @classmethod
+    def problem_of(cls, regions):
+        return None if len(regions) else "no regions, at which its readers stop"
+
     def __contains__(self, name: str) -> bool:
         return name in self._lines
 

@@ -51,7 +51,8 @@ def draw_boxes(rgb: np.ndarray, boxes: Sequence[ShownBox]) -> Image.Image:
 @functools.cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib, which comes with detectron2."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
+    font = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
+    return ImageFont.truetype(str(font), size)
 
 
 def _pixels(box: ShownBox) -> Rectangle:

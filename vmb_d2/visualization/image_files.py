@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import ImageReadError, InputError
-from ..inputs import list_images, output_name, root_of
+from ..inputs import is_folder, list_images, output_name, root_of
 
 
 class ImageFiles:
@@ -27,7 +27,7 @@ class ImageFiles:
     def __init__(self, source: str | Path):
         self.source = Path(source)
         try:
-            paths = list_images(source, recursive=True)
+            paths = [p for p in list_images(source, recursive=True) if not is_folder(p)]
         except InputError as error:
             raise InputError(str(error).removeprefix("input.dir=")) from error
         self._named: tuple[dict[str, list[str]], ...] = ({}, {}, {})
