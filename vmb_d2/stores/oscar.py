@@ -85,6 +85,10 @@ class OscarWriter(FeatureWriter):
             if name != name.strip():
                 yield name, "blanks at an end, which Oscar cuts off"
 
+    @classmethod
+    def problem_of(cls, regions):
+        return None if len(regions) else "no regions, at which its readers stop"
+
     @staticmethod
     def bytes_per_image(regions: int, dimension: int, classes: int, itemsize: int) -> int:
         return regions * ((dimension + GEOMETRY) * 4 * 4 // 3 + 160) + 150
