@@ -334,6 +334,15 @@ def test_rows_that_are_no_labels(path, labels):
         reader.read("a")
 
 
+def test_an_image_without_regions_which_oscar_cant_read(path):
+    none = support.some_regions(count=0)
+    assert OscarWriter.problem_of(none) == "no regions, at which its readers stop"
+    assert OscarWriter.problem_of(support.some_regions()) is None
+    write(path, {"none": none})
+    with pytest.raises(ValueError, match="cannot reshape"):
+        as_oscar_reads(path / "features.tsv", path / "labels.tsv")
+
+
 def test_names_that_cant_be_kept():
     names = ["a", "a b", "ü", "sub/'a'", " a", "a ", "\u3000a", "a\tb", "a\nb", 'a"b', "\udcff"]
     assert [name for name, _ in OscarWriter.problems(iter(names))] == names[4:]

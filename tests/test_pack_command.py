@@ -173,7 +173,9 @@ def test_class_names(tmp_path, pack, server, monkeypatch):
     regions = support.some_regions()
     source = fill(tmp_path / "in", "mmf", {"a": regions})
     expected = [f"thing {k}" for k in regions.objects]
-    for out, options in (("default", ()), ("url", ("--class-names", server.url))):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    sources = {"url": server.url, "home": "~/classes.json"}
+    for out, options in (("default", ()), *((k, ("--class-names", v)) for k, v in sources.items())):
         assert pack(source, "--to", "oscar", "--output", tmp_path / out, *options)[0] == 0
         assert labels(tmp_path / out) == expected
     assert len(server.requests) == 1

@@ -163,7 +163,7 @@ def test_the_tables_of_the_formats_are_true(tmp_path, name):
     given = everything(1)
     path = fill(place(tmp_path / "full", name), name, {"x": given})
     found = read(path, name)["x"]
-    assert {"features", "further", "extra", *FIELDS} == FIELDS_OF_REGIONS
+    assert {"features", "further", "extra", "choice_is_finite", *FIELDS} == FIELDS_OF_REGIONS
     own = set(KEPT_KEYS.get(name, ()))
     assert set(found.extra) - own in (set(), set(given.extra))
     assert set(found.further) in (set(), set(given.further))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import extract_config
@@ -17,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from vmb_d2.batch_size import checked_batch_size
 from vmb_d2.class_names import NO_NAMES, ClassNames, read_class_names
 from vmb_d2.config import MODEL_NAMES, RELEASED_WEIGHTS, VMBModel, named_model, read_vmb_model
-from vmb_d2.downloads import default_cache_dir
+from vmb_d2.downloads import cache_folder
 from vmb_d2.errors import ConfigError, DownloadError
 from vmb_d2.given_boxes import GivenBoxes
 from vmb_d2.heap import keep_freed_memory
@@ -135,7 +134,7 @@ def class_names(cfg: DictConfig, formats: list[str]) -> ClassNames:
     if not any(format_named(name).writer.needs_class_names for name in formats):
         return NO_NAMES
     try:
-        return read_class_names(cfg.output.class_names, Path(cfg.cache_dir or default_cache_dir()))
+        return read_class_names(cfg.output.class_names, cache_folder(cfg.cache_dir))
     except DownloadError as error:
         raise DownloadError(f"{error}, or give a file with output.class_names=") from error
 

@@ -22,6 +22,7 @@ PATHS = (
     "input.exclude_list",
     "boxes.file",
     "output.dir",
+    "output.class_names",
     "cache_dir",
     "hydra.run.dir",
     "hydra.sweep.dir",

@@ -121,6 +121,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--class-names",
         metavar="FILE",
+        type=at_home,
         help=f"of the sources, for oscar: a file or URL; default: {CLASSES_URL}",
     )
     return options

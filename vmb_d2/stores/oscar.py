@@ -74,7 +74,7 @@ class OscarWriter(FeatureWriter):
             if self._features.found and not labels.exists():
                 raise OutputError(f"{labels}: is missing beside {FEATURES}")
             self._labels = LineWriter(labels, OffsetIndex, _labels_of, self._features.found)
-        except OutputError:
+        except BaseException:
             self._features.abandon()
             raise
 
@@ -84,6 +84,10 @@ class OscarWriter(FeatureWriter):
             yield from problems_in_a_tsv(name)
             if name != name.strip():
                 yield name, "blanks at an end, which Oscar cuts off"
+
+    @classmethod
+    def problem_of(cls, regions):
+        return None if len(regions) else "no regions, at which its readers stop"
 
     @staticmethod
     def bytes_per_image(regions: int, dimension: int, classes: int, itemsize: int) -> int:
@@ -148,7 +152,7 @@ class OscarReader(FeatureReader):
         try:
             if labels != features and labels.exists():
                 self._labels = LineReader(labels, OffsetIndex, _labels_of)
-        except StoreError:
+        except BaseException:
             self.close()
             raise
 

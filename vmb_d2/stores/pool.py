@@ -12,7 +12,7 @@ from ..errors import StoreError
 from ..regions import RegionFeatures
 from .base import FeatureReader
 
-# A process may often have 1024 files open. A store is one, or two beside a journal.
+# A process may often have 1024 files open. A store is one, or two.
 MOST_OPEN = 64
 
 _lock = threading.RLock()
