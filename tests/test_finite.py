@@ -90,6 +90,9 @@ def test_features_beyond_the_float16_that_is_stored(tmp_path, images, field):
         extractor = Spoiling(field, 70000)
         values = {"dtype": "float16", "formats": ["lxmert_tsv", "butd_tsv"]}
         assert run(tmp_path / "tsv", images, extractor, **values).failed == 0
+        run(tmp_path / "half", images, Spoiling(field, 70000), formats=["uniter"])
+        (failure,) = failures(tmp_path / "half")
+        assert "output.dtype" not in failure["reason"]
 
 
 def test_too_many_of_them_end_the_run_with_the_others_stored(tmp_path, images):

@@ -154,7 +154,7 @@ def test_dtype_of_the_features(format_, path, dtype):
     expected = format_.writer.dtype_for(dtype)
     assert features.dtype == expected
     assert np.array_equal(features, regions.features.astype(expected))
-    assert format_.writer.keeps_dtype == (format_.name not in (*TSVS, "uniter"))
+    assert (format_.writer.only_dtype is None) == (format_.name not in (*TSVS, "uniter"))
 
 
 def test_features_of_any_layout(format_, path):
@@ -366,7 +366,7 @@ def test_a_limit_of_the_file_size(format_, path):
 def test_a_full_disk(format_, tmp_path):
     (tmp_path / "disk").mkdir()
     path = tmp_path / "disk" / format_.place
-    images = big(range(30 if format_.writer.only_dtype == "float32" else 60))
+    images = big(range(60 if format_.name == "uniter" else 30))
 
     def work(disk):
         flushed, reason = write_until_full(format_, path, images)

@@ -28,8 +28,7 @@ class FeatureWriter(ABC):
         OutputError: the store can't be opened or written to, or is damaged.
     """
 
-    keeps_dtype: ClassVar[bool] = True  # False: the format knows one only
-    only_dtype: ClassVar[str] = "float32"  # which
+    only_dtype: ClassVar[str | None] = None  # the one that the format knows; None: it keeps any
     takes_class_names: ClassVar[bool] = False  # True: the writer has an argument class_names
     needs_class_names: ClassVar[bool] = False  # True: and writes the names
 
@@ -40,7 +39,7 @@ class FeatureWriter(ABC):
     @classmethod
     def dtype_for(cls, dtype: str) -> np.dtype:
         """In which dtype features are written where ``dtype`` is asked for."""
-        return np.dtype(dtype if cls.keeps_dtype else cls.only_dtype)
+        return np.dtype(cls.only_dtype or dtype)
 
     @classmethod
     def problems(cls, names: Iterable[str]) -> Iterator[tuple[str, str]]:

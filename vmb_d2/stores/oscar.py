@@ -54,7 +54,7 @@ class OscarWriter(FeatureWriter):
             known. ConfigError where an image has another number of classes than there are names.
     """
 
-    keeps_dtype = False
+    only_dtype = "float32"
     takes_class_names = needs_class_names = True
 
     def __init__(

@@ -188,14 +188,17 @@ class StoreSet:
 
     def unfit(self, regions: RegionFeatures) -> str | None:
         """Why finite features can't be stored in the stores' dtype; None: they can."""
-        if not any(writer.dtype == np.float16 for writer, *_ in self._writers):
+        halves = [writer for writer, *_ in self._writers if writer.dtype == np.float16]
+        if not halves:
             return None
+        hint = "output.dtype=float32 keeps them"
+        if any(writer.only_dtype for writer in halves):
+            hint = "a format that was asked for has no other dtype"
         most = float(np.finfo(np.float16).max)
         for name, values in {"features": regions.features, **regions.further}.items():
             if count := int((np.abs(values) > most).sum()):
                 return (
-                    f"{name}: {count} of {values.size} values are beyond float16's {most:g}; "
-                    "output.dtype=float32 keeps them"
+                    f"{name}: {count} of {values.size} values are beyond float16's {most:g}; {hint}"
                 )
         return None
 

@@ -18,7 +18,7 @@ class TSVWriter(FeatureWriter):
     """Appends a line an image, see :class:`vmb_d2.stores.line_files.LineWriter`."""
 
     columns: ClassVar[tuple[str, ...]]
-    keeps_dtype = False
+    only_dtype = "float32"
 
     def __init__(self, path: str | Path, dtype: str = "float32"):
         super().__init__(path, dtype)

@@ -25,7 +25,6 @@ class UniterWriter(NpzWriter):
         class_names: they say whether the background is column 0 of ``cls_prob``.
     """
 
-    keeps_dtype = False
     only_dtype = "float16"
     takes_class_names = True
 
