@@ -11,37 +11,27 @@ from .regions import RegionFeatures
 from .stores import Format
 from .stores.uniter import BACKGROUND, BOXES
 
+_ALL_BUT_BOXES = {
+    "num_boxes",
+    "objects",
+    "objects_conf",
+    "confidence",
+    "attrs_id",
+    "attrs_conf",
+    "cls_prob",
+    "class_logits",
+    "further",
+    "extra",
+}
 # The fields of RegionFeatures that a format has no place for.
 NO_PLACE = {
     "mmf": {"confidence", "further"},
     "npz": {"confidence", "further"},
     "lmdb": {"confidence", "further"},
     "lxmert_tsv": {"num_boxes", "confidence", "cls_prob", "class_logits", "further", "extra"},
-    "butd_tsv": {
-        "num_boxes",
-        "objects",
-        "objects_conf",
-        "confidence",
-        "attrs_id",
-        "attrs_conf",
-        "cls_prob",
-        "class_logits",
-        "further",
-        "extra",
-    },
+    "butd_tsv": _ALL_BUT_BOXES,
     "hdf5": {"confidence", "cls_prob", "further", "extra"},
-    "vilbert": {
-        "num_boxes",
-        "objects",
-        "objects_conf",
-        "confidence",
-        "attrs_id",
-        "attrs_conf",
-        "cls_prob",
-        "class_logits",
-        "further",
-        "extra",
-    },
+    "vilbert": _ALL_BUT_BOXES,
     "openvqa": {"confidence", "further"},
     "oscar": {
         "num_boxes",
