@@ -47,6 +47,7 @@ def test_extraction_packing_and_reading(tmp_path):
     photographs.mkdir()
     for name in ("coffee.png", "rocket.jpg"):
         (photographs / name).write_bytes(image_path(name).read_bytes())
+    classes = support.class_names_file(tmp_path, support.description(TINY_FPN).num_classes - 1)
     options = support.tiny_options(TINY_FPN, photographs, tmp_path / "out")
     done = without_locks(
         sys.executable,
@@ -55,6 +56,7 @@ def test_extraction_packing_and_reading(tmp_path):
         "shard.count=1",
         "shard.index=0",
         f"output.format=[{','.join(FORMATS)}]",
+        f"output.class_names={classes}",
         f"cache_dir={tmp_path / 'cache'}",
     )
     assert done.returncode == 0, done.stderr
