@@ -110,7 +110,7 @@ def test_chosen_regions_hold_on_to_no_more_than_themselves():
     regions, loaded, names = batch(support.TINY_FPN)
     with mock.patch.object(read_out, "to_host", to_host):
         chosen_regions(regions, loaded, names, RegionOptions())
-    assert len(pieces) == len(NAMES) * 6
+    assert len(pieces) == len(NAMES) * 7
     for piece in pieces:
         assert piece.is_contiguous()
         assert piece.untyped_storage().nbytes() == piece.nbytes
