@@ -12,7 +12,7 @@ TORCH := $(INSTALLED_TORCH)
 DEMO_OUTPUT := demo/output
 WEIGHTS := $(DEMO_OUTPUT)/x152_synthetic.pth
 BENCH ?=
-SOURCES := vmb_d2 weights_conversion tools demo tests setup.py
+SOURCES := vmb_d2 weights_conversion tools demo reference tests setup.py
 
 .PHONY: install demo demo-released bench test lint format clean
 
@@ -23,7 +23,7 @@ ifneq ($(TORCH),$(INSTALLED_TORCH))
 endif
 
 # Detectron2's setup.py would compile: pure.cfg makes its wheel from the Python files alone.
-$(INSTALLED): requirements.txt requirements-dev.txt requirements-detectron2.txt setup.py
+$(INSTALLED): requirements.txt requirements-dev.txt requirements-detectron2.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "VMB-D2 needs Python 3.10 or newer: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
@@ -47,7 +47,7 @@ demo-released: $(INSTALLED)
 # The demo's weights, which the demo makes by itself too.
 $(WEIGHTS): | $(INSTALLED)
 	mkdir -p $(DEMO_OUTPUT)
-	$(BIN)/python tests/reference/synthetic_weights.py tests/reference/state_dicts/x152.json $@.part
+	$(BIN)/python reference/synthetic_weights.py reference/state_dicts/x152.json $@.part
 	mv $@.part $@
 
 # More options: make bench BENCH="--precision fp32,bf16 --batch-sizes 1,2,4"
@@ -62,6 +62,7 @@ test: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix $(SOURCES)

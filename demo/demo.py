@@ -10,12 +10,11 @@ from pathlib import Path
 
 from steps import ROOT, draw, extract, output_folder, run
 
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT))
 
 from reference import goldens
-
-from vmb_d2.fidelity import distance
-from vmb_d2.inputs import list_images
+from vmb_d2.comparison.fidelity import distance
+from vmb_d2.data.image_list import list_images
 from vmb_d2.stores.mmf import MMFReader
 
 MODEL = "x152"

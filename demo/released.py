@@ -9,9 +9,9 @@ from pathlib import Path
 
 from steps import draw, extract, output_folder
 
-from vmb_d2.downloads import default_cache_dir
 from vmb_d2.errors import VMBError
 from vmb_d2.stores.mmf import MMFReader
+from vmb_d2.utils.downloads import default_cache_dir
 from vmb_d2.visualization import ClassNames, load_class_names
 
 WHAT_TO_SEE = """

@@ -12,7 +12,6 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-import package_alone  # noqa: F401  (before anything of the package)
 from extract_config import PATHS
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString, Sweep

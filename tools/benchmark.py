@@ -12,9 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from plain_command import at_home, command_line, run
-
-from vmb_d2.benchmark import (
+from benchmarking import (
     PARTS,
     Plan,
     Runs,
@@ -28,16 +26,19 @@ from vmb_d2.benchmark import (
     temporary_folder,
     write_random_weights,
 )
+from plain_command import at_home, command_line, run
+
+from vmb_d2.checkpoint.released import released_model
 from vmb_d2.config import MODEL_NAMES, RELEASED_WEIGHTS, VMBModel, canonical_name, describe_model
-from vmb_d2.devices import device_of
+from vmb_d2.data.image_list import list_images, name_images, root_of
 from vmb_d2.errors import ConfigError, InputError, OutputError
 from vmb_d2.extractor import RegionFeatureExtractor
-from vmb_d2.files import write_whole
-from vmb_d2.heap import keep_freed_memory
-from vmb_d2.inputs import InputImage, list_images, name_images, root_of
-from vmb_d2.precision import PRECISIONS
-from vmb_d2.released import released_model
 from vmb_d2.stores.formats import format_named
+from vmb_d2.structures.input_image import InputImage
+from vmb_d2.utils.devices import device_of
+from vmb_d2.utils.files import write_whole
+from vmb_d2.utils.heap import keep_freed_memory
+from vmb_d2.utils.precision import PRECISIONS
 
 EXIT_STATUS = (
     "Exit status: 0 if everything was measured; 2 if not, with one line that says why; 130 after "

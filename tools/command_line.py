@@ -14,7 +14,6 @@ from typing import Any
 
 import arguments
 import local_gpus
-import package_alone  # noqa: F401  (before anything of the package)
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
@@ -26,8 +25,8 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from vmb_d2 import interruption
 from vmb_d2.errors import ConfigError, VMBError, first_line
+from vmb_d2.utils import interruption
 
 MEANING = {
     "input.dir": "a folder of images, or one image",

@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from vmb_d2.comparison import Settings, as_dict, compare, json_text, table
 from vmb_d2.errors import OutputError
-from vmb_d2.files import write_whole
-from vmb_d2.stores import FORMATS, open_reader
+from vmb_d2.output.open_stores import open_reader
+from vmb_d2.stores import FORMATS
+from vmb_d2.utils.files import write_whole
 
 EXIT_STATUS = (
     "Exit status: 0 if the stores are the same within the tolerances; 1 if they differ; 2 if they "

@@ -8,19 +8,14 @@ from typing import TYPE_CHECKING
 
 import extract_config
 import hydra
-import package_alone
 from command_line import SomeImagesFailed, command, in_sweep, required, run, task
 from extract_config import Batching, strings
 from omegaconf import DictConfig, OmegaConf
 
-from vmb_d2.batch_size import checked_batch_size
-from vmb_d2.class_names import NO_NAMES, ClassNames, read_class_names
+from vmb_d2.checkpoint.released import released_model
 from vmb_d2.config import MODEL_NAMES, RELEASED_WEIGHTS, VMBModel, named_model, read_vmb_model
-from vmb_d2.downloads import cache_folder
-from vmb_d2.errors import ConfigError, DownloadError
-from vmb_d2.given_boxes import GivenBoxes
-from vmb_d2.heap import keep_freed_memory
-from vmb_d2.inputs import (
+from vmb_d2.data.given_boxes import GivenBoxes
+from vmb_d2.data.image_list import (
     ExcludeList,
     InputImage,
     is_image_list,
@@ -30,11 +25,15 @@ from vmb_d2.inputs import (
     root_of,
     select_images,
 )
-from vmb_d2.job import ExtractionJob
-from vmb_d2.options import RegionOptions
-from vmb_d2.released import released_model
-from vmb_d2.shards import Shard, source_name
+from vmb_d2.engine.auto_batch_size import checked_batch_size
+from vmb_d2.engine.job import ExtractionJob
+from vmb_d2.errors import ConfigError, DownloadError
+from vmb_d2.output.shards import Shard, source_name
+from vmb_d2.selection.options import RegionOptions
 from vmb_d2.stores import format_named
+from vmb_d2.structures.class_names import NO_NAMES, ClassNames, read_class_names
+from vmb_d2.utils.downloads import cache_folder
+from vmb_d2.utils.heap import keep_freed_memory
 
 if TYPE_CHECKING:
     from vmb_d2.extractor import RegionFeatureExtractor
@@ -179,7 +178,6 @@ def main(cfg: DictConfig) -> None:
     released = cfg.model.name if cfg.model.name in RELEASED_WEIGHTS else None
 
     def load() -> RegionFeatureExtractor:
-        package_alone.complete()
         from vmb_d2.extractor import RegionFeatureExtractor
 
         extractor = RegionFeatureExtractor.from_pretrained(

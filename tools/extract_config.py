@@ -6,7 +6,6 @@ import enum
 from dataclasses import dataclass, field
 from typing import Any
 
-import package_alone  # noqa: F401  (before anything of the package)
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, ListConfig
 

@@ -14,12 +14,11 @@ import os
 import shlex
 import sys
 
-import package_alone  # noqa: F401  (before anything of the package)
 from arguments import MMF_FLAGS, option
 from plain_command import at_home, command_line, run
 
+from vmb_d2.data.image_list import is_image_list
 from vmb_d2.errors import ConfigError
-from vmb_d2.inputs import is_image_list
 
 EXIT_STATUS = "Exit status: as of tools/extract.py, see docs/running.md."
 MODELS = {"X-152": "x152", "X-101": "x101"}

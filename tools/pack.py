@@ -20,13 +20,13 @@ from pathlib import Path
 
 from plain_command import at_home, command_line, run
 
-from vmb_d2.class_names import CLASSES_URL, NO_NAMES, ClassNames, read_class_names
-from vmb_d2.downloads import default_cache_dir
 from vmb_d2.errors import DownloadError
-from vmb_d2.interruption import Interrupted, handled
-from vmb_d2.packing import DUPLICATES
-from vmb_d2.packing_job import pack
+from vmb_d2.packing.job import pack
+from vmb_d2.packing.packing import DUPLICATES
 from vmb_d2.stores import FEATURE_DTYPES, FORMATS
+from vmb_d2.structures.class_names import CLASSES_URL, NO_NAMES, ClassNames, read_class_names
+from vmb_d2.utils.downloads import default_cache_dir
+from vmb_d2.utils.interruption import Interrupted, handled
 
 EXIT_STATUS = (
     "Exit status: 0; 1 if an image could not be read (each is reported, the others go on; those "

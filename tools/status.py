@@ -14,7 +14,6 @@ import os
 import time
 from pathlib import Path
 
-import package_alone  # noqa: F401  (before anything of the package)
 from plain_command import at_home, command_line, run
 
 from vmb_d2.status import lines, next_step, read_status, report

@@ -13,12 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import package_alone  # noqa: F401  (before anything of the package)
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from vmb_d2.errors import ConfigError, VMBError
-from vmb_d2.interruption import Interrupted
+from vmb_d2.utils.interruption import Interrupted
 
 SECONDS_TO_END = 3  # for jobs on this machine, which get a terminal's Ctrl-C too
 

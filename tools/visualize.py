@@ -16,9 +16,10 @@ from pathlib import Path
 
 from plain_command import at_home, command_line, run
 
-from vmb_d2.downloads import default_cache_dir
 from vmb_d2.errors import ConfigError, InputError, OutputError
-from vmb_d2.stores import FORMATS, FeatureReader, open_reader
+from vmb_d2.output.open_stores import open_reader
+from vmb_d2.stores import FORMATS, FeatureReader
+from vmb_d2.utils.downloads import default_cache_dir
 from vmb_d2.visualization import (
     CLASSES_URL,
     ImageFiles,

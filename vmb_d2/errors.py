@@ -1,12 +1,53 @@
 """The errors that a user can cause and mend. Their text is one line, fit to be shown as it is."""
 
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+
+_FIELD = re.compile(r"`([a-z_]+)`")
+
 
 class VMBError(Exception):
-    """Base of all errors below."""
+    """Base of all errors below.
+
+    Their texts name a parameter of the Python API in backticks, as in "`batch_size`=0: has to be at
+    least 1". ``str`` takes the backticks off; a program in which the parameter has another name
+    puts that in its place, see :meth:`text`.
+    """
+
+    def text(self, names: Mapping[str, str]) -> str:
+        """The message, with ``names[field]``, where there is one, for each field."""
+        message = super().__str__()
+        return _FIELD.sub(lambda match: names.get(match[1], match[1]), message)
+
+    def __str__(self) -> str:
+        return self.text({})
 
 
 class ConfigError(VMBError):
-    """A setting that doesn't exist, has a value outside its range, or contradicts another."""
+    """A setting that doesn't exist, has a value outside its range, or contradicts another.
+
+    Args:
+        reason: what is wrong with the value; or the whole message, where ``field`` isn't given.
+        field: the parameter, by its name in the Python API.
+        value: the value that it has.
+        valid: all that it could be, where these are few.
+    """
+
+    def __init__(
+        self,
+        reason: str = "",
+        *,
+        field: str | None = None,
+        value: object = None,
+        valid: Collection[object] = (),
+    ):
+        if valid:
+            choices = f"valid are {', '.join(map(str, valid))}"
+            reason = f"{reason}; {choices}" if reason else choices
+        super().__init__(reason if field is None else f"`{field}`={value}: {reason}")
+        self.field, self.value, self.valid = field, value, tuple(valid)
 
 
 class InputError(VMBError):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from . import modeling  # noqa: F401  (prepares detectron2 for the imports below)
+
+# isort: split
+
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,17 +16,17 @@ from detectron2.structures import ImageList, Instances
 from PIL import Image
 from torch import Tensor
 
-from .batching import bucketed_batches
+from .checkpoint.pretrained import fingerprint, load_described_model
+from .checkpoint.released import released_model, released_weights
 from .config import VMBModel, describe_model
-from .devices import device_of
-from .images import ImageSource, NetworkImage, load
+from .data.batching import bucketed_batches
+from .data.preprocessing import ImageSource, NetworkImage, load
 from .modeling import VMBRCNN
-from .options import RegionOptions
-from .precision import arithmetic, check_precision, dtype_of
-from .pretrained import fingerprint, load_described_model
-from .read_out import chosen_regions, given_regions
-from .regions import RegionFeatures
-from .released import released_model, released_weights
+from .selection.options import RegionOptions
+from .selection.read_out import chosen_regions, given_regions
+from .structures.regions import RegionFeatures
+from .utils.devices import device_of
+from .utils.precision import arithmetic, check_precision, dtype_of
 
 
 class RegionFeatureExtractor:
@@ -35,8 +39,8 @@ class RegionFeatureExtractor:
         model: in evaluation mode, on its device, in float32. It is left as it is.
         options: which features of which regions to give.
         description: what the model is, for records; None where nobody knows.
-        precision: the network's arithmetic, of :data:`vmb_d2.precision.PRECISIONS`. Boxes, scores
-            and features are float32 in all of them.
+        precision: the network's arithmetic, of ``precision.PRECISIONS``. Boxes, scores and
+            features are float32 in all of them.
 
     Attributes:
         model: the model given; in other precisions than float32 a copy, in the form that is run.
@@ -88,13 +92,13 @@ class RegionFeatureExtractor:
                 checkpoint, which knows what it is of.
             weights: path or URL of a VMB or of a converted checkpoint. None for the released
                 weights of ``x152`` and ``x101``, which are fetched once, with the yaml beside them:
-                see :func:`vmb_d2.released.released_model`.
+                see :func:`vmb_d2.checkpoint.released.released_model`.
             device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
             cache_dir: for downloads and conversions; None for ``$VMB_D2_CACHE`` or
                 ``~/.cache/vmb_d2``.
             unsafe_load: load pickled objects too, which can run any code.
             precision: ``"fp32"`` or ``"bf16"``, on a GPU also ``"tf32"`` and ``"fp16"``.
-            **options: of :class:`vmb_d2.options.RegionOptions`, such as ``num_features=36``.
+            **options: of :class:`vmb_d2.selection.RegionOptions`, such as ``num_features=36``.
 
         Raises:
             ConfigError, DownloadError, CheckpointError: see their texts.

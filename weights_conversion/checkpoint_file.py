@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from vmb_d2.errors import CheckpointError
-from vmb_d2.files import whole_file
+from vmb_d2.utils.files import whole_file
 
 from .file_kinds import other_kind
 

@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from vmb_d2.files import is_web_page
+from vmb_d2.utils.files import is_web_page
 
 # How files of other kinds begin -> what they are, and what to do
 _BEGINNINGS = {

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import vmb_d2.modeling  # noqa: F401  (prepares detectron2 for the imports below)
+
+# isort: split
+
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 

@@ -12,7 +12,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
-from vmb_d2 import interruption
+from vmb_d2.utils import interruption
 
 
 class WholeSweeper(BasicSweeper):

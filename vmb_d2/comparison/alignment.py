@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..regions import RegionFeatures
+from ..structures.regions import RegionFeatures
 from .conventions import LAYOUTS, Convention, Size, in_original_pixels, pixel, shows_by_itself
 from .matching import greedy_pairs, overlaps
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..images import LONG_SIDE, SHORT_SIDE
+from ..data.preprocessing import LONG_SIDE, SHORT_SIDE
 from .compare import Comparison
 from .conventions import Convention
 from .diagnosis import ALL, FEW, STORES, Opinion, features_agree

@@ -7,9 +7,9 @@ from collections import Counter
 import numpy as np
 import torch
 
-from ..images import LONG_SIDE, network_size, padded_size, resize_scale
-from ..modeling.box_geometry import clip
-from ..regions import RegionFeatures
+from ..data.preprocessing import LONG_SIDE, network_size, padded_size, resize_scale
+from ..structures.box_geometry import clip
+from ..structures.regions import RegionFeatures
 from .alignment import Alignment, size_of
 from .conventions import Convention, Size
 from .quantiles import LogHistogram

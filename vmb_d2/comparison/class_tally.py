@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..regions import RegionFeatures
+from ..structures.regions import RegionFeatures
 from .quantiles import LogHistogram
 
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import ConfigError
-from ..regions import RegionFeatures
 from ..stores import FeatureReader
+from ..structures.regions import RegionFeatures
 from .alignment import Aligner, size_of
 from .box_tally import BoxTally
 from .class_tally import ClassTally
 from .count_tally import CountTally
 from .feature_tally import FeatureTally
 from .names import NamePairs, pair_names, spread
-from .store_tally import StoreTally
+from .tallies import StoreTally
 
 
 @dataclass(frozen=True)

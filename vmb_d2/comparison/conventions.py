@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..images import resize_scale
-from ..modeling.box_geometry import to_inclusive
+from ..data.preprocessing import resize_scale
+from ..structures.box_geometry import to_inclusive
 
 LAYOUTS = ("xyxy", "xywh", "yxyx")
 _SMALLEST_IMAGE = 16  # an image with a shorter side has boxes as small as normalised ones

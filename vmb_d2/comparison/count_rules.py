@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .compare import Comparison
 from .diagnosis import FEW, STORES, Opinion, features_agree
-from .store_tally import StoreTally
+from .tallies import StoreTally
 from .verdict import counted
 
 _NEARLY_ALL = 0.95

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..regions import RegionFeatures
+from ..structures.regions import RegionFeatures
 
 
 @dataclass

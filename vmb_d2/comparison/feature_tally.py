@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..fidelity import relative_errors
+from .fidelity import relative_errors
 from .quantiles import LogHistogram
 
 _MOST = 1e9  # an error larger than this, that of a vector against zeros, counts as this

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torchvision
 
-from ..modeling.box_geometry import to_exclusive
+from ..structures.box_geometry import to_exclusive
 
 
 def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from .compare import Comparison
 from .diagnosis import unexplained
 from .names import EXACT
 from .opinions import opinions
-from .store_tally import StoreTally
+from .tallies import StoreTally
 from .verdict import num_boxes_known, reasons
 
 SHOWN_NAMES = 5

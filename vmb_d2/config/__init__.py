@@ -7,13 +7,7 @@ from pathlib import Path
 from ..errors import ConfigError
 from .detectron2_config import PIXEL_MEAN_BGR, add_vmb_config, to_detectron2
 from .vmb_model import VMBModel
-from .vmb_yaml import (
-    VMBYaml,
-    ignored_lines,
-    parse_vmb_config,
-    read_vmb_model,
-    read_vmb_yaml,
-)
+from .vmb_yaml import VMBYaml, ignored_lines, parse_vmb_config, read_vmb_model, read_vmb_yaml
 
 __all__ = [
     "ALIASES",

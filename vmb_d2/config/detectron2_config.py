@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..network_input import PIXEL_MEAN_BGR
+from .network_input import PIXEL_MEAN_BGR
 from .vmb_model import VMBModel
 
 if TYPE_CHECKING:  # describing a model takes no detectron2

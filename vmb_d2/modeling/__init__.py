@@ -1,5 +1,13 @@
-"""VMB's components, registered with Detectron2."""
+"""VMB's components, registered with Detectron2, which is prepared first."""
 
+# ruff: noqa: E402
+
+from .compat import prepare_detectron2
+
+prepare_detectron2()
+
+# isort: split
+from ..config import get_cfg
 from .anchors import VMBAnchorGenerator, cell_anchors
 from .box_transform import InclusiveBox2BoxTransform
 from .meta_arch import SIZE_DIVISIBILITY, VMBRCNN
@@ -19,4 +27,5 @@ __all__ = [
     "VMBRes5ROIHeads",
     "VMBStandardROIHeads",
     "cell_anchors",
+    "get_cfg",
 ]

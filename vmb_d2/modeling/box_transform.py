@@ -5,7 +5,7 @@ from __future__ import annotations
 from detectron2.modeling.box_regression import Box2BoxTransform
 from torch import Tensor
 
-from .box_geometry import to_exclusive, to_inclusive
+from ..structures.box_geometry import to_exclusive, to_inclusive
 
 
 class InclusiveBox2BoxTransform(Box2BoxTransform):

@@ -10,7 +10,7 @@ from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
-from ..network_input import SIZE_DIVISIBILITY
+from ..config.network_input import SIZE_DIVISIBILITY
 from .inference_form import inference_form
 
 

@@ -15,7 +15,7 @@ from detectron2.modeling.roi_heads import (
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
-from .box_geometry import to_exclusive
+from ..structures.box_geometry import to_exclusive
 from .box_transform import InclusiveBox2BoxTransform
 from .roi_align import BagROIAlign
 from .roi_pooler import InclusiveROIPooler

@@ -10,7 +10,7 @@ from detectron2.modeling.poolers import convert_boxes_to_pooler_format
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
-from .box_geometry import assign_fpn_levels
+from ..structures.box_geometry import assign_fpn_levels
 from .roi_align import BagROIAlign
 
 

@@ -9,7 +9,7 @@ from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
-from . import box_geometry
+from ..structures import box_geometry
 from .box_transform import InclusiveBox2BoxTransform
 
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import lease, manifest
 from ..errors import OutputError
-from ..output_folder import LEASE_NAME
-from ..owner import lives
-from ..shards import Shard
+from ..output import manifest
+from ..output.lock import LEASE_NAME
+from ..output.shards import Shard
+from ..utils import lease
+from ..utils.owner import lives
 from . import values
 from .values import look_up, whole_number
 

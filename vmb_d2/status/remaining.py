@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import OutputError
-from ..manifest import Manifest
+from ..output.manifest import Manifest
 from .part import RUNNING, UNFINISHED, WITH_FAILURES, Part
 from .run import Status
 from .values import look_up, strings

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError
-from ..failures import FILE_NAME, FailureLog
+from ..output.failures import FILE_NAME, FailureLog
 from .part import DEAD, RUNNING, STATES, UNFINISHED, Part
 from .remaining import Next
 from .run import Status

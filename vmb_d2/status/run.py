@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError
-from ..shards import Shard, shards_in
+from ..output.shards import Shard, shards_in
 from .part import DAMAGED, DONE, NOT_STARTED, RUNNING, Part, read_part
 from .totals import Totals
 from .values import look_up, whole_number

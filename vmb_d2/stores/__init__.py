@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from .base import FEATURE_DTYPES, FeatureReader, FeatureWriter
 from .formats import FORMATS, Format, format_named
-from .opening import find_stores, open_reader
-from .union import UnionReader
 
 __all__ = [
     "FEATURE_DTYPES",
@@ -13,8 +11,5 @@ __all__ = [
     "FeatureReader",
     "FeatureWriter",
     "Format",
-    "UnionReader",
-    "find_stores",
     "format_named",
-    "open_reader",
 ]

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..regions import RegionFeatures
+from ..structures.regions import RegionFeatures
 
 FEATURE_DTYPES = ("float32", "float16")
 

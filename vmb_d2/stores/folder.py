@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..errors import OutputError
-from ..files import write_whole
-from ..regions import RegionFeatures
+from ..structures.regions import RegionFeatures
+from ..utils.disk import sync_folder
+from ..utils.files import write_whole
 from .base import FeatureReader, FeatureWriter
-from .disk import sync_folder
 
 LONGEST_FILE_NAME = 255  # bytes, on every common file system
 

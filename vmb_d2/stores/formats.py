@@ -9,8 +9,8 @@ from pathlib import Path
 
 import h5py
 
-from ..class_names import ClassNames
 from ..errors import ConfigError
+from ..structures.class_names import ClassNames
 from .base import FeatureReader, FeatureWriter
 from .folder import FolderWriter, first_file
 from .hdf5 import HDF5Reader, HDF5Writer
@@ -40,7 +40,7 @@ class Format:
         writer, reader: of its stores.
         is_store: whether a path is a store of this format, by its content.
         clips_boxes: whether its boxes are clipped to the image, see
-            :meth:`vmb_d2.regions.RegionFeatures.clipped`, unless chosen otherwise.
+            :meth:`vmb_d2.structures.regions.RegionFeatures.clipped`, unless chosen otherwise.
     """
 
     name: str

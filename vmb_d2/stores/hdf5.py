@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from ..errors import OutputError, StoreError, first_line
-from ..regions import RegionFeatures
+from ..structures.regions import RegionFeatures
 from .base import FeatureReader, FeatureWriter
 from .hdf5_lookup import opened_to_look, those_of
 from .journal import journal_path

@@ -20,9 +20,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import StoreError
-from ..files import write_at, write_whole
+from ..utils.disk import check_in_place, sync_folder
+from ..utils.files import write_at, write_whole
 from . import journal
-from .disk import check_in_place, sync_folder
 
 PAGE = 4096
 

@@ -15,11 +15,11 @@ import lmdb
 import numpy as np
 
 from ..errors import OutputError, StoreError, first_line
-from ..inputs import listed
-from ..regions import RegionFeatures
-from . import pickles
+from ..structures.regions import RegionFeatures
+from ..utils import safe_pickle as pickles
+from ..utils.disk import check_in_place, sync_folder
+from ..utils.text import listed
 from .base import FeatureReader, FeatureWriter
-from .disk import check_in_place, sync_folder
 from .mmf import info_of, regions_of
 
 KEYS = b"keys"  # the key under which their readers find all others

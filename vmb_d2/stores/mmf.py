@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import StoreError, first_line
-from ..regions import RegionFeatures
-from . import pickles
+from ..structures.regions import RegionFeatures
+from ..utils import safe_pickle as pickles
 from .checks import checked
 from .folder import FolderReader, FolderWriter, scan
 

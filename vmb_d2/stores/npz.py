@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..errors import StoreError, first_line
-from ..regions import RegionFeatures
-from . import pickles
+from ..structures.regions import RegionFeatures
+from ..utils import safe_pickle as pickles
 from .folder import FolderReader, FolderWriter, first_file, scan
 from .mmf import regions_of
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ..class_names import NO_NAMES, ClassNames
 from ..errors import OutputError, StoreError, first_line
-from ..regions import RegionFeatures
+from ..structures.class_names import NO_NAMES, ClassNames
+from ..structures.regions import RegionFeatures
+from ..utils.disk import sync_folder
 from .base import FeatureReader, FeatureWriter
 from .checks import checked
-from .disk import sync_folder
 from .line_files import LineReader, LineWriter, problems_in_a_tsv
 from .tsv_index import OffsetIndex
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..errors import StoreError
-from ..regions import RegionFeatures
+from ..structures.regions import RegionFeatures
 from .base import FeatureReader, FeatureWriter
 from .line_files import LineReader, LineWriter, problems_in_a_tsv
 from .tsv_index import NameIndex

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import StoreError, first_line
-from ..regions import RegionFeatures
+from ..structures.regions import RegionFeatures
 
 # The columns, as RegionFeatures calls them; the first is the name.
 LXMERT_COLUMNS = (

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..class_names import NO_NAMES, ClassNames
 from ..errors import StoreError
-from ..regions import RegionFeatures
+from ..structures.class_names import NO_NAMES, ClassNames
+from ..structures.regions import RegionFeatures
 from .checks import checked
 from .npz import NpzReader, NpzWriter
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..class_names import CLASSES_URL, ClassNames
+from ..structures.class_names import CLASSES_URL, ClassNames
 from .class_names import load_class_names
 from .image_files import ImageFiles
 from .page import Page, open_page

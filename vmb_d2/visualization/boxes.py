@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..class_names import ClassNames
 from ..errors import StoreError
-from ..modeling import box_geometry
-from ..regions import RegionFeatures
+from ..structures import box_geometry
+from ..structures.class_names import ClassNames
+from ..structures.regions import RegionFeatures
 from .colors import Color, color_of
 
 LIKELIEST = 5

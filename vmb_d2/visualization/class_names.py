@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from ..class_names import ClassNames, read_class_names
 from ..errors import DownloadError
+from ..structures.class_names import ClassNames, read_class_names
 
 logger = logging.getLogger(__name__)
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 def load_class_names(
     source: str | None, cache_dir: Path, with_background: bool = False
 ) -> ClassNames:
-    """The names that :func:`vmb_d2.class_names.read_class_names` gives; for "none" no names.
+    """The names that :func:`.read_class_names` gives; for "none" no names.
 
     Where no source is given and the usual one can't be fetched, a warning says so and the classes
     go by their index.

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..data.image_list import is_folder, list_images, output_name, root_of
 from ..errors import ImageReadError, InputError
-from ..inputs import is_folder, list_images, output_name, root_of
 
 
 class ImageFiles:

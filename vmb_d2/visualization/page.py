@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from ..errors import OutputError
-from ..files import whole_file
-from ..modeling import box_geometry
+from ..structures import box_geometry
+from ..utils.files import whole_file
 from .boxes import ShownBox
 from .own_files import refuse_other
 

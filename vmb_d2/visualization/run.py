@@ -12,11 +12,11 @@ from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..class_names import ClassNames
+from ..data.preprocessing import read_image
 from ..errors import ConfigError, ImageReadError, OutputError, StoreError
-from ..files import whole_file
-from ..images import read_image
 from ..stores import FeatureReader
+from ..structures.class_names import ClassNames
+from ..utils.files import whole_file
 from .boxes import shown_boxes
 from .drawing import draw_boxes
 from .image_files import ImageFiles

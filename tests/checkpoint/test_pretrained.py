@@ -1,0 +1,327 @@
+"""Loading a model from whatever a user has."""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import support
+import torch
+from detectron2.modeling import build_model
+from torch import nn
+
+from vmb_d2.checkpoint import pretrained
+from vmb_d2.checkpoint.pretrained import load_model
+from vmb_d2.config import named_model, to_detectron2
+from vmb_d2.errors import CheckpointError, ConfigError, DownloadError
+from weights_conversion import checkpoint_file
+from weights_conversion.convert import convert_checkpoint
+
+TINY = "tiny_r101_c4"
+
+
+@pytest.fixture
+def converted(tmp_path):
+    path = tmp_path / "converted.pth"
+    convert_checkpoint(support.vmb_checkpoint(TINY), path, support.description(TINY))
+    return path
+
+
+def same_weights(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_vmb_and_converted_checkpoints_are_told_apart(tmp_path, converted):
+    expected = support.tiny_model(TINY)
+    description = support.description(TINY)
+    for weights in (support.vmb_checkpoint(TINY), converted):
+        model = load_model(weights, description, cache_dir=tmp_path / "cache")
+        assert same_weights(model, expected)
+        assert not model.training
+
+
+@pytest.mark.parametrize("name", support.TINY_MODELS)
+def test_model_and_description_name_the_same_features(name):
+    assert support.tiny_model(name).feature_names == support.description(name).feature_names
+
+
+def test_a_converted_checkpoint_knows_its_model(tmp_path, converted):
+    model = load_model(converted, cache_dir=tmp_path / "cache")
+    assert same_weights(model, support.tiny_model(TINY))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_state_dict_saved_by_detectron2_needs_a_description(tmp_path, converted):
+    path = tmp_path / "saved.pth"
+    torch.save({"model": torch.load(converted, weights_only=True)["model"]}, path)
+    assert same_weights(load_model(path, support.description(TINY)), support.tiny_model(TINY))
+    with pytest.raises(ConfigError, match=r"model\.config_file is missing"):
+        load_model(path)
+    with pytest.raises(CheckpointError, match="doesn't fit the model"):
+        load_model(path, support.description("tiny_x152_c4"))
+
+
+def test_converted_once(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    for _ in range(2):
+        load_model(support.vmb_checkpoint(TINY), support.description(TINY), cache_dir=tmp_path)
+    assert caplog.text.count("converting") == 1
+    assert len(list((tmp_path / "converted").glob("*.pth"))) == 1
+
+
+def test_other_content_under_the_same_name_is_converted_anew(tmp_path):
+    source = tmp_path / "model.pth"
+    for seed in (0, 1):
+        torch.save(support.vmb_state(TINY, seed), source)
+        model = load_model(source, support.description(TINY), cache_dir=tmp_path / "cache")
+        scores = support.vmb_state(TINY, seed)["roi_heads.box.predictor.cls_score.bias"]
+        assert torch.equal(model.roi_heads.box_predictor.cls_score.bias, scores.roll(-1))
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "model.pth"
+    torch.save(support.vmb_state(TINY), path)
+    return path
+
+
+def load(source, cache):
+    return load_model(source, support.description(TINY), cache_dir=cache)
+
+
+def test_what_was_converted_is_not_read_again(source, tmp_path, monkeypatch):
+    load(source, tmp_path / "cache")
+    read = []
+    original = checkpoint_file.read_checkpoint
+
+    def reading(path, *args):
+        read.append(path)
+        return original(path, *args)
+
+    monkeypatch.setattr(checkpoint_file, "read_checkpoint", reading)
+    monkeypatch.setattr(checkpoint_file, "sha256", None)
+    assert same_weights(load(source, tmp_path / "cache"), support.tiny_model(TINY))
+    assert read == list((tmp_path / "cache" / "converted").glob("*.pth"))
+
+
+@pytest.mark.parametrize("damage", ["no conversion", "no note", "other note", "empty note"])
+def test_a_cache_that_lost_something_is_mended(source, tmp_path, damage):
+    cache = tmp_path / "cache" / "converted"
+    load(source, cache.parent)
+    ((conversion,), (note,)) = cache.glob("*.pth"), cache.glob(".model.*")
+    if damage == "no conversion":
+        conversion.unlink()
+    elif damage == "no note":
+        note.unlink()
+    else:
+        note.write_text("gone.pth" if damage == "other note" else "")
+    assert same_weights(load(source, cache.parent), support.tiny_model(TINY))
+    assert conversion.exists()
+
+
+def test_other_content_of_the_same_size_is_seen(source, tmp_path):
+    load(source, tmp_path / "cache")
+    size = source.stat().st_size
+    torch.save(support.vmb_state(TINY, 1), source)
+    assert source.stat().st_size == size
+    name = "roi_heads.box.predictor.cls_score.bias"
+    model = load(source, tmp_path / "cache")
+    expected = support.vmb_state(TINY, 1)[name].roll(-1)
+    assert torch.equal(model.roi_heads.box_predictor.cls_score.bias, expected)
+
+
+def test_processes_convert_once_between_them(source, tmp_path):
+    code = (
+        "import logging, sys, support\n"
+        "from vmb_d2.checkpoint.pretrained import load_model\n"
+        "logging.basicConfig(level=logging.INFO)\n"
+        f"load_model(sys.argv[1], support.description({TINY!r}), cache_dir=sys.argv[2])"
+    )
+    command = [sys.executable, "-c", code, str(source), str(tmp_path / "cache")]
+    environment = {**os.environ, "PYTHONPATH": support.TEST_PATH}
+    processes = [
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        for _ in range(4)
+    ]
+    logs = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, logs
+    assert "".join(logs).count("converting") == 1
+    assert not list(tmp_path.rglob("*.lease"))
+
+
+def test_vmb_checkpoint_needs_a_description(tmp_path):
+    with pytest.raises(ConfigError, match=r"model\.config_file is missing"):
+        load_model(support.vmb_checkpoint(TINY), cache_dir=tmp_path)
+
+
+def test_converted_as_another_model(converted):
+    with pytest.raises(CheckpointError, match=r"converted as another model.*num_classes: 101"):
+        load_model(converted, named_model("x152"))
+
+
+def test_cache_that_cant_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cache_dir="):
+        load_model(
+            support.vmb_checkpoint(TINY), support.description(TINY), cache_dir=tmp_path / "file"
+        )
+
+
+def test_url_of_something_else(server, tmp_path):
+    with pytest.raises(CheckpointError, match="delete the file to download it again"):
+        load_model(server.url, support.description(TINY), cache_dir=tmp_path)
+    server.faults = [404]
+    with pytest.raises(DownloadError, match="HTTP 404"):
+        load_model(server.url + "2", support.description(TINY), cache_dir=tmp_path)
+
+
+def test_url_of_a_checkpoint(server, tmp_path):
+    server.content = support.vmb_checkpoint(TINY).read_bytes()
+    model = load_model(server.url, support.description(TINY), cache_dir=tmp_path)
+    assert same_weights(model, support.tiny_model(TINY))
+
+
+def loaded_by_detectron2(path, model):
+    """The network with random values in its parameters, and the checkpoint's copied over them."""
+    network = build_model(to_detectron2(model)).eval()
+    network.load_state_dict(torch.load(path, weights_only=True)["model"])
+    return network
+
+
+def assert_same_network(found, expected):
+    """Every module, parameter and buffer, those that no checkpoint has too."""
+    modules = [[(k, type(m), m.training) for k, m in n.named_modules()] for n in (found, expected)]
+    assert modules[0] == modules[1]
+    for kind in ("named_parameters", "named_buffers"):
+        a, b = (dict(getattr(network, kind)()) for network in (found, expected))
+        assert list(a) == list(b)
+        for name, tensor in b.items():
+            assert type(a[name]) is type(tensor), name
+            for key in ("dtype", "device", "shape", "requires_grad"):
+                assert getattr(a[name], key) == getattr(tensor, key), (name, key)
+            assert a[name].stride() == tensor.stride(), name
+            assert torch.equal(a[name], tensor), name
+
+
+@pytest.fixture
+def in_cache(converted):
+    """Options with which a converted checkpoint is in the cache."""
+    return {"cache_dir": converted.parent}
+
+
+@pytest.mark.parametrize("name", support.TINY_MODELS)
+@pytest.mark.parametrize("is_in_cache", [True, False])
+def test_the_network_is_detectron2s_own(tmp_path, name, is_in_cache):
+    path, description = tmp_path / "converted.pth", support.description(name)
+    convert_checkpoint(support.vmb_checkpoint(name), path, description)
+    cache = tmp_path if is_in_cache else tmp_path / "cache"
+    network = load_model(path, description, cache_dir=cache)
+    assert_same_network(network, loaded_by_detectron2(path, description))
+
+
+@pytest.mark.parametrize("is_in_cache", [True, False])
+@pytest.mark.parametrize("kind", ["float16", "float64", "strided", "expanded", "parameters"])
+def test_tensors_of_another_kind_become_what_the_network_has(
+    tmp_path, converted, kind, is_in_cache
+):
+    checkpoint = torch.load(converted, weights_only=True)
+    state = checkpoint["model"]
+    for key, value in state.items():
+        if kind in ("float16", "float64"):
+            state[key] = value.to(getattr(torch, kind))
+        elif kind == "strided" and value.ndim == 4:
+            state[key] = value.to(memory_format=torch.channels_last)
+        elif kind == "expanded":
+            state[key] = value.flatten()[0].expand(value.shape)
+        elif kind == "parameters":
+            state[key] = nn.Parameter(value)
+    path = tmp_path / "other.pth"
+    torch.save(checkpoint, path)
+    network = load_model(path, cache_dir=tmp_path if is_in_cache else tmp_path / "cache")
+    assert_same_network(network, loaded_by_detectron2(path, support.description(TINY)))
+
+
+def mapped_files():
+    return Path("/proc/self/maps").read_text()
+
+
+def test_files_of_the_cache_stay_mapped_and_unchanged(tmp_path, converted, in_cache):
+    before = converted.read_bytes()
+    network = load_model(converted, **in_cache)
+    assert str(converted) in mapped_files()
+    weights = {name: value.clone() for name, value in network.state_dict().items()}
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 1
+    assert converted.read_bytes() == before
+    del network
+
+    network = load_model(converted, **in_cache)
+    convert_checkpoint(saved_with_seed(tmp_path, 1), converted, support.description(TINY))
+    assert converted.read_bytes() != before
+    assert all(torch.equal(v, weights[k]) for k, v in network.state_dict().items())
+
+
+def saved_with_seed(folder, seed):
+    return support.saved(folder, {"model": support.vmb_state(TINY, seed)}, f"seed{seed}.pth")
+
+
+def test_other_files_can_be_written_over(tmp_path, converted):
+    network = load_model(converted, cache_dir=tmp_path / "cache")
+    assert str(converted) not in mapped_files()
+    expected = loaded_by_detectron2(converted, support.description(TINY))
+    with open(converted, "r+b") as file:
+        file.write(bytes(converted.stat().st_size))
+    assert_same_network(network, expected)
+
+
+@pytest.mark.parametrize("change", ["missing", "unknown", "wrong shape"])
+def test_a_state_dict_that_doesnt_fit(tmp_path, converted, in_cache, change):
+    checkpoint = torch.load(converted, weights_only=True)
+    name = "roi_heads.box_predictor.cls_score.bias"
+    value = checkpoint["model"][name]
+    if change == "missing":
+        del checkpoint["model"][name]
+    elif change == "unknown":
+        name = "roi_heads.stranger"
+        checkpoint["model"][name] = value
+    else:
+        checkpoint["model"][name] = value[1:]
+    torch.save(checkpoint, converted)
+    with pytest.raises(CheckpointError, match=f"doesn't fit the model: .*{name}"):
+        load_model(converted, **in_cache)
+
+
+def test_all_of_it_is_on_the_device(converted, in_cache):
+    network = load_model(converted, device="meta", **in_cache)
+    assert {t.device.type for t in (*network.parameters(), *network.buffers())} == {"meta"}
+
+
+def test_no_random_values_are_drawn(converted, in_cache):
+    before = torch.get_rng_state()
+    load_model(converted, **in_cache)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_only_what_is_built_there_is_without_values():
+    made = {}
+    with pytest.raises(KeyError), pretrained._without_values():
+        made["inside"] = nn.Linear(2, 2)
+        made["norm"] = nn.BatchNorm2d(2)
+        made["norm"].fixed = nn.Parameter(torch.ones(2), requires_grad=False)
+        thread = threading.Thread(target=lambda: made.update(elsewhere=nn.Linear(2, 2)))
+        thread.start()
+        thread.join()
+        raise KeyError
+    assert made["inside"].weight.is_meta
+    assert isinstance(made["inside"].weight, nn.Parameter)
+    assert made["inside"].weight.requires_grad
+    assert made["norm"].fixed.is_meta
+    assert not made["norm"].fixed.requires_grad
+    assert not made["norm"].running_mean.is_meta
+    assert not made["elsewhere"].weight.is_meta
+    assert not nn.Linear(2, 2).weight.is_meta

@@ -1,0 +1,220 @@
+"""The released models, from a server in the place of the official one."""
+
+import json
+import logging
+import threading
+import time
+
+import pytest
+import support
+import torch
+import yaml
+
+from reference import goldens
+from vmb_d2.checkpoint.released import released_model
+from vmb_d2.config import named_model
+from vmb_d2.errors import CheckpointError, ConfigError, DownloadError
+from vmb_d2.extractor import RegionFeatureExtractor
+from vmb_d2.utils import downloads
+from vmb_d2.utils.downloads import cached_path
+from vmb_d2.utils.lease import lease_beside
+
+TINY = support.TINY_FPN
+FOLDER = "/pythia/detectron_model/"
+URL = f"{downloads.RELEASES}{FOLDER}detectron_model_x152"
+PATH = f"{FOLDER}detectron_model_x152"
+MODELS = support.ROOT / "vmb_d2" / "config" / "models"
+COFFEE = goldens.image_path("coffee.png")
+
+
+@pytest.fixture
+def mirror(server, monkeypatch):
+    """The server as the mirror, with nothing on it."""
+    server.content = None
+    monkeypatch.setenv("VMB_D2_MIRROR", f"http://127.0.0.1:{server.server_port}/")
+    return server
+
+
+@pytest.fixture
+def release(mirror):
+    """The mirror with a tiny model in the place of the x152."""
+    mirror.files = {
+        f"{PATH}.yaml": support.yaml_path(TINY).read_bytes(),
+        f"{PATH}.pth": support.vmb_checkpoint(TINY).read_bytes(),
+    }
+    return mirror
+
+
+def changed(name, **keys):
+    """A built-in yaml with some keys of MODEL.RPN changed."""
+    tree = yaml.safe_load((MODELS / f"{name}.yaml").read_text())
+    tree["MODEL"]["RPN"].update(keys)
+    return yaml.safe_dump(tree).encode()
+
+
+@pytest.mark.parametrize("name", ["x152", "X-152"])
+def test_weights_and_yaml_are_fetched_once_and_used(release, tmp_path, name):
+    for _ in range(2):
+        extractor = RegionFeatureExtractor.from_pretrained(name, cache_dir=tmp_path, device="cpu")
+        assert extractor.description == support.description(TINY)
+    assert release.requests == [f"{PATH}.yaml", f"{PATH}.pth"]
+    assert extractor(COFFEE).features.shape == (100, 128)
+
+
+def test_what_came_from_the_mirror_serves_without_it(release, tmp_path, monkeypatch):
+    RegionFeatureExtractor.from_pretrained(cache_dir=tmp_path, device="cpu")
+    monkeypatch.delenv("VMB_D2_MIRROR")
+    assert cached_path(f"{URL}.pth", tmp_path).is_file()
+    RegionFeatureExtractor.from_pretrained(cache_dir=tmp_path, device="cpu")
+
+
+def test_a_line_for_each_difference(mirror, tmp_path, caplog):
+    keys = {"PRE_NMS_TOP_N_TEST": 6000, "FPN_POST_NMS_TOP_N_TEST": 2000}
+    mirror.files[f"{PATH}.yaml"] = changed("x152", **keys)
+    model = released_model("x152", tmp_path)
+    assert (model.rpn_pre_nms_top_n, model.rpn_fpn_post_nms_top_n) == (6000, 2000)
+    assert [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING] == [
+        "x152: its released yaml has rpn_pre_nms_top_n: 6000, not 1000 as built in",
+        "x152: its released yaml has rpn_fpn_post_nms_top_n: 2000, not 1000 as built in",
+    ]
+
+
+def test_where_it_is_the_same_nothing_is_said(mirror, tmp_path, caplog):
+    mirror.files[f"{FOLDER}detectron_model.yaml"] = changed("x101")
+    assert released_model("X-101", tmp_path) == named_model("x101")
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "HTTP 404"),
+        (b"<!DOCTYPE html><html>Log in</html>", "a web page came in its place"),
+        (b"\n\xef", "can't be read"),
+        (b"MODEL: {NEW: 1, OTHER: 2}", "MODEL.NEW, MODEL.OTHER: not a key"),
+        (b"_BASE_: other.yaml", "other.yaml: can't be read"),
+    ],
+)
+def test_the_built_in_description_where_the_yaml_cant_be_had(
+    mirror, tmp_path, caplog, content, reason
+):
+    mirror.files[f"{PATH}.yaml"] = content
+    assert released_model("x152", tmp_path) == named_model("x152")
+    (line,) = [r.getMessage() for r in caplog.records if r.name == "vmb_d2.checkpoint.released"]
+    assert line.startswith("x152: described as built in, without its released yaml: ")
+    assert reason in line
+    assert "\n" not in line
+    assert mirror.requests == [f"{PATH}.yaml"]
+
+
+def test_a_broken_connection_is_not_tried_again(release, tmp_path, caplog):
+    release.faults = ["break"]
+    release.files[f"{PATH}.yaml"] = bytes(200_000)
+    assert released_model("x152", tmp_path) == named_model("x152")
+    assert len(release.requests) == 1
+
+
+def test_who_waited_for_one_that_failed_doesnt_try_again(release, tmp_path, caplog):
+    target = cached_path(f"{URL}.yaml", tmp_path)
+    target.parent.mkdir(parents=True)
+    lease = lease_beside(target).acquire()
+    caplog.set_level(logging.INFO)
+    found = []
+    waiting = threading.Thread(target=lambda: found.append(released_model("x152", tmp_path)))
+    waiting.start()
+    while "waiting: " not in caplog.text:
+        time.sleep(0.01)
+    lease.release()
+    waiting.join()
+    assert found == [named_model("x152")]
+    assert "another process could not, either" in caplog.text
+    assert release.requests == []
+
+
+def test_other_weights_or_another_description_fetch_no_yaml(release, tmp_path):
+    vilbert = f"{downloads.RELEASES}/vilbert-multi-task/detectron_model.pth"
+    release.files["/vilbert-multi-task/detectron_model.pth"] = release.files[f"{PATH}.pth"]
+    with pytest.raises(CheckpointError, match="doesn't fit the model"):  # it is a tiny one
+        RegionFeatureExtractor.from_pretrained("x152", weights=vilbert, cache_dir=tmp_path)
+    assert release.requests == ["/vilbert-multi-task/detectron_model.pth"]
+
+
+def test_two_urls_with_one_file_name(mirror, tmp_path):
+    """MMF's X-101 and ViLBERT's copy of an X-152 are called the same."""
+    paths = [f"{FOLDER}detectron_model.pth", "/vilbert-multi-task/detectron_model.pth"]
+    for seed, path in enumerate(paths):
+        weights = support.saved(tmp_path, support.vmb_state(TINY, seed), f"{seed}.pth")
+        mirror.files[path] = weights.read_bytes()
+    for seed, path in enumerate(paths):
+        extractor = RegionFeatureExtractor.from_pretrained(
+            support.yaml_path(TINY),
+            weights=downloads.RELEASES + path,
+            cache_dir=tmp_path / "cache",
+            device="cpu",
+        )
+        bias = support.vmb_state(TINY, seed)["roi_heads.box.feature_extractor.fc6.bias"]
+        assert torch.equal(extractor.model.roi_heads.box_head.fc1.bias, bias)
+
+
+def test_no_weights_are_released_of_others(tmp_path):
+    with pytest.raises(ConfigError, match=r"weights is missing.*only x152 and x101"):
+        RegionFeatureExtractor.from_pretrained("r101_c4", cache_dir=tmp_path)
+
+
+def extract(folder, *options, model="X-152"):
+    return support.extract(
+        f"model={model}",
+        f"input.dir={COFFEE}",
+        f"output.dir={folder / 'out'}",
+        f"cache_dir={folder / 'cache'}",
+        *options,
+    )
+
+
+def test_extract_as_mmf_names_it(release, tmp_path):
+    done = extract(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "x152: its released yaml has num_groups: 8, not 32 as built in" in done.stdout
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["configuration"]["model"]["name"] == "x152"
+    requests = list(release.requests)
+    done = extract(tmp_path, "extract.num_features=36", model="x152")
+    assert "output.allow_mismatch" in done.stderr
+    assert "model" not in done.stderr
+    assert release.requests == requests == [f"{PATH}.yaml", f"{PATH}.pth"]
+
+
+def test_with_nothing_to_do_there_is_no_network(release, tmp_path):
+    assert extract(tmp_path).returncode == 0
+    cached_path(f"{URL}.yaml", tmp_path / "cache").unlink()
+    requests = list(release.requests)
+    done = extract(tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "nothing to do" in done.stdout
+    assert release.requests == requests
+
+
+def test_a_run_that_got_no_yaml_adds_to_none_that_had_another(release, tmp_path):
+    assert extract(tmp_path).returncode == 0
+    cached_path(f"{URL}.yaml", tmp_path / "cache").unlink()
+    (tmp_path / "out" / "coffee.npy").unlink()
+    release.files[f"{PATH}.yaml"] = None
+    done = extract(tmp_path)
+    assert done.returncode == 2
+    assert "doesn't fit the model" in done.stderr
+    assert "x152: described as built in" in done.stdout
+
+
+def test_a_web_page_in_place_of_the_weights(release, tmp_path):
+    release.files[f"{PATH}.pth"] = b"  <html><body>Sign in to the guest network</body></html>"
+    with pytest.raises(DownloadError, match="a web page came in its place") as caught:
+        RegionFeatureExtractor.from_pretrained(cache_dir=tmp_path, device="cpu")
+    assert "\n" not in str(caught.value)
+    release.files[f"{PATH}.pth"] = support.vmb_checkpoint(TINY).read_bytes()
+    RegionFeatureExtractor.from_pretrained(cache_dir=tmp_path, device="cpu")
+
+
+def test_a_mirror_that_is_no_address(tmp_path, monkeypatch):
+    monkeypatch.setenv("VMB_D2_MIRROR", "no address")
+    with pytest.raises(DownloadError, match="unknown url type"):
+        RegionFeatureExtractor.from_pretrained(cache_dir=tmp_path, device="cpu")

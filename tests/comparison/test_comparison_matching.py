@@ -1,0 +1,168 @@
+"""Pairing names and boxes, conventions of boxes, quantiles."""
+
+import math
+
+import numpy as np
+import pytest
+from comparison_stores import images, result, rows
+
+from vmb_d2.comparison.alignment import Aligner
+from vmb_d2.comparison.conventions import Convention, in_original_pixels
+from vmb_d2.comparison.matching import greedy_pairs, overlaps
+from vmb_d2.comparison.names import RULES, pair_names, spread
+from vmb_d2.comparison.quantiles import LogHistogram
+
+A = images()
+
+
+def naive_overlap(a, b):
+    """Of two inclusive boxes, counted in pixels."""
+    width = min(a[2], b[2]) - max(a[0], b[0]) + 1
+    height = min(a[3], b[3]) - max(a[1], b[1]) + 1
+    common = max(width, 0) * max(height, 0)
+    areas = [(box[2] - box[0] + 1) * (box[3] - box[1] + 1) for box in (a, b)]
+    return common / (sum(areas) - common)
+
+
+def naive_pairs(iou, least):
+    """One best pair after another."""
+    pairs, iou = [], iou.copy()
+    while iou.size and iou.max() >= least:
+        row, column = np.unravel_index(iou.argmax(), iou.shape)
+        pairs.append((row, column))
+        iou[row], iou[:, column] = -1, -1
+    return sorted(pairs)
+
+
+def test_overlaps_of_inclusive_boxes():
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(0, 30, (n, 2)) for n in (20, 25))
+    a, b = (np.concatenate([x, x + rng.integers(0, 20, x.shape)], axis=1) * 1.0 for x in (a, b))
+    found = overlaps(a, b)
+    expected = [[naive_overlap(x, y) for y in b] for x in a]
+    assert np.allclose(found, expected, rtol=1e-12)
+    assert overlaps(a, np.full((1, 4), np.nan)).max() == 0
+    assert overlaps(a[:0], b).shape == (0, 25)
+
+
+@pytest.mark.parametrize("levels", [4, 20, 10**6])
+@pytest.mark.parametrize("shape", [(30, 30), (40, 15), (1, 50), (50, 1), (0, 5), (5, 0)])
+def test_greedy_pairs_are_those_of_the_naive_loop(shape, levels):
+    """With many equal overlaps (few levels) too."""
+    rng = np.random.default_rng(levels)
+    for least in (0.01, 0.5, 0.9):
+        iou = rng.integers(0, levels + 1, shape) / levels
+        found = list(zip(*greedy_pairs(iou, least), strict=True))
+        assert found == naive_pairs(iou, least)
+
+
+def test_quantiles_are_accurate_to_the_stated_error():
+    rng = np.random.default_rng(0)
+    values = 10 ** rng.uniform(-11, 5, 5000)
+    histogram = LogHistogram()
+    for part in np.split(values, 10):
+        histogram.add(part)
+    assert len(histogram) == 5000
+    assert histogram.max == values.max()
+    for share in (0.01, 0.1, 0.5, 0.9, 0.99):
+        exact = np.sort(values)[math.ceil(share * 5000) - 1]
+        assert histogram.quantile(share) == pytest.approx(exact, rel=0.006)
+    assert histogram.quantile(0) == pytest.approx(values.min(), rel=0.006)
+    assert histogram.quantile(1) == pytest.approx(values.max(), rel=0.006)
+
+
+def test_quantiles_of_few_of_none_and_of_extreme_values():
+    histogram = LogHistogram()
+    assert histogram.summary() == {"median": None, "p99": None, "max": None}
+    histogram.add(np.zeros(3))
+    assert histogram.summary() == {"median": 0, "p99": 0, "max": 0}
+    histogram.add(np.array([1e300]))
+    assert histogram.summary() == {"median": 0, "p99": 1e300, "max": 1e300}
+    one = LogHistogram()
+    one.add(np.array([0.5]))
+    assert one.summary() == {"median": 0.5, "p99": 0.5, "max": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "rule"),
+    [
+        (["x_1", "x_2"], ["x_2", "x_1"], "the whole name"),
+        (["d/x_1.jpg", "d/x_2.png"], ["d/x_2", "d/x_1"], "the name up to its first dot"),
+        (["a/one.jpg", "b/two"], ["two", "c/one"], "the file name without folders, up to"),
+        (["COCO_val2014_000000000042", "COCO_val2014_000000000007"], ["7", "42"], "the integer"),
+        (["000123.jpg", "000045.jpg"], ["123", "45"], "the integer after the last underscore"),
+    ],
+)
+def test_names_are_paired(a, b, rule):
+    for first, second in ((a, b), (b, a)):
+        paired = pair_names(first, second)
+        assert paired.rule.startswith(rule)
+        assert [name for name, _ in paired.pairs] == first
+        assert {name for _, name in paired.pairs} == set(second)
+        assert (paired.only_a, paired.only_b, paired.ambiguous) == ([], [], 0)
+
+
+def test_what_the_whole_names_leave_over_is_missing():
+    paired = pair_names(["a_1", "a_2", "b_3"], ["a_1", "a_2", "c_3"])
+    assert paired.rule == "the whole name"
+    assert (paired.only_a, paired.only_b) == (["b_3"], ["c_3"])
+    few_of_many = pair_names([f"x_{i}" for i in range(100)], ["x_5", "y_7"])
+    assert few_of_many.pairs == [("x_5", "x_5")]
+
+
+def test_one_whole_name_in_common_by_chance():
+    paired = pair_names(["1", "x_2", "x_3", "x_4"], ["1", "2", "3", "4"])
+    assert len(paired.pairs) == 4
+
+
+def test_ambiguous_names_are_left_out():
+    paired = pair_names(["train_1", "val_1", "val_2", "val_3"], ["1", "2", "3"])
+    assert paired.pairs == [("val_2", "2"), ("val_3", "3")]
+    assert paired.ambiguous == 2
+    assert (paired.only_a, paired.only_b) == (["train_1", "val_1"], ["1"])
+
+
+def test_names_without_anything_in_common():
+    paired = pair_names(["a", "b"], ["c"])
+    assert paired.rule == next(iter(RULES))
+    assert (paired.pairs, paired.only_a, paired.only_b) == ([], ["a", "b"], ["c"])
+    assert pair_names([], []).pairs == []
+
+
+def test_a_limit_is_spread_over_the_sorted_names_in_the_order_of_reading():
+    pairs = [(f"{i:02}", "") for i in reversed(range(10))]
+    assert [a for a, _ in spread(pairs, 5)] == ["08", "06", "04", "02", "00"]
+    assert [a for a, _ in spread(pairs, 3)] == ["06", "03", "00"]
+    assert spread(pairs, 10) == spread(pairs, 99) == spread(pairs, None) == pairs
+    found = result(A, images(4), limit=2)
+    assert found["images"]["compared"] == 2
+    assert found["images"]["common"] == 4
+    assert found["a"]["only_here"]["count"] == 2
+
+
+@pytest.mark.parametrize("unit", ["original", "network", "normalised", "scaled"])
+@pytest.mark.parametrize("layout", ["xyxy", "xywh", "yxyx"])
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_conventions_of_boxes(unit, layout, exclusive):
+    """An image of 600 x 400 has scale 2; scaled: times 3 in x, times 5 in y."""
+    boxes = np.array([[10.0, 20, 110, 80], [0, 0, 30, 30]])
+    factor = {"network": [2, 2], "scaled": [3, 5]}.get(unit, [1, 1])
+    written = boxes * (factor * 2) + [0, 0, exclusive, exclusive]
+    if unit == "normalised":
+        written /= [600, 400, 600, 400]
+    if layout == "xywh":
+        written[:, 2:] -= written[:, :2]
+    elif layout == "yxyx":
+        written = written[:, [1, 0, 3, 2]]
+    convention = Convention(layout, unit, exclusive)
+    found = in_original_pixels(written, convention, (400, 600), np.array([3.0, 5.0]))
+    assert found == pytest.approx(boxes, abs=1e-12)
+
+
+def test_matched_rows():
+    a, order = A["image_0"], np.random.default_rng(0).permutation(40)[:30]
+    alignment = Aligner(0.9)(a, rows(a, order))
+    rows_a, rows_b = alignment.rows
+    assert np.array_equal(order[rows_b], rows_a)
+    assert sorted(rows_a) == sorted(order)
+    assert alignment.distances.max() == 0

@@ -1,0 +1,310 @@
+"""Reading given boxes, finding each image's, and what the coordinates mean."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from vmb_d2.data.given_boxes import GivenBoxes
+from vmb_d2.data.image_list import name_images
+from vmb_d2.errors import BoxesError, ConfigError
+from vmb_d2.structures.input_image import InputImage
+
+BOXES = {"a.jpg": [[0, 1, 9.5, 20]], "sub/b": [], "c": [[1, 2, 3, 4], [5, 6, 7, 8]]}
+IMAGES = [
+    InputImage("in/a.jpg", "a"),
+    InputImage("in/sub/b.png", "sub/b"),
+    InputImage("x/c.png", "c"),
+]
+
+
+def records():
+    return [{"image": key, "boxes": boxes} for key, boxes in BOXES.items()]
+
+
+def write_json(path):
+    path.write_text(json.dumps(BOXES))
+
+
+def write_records(path):
+    path.write_text(json.dumps(records()))
+
+
+def write_lines(path):
+    path.write_text("\n".join(json.dumps(r) for r in records()) + "\n\n", encoding="utf-8-sig")
+
+
+def write_npz(path):
+    arrays = {key: np.array(boxes, np.float32).reshape(-1, 4) for key, boxes in BOXES.items()}
+    np.savez(path, **arrays)
+
+
+def write_npy(path):
+    np.save(path, {key: np.array(boxes) for key, boxes in BOXES.items()})
+
+
+WRITERS = {
+    "boxes.json": write_json,
+    "records.json": write_records,
+    "lines.json": write_lines,
+    "lines.JSONL": write_lines,
+    "boxes.npz": write_npz,
+    "boxes.npy": write_npy,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_files(tmp_path, name):
+    WRITERS[name](tmp_path / name)
+    boxes = GivenBoxes.read(tmp_path / name)
+    assert boxes.assign(IMAGES, "in") == (0, 0)
+    for image, expected in zip(IMAGES, BOXES.values(), strict=True):
+        found = boxes.of(image.name, 640, 480)
+        assert found.dtype == torch.float32
+        assert found.shape == (len(expected), 4)
+        assert found.tolist() == expected
+    assert boxes.mean_count() == 1
+    assert boxes.most_count() == 2
+    assert GivenBoxes([]).most_count() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("x.json", "", "Expecting value"),
+        ("x.json", "[1]", "entry 1: is not"),
+        ("x.json", '{"a": [[1, 2, 3]]}', r"a: boxes are of shape \(n, 4\), not \(1, 3\)"),
+        ("x.json", '{"a": [1, 2, 3, 4]}', r"not \(4,\)"),
+        ("x.json", '{"a": [[1, 2], [3]]}', "a: boxes are lists of four numbers"),
+        ("x.json", '{"a": [[1, 2, 3, "x"]]}', "four numbers"),
+        ("x.json", '{"a": [[1, 2, 3, NaN]]}', "is no number"),
+        ("x.json", '{"a": null}', "no number|four numbers|shape"),
+        ("x.jsonl", '{"image": "a", "boxes": []}\n{"image": "b"}', "line 2: is not"),
+        ("x.jsonl", '{"image": "a", "boxes": []}\n{"im', "line 2: "),
+        ("x.jsonl", '{"image": "a", "boxes": []}\n' * 2, "a occurs twice"),
+        ("x.jsonl", b"\xff\xfe", "codec"),
+        ("x.npy", b"", "npy"),
+        ("x.npz", b"PK", "."),
+        ("x.npz", b"not a zip", "."),
+    ],
+)
+def test_files_that_are_none(tmp_path, name, content, expected):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(BoxesError, match=expected) as caught:
+        GivenBoxes.read(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_kinds_of_files(tmp_path):
+    with pytest.raises(ConfigError, match=r"boxes\.file=.*valid are \.json, \.jsonl, \.npy, \.npz"):
+        GivenBoxes.read(tmp_path / "boxes.csv")
+    with pytest.raises(BoxesError, match="No such file"):
+        GivenBoxes.read(tmp_path / "boxes.json")
+    np.save(tmp_path / "array.npy", np.zeros((3, 4)))
+    with pytest.raises(BoxesError, match="no dict"):
+        GivenBoxes.read(tmp_path / "array.npy")
+    with pytest.raises(ConfigError, match=r"boxes\.format=yxyx: valid are xyxy, xywh"):
+        GivenBoxes([], box_format="yxyx")
+
+
+@pytest.mark.parametrize("key", ["in/sub/a.1.jpg", "sub/a.1.jpg", "sub/a.1", "a.1.jpg"])
+def test_keys(key):
+    images = name_images(["in/sub/a.1.jpg", "in/sub/b.jpg"], "relative", "in")
+    boxes = GivenBoxes([(key, [[1, 2, 3, 4]]), ("elsewhere", [])])
+    assert boxes.assign(images, "in") == (1, 1)
+    assert boxes.of("sub/a.1", 9, 9).tolist() == [[1, 2, 3, 4]]
+    assert boxes.of("sub/b", 9, 9).shape == (0, 4)
+
+
+def test_keys_that_mean_no_image_or_two():
+    images = name_images(["in/a/x.jpg", "in/b/x.jpg"], "relative", "in")
+    with pytest.raises(BoxesError, match=r"x\.jpg stands for in/a/x\.jpg and for in/b/x\.jpg"):
+        GivenBoxes([("x.jpg", [])]).assign(images, "in")
+    with pytest.raises(BoxesError, match=r"no boxes of any of the images; it has y\.jpg, they"):
+        GivenBoxes([("y.jpg", [])]).assign(images, "in")
+    assert GivenBoxes([("y.jpg", [])]).assign([], "in") == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "box", "expected"),
+    [
+        ({}, [10, 20, 29, 59], [10, 20, 29, 59]),
+        ({"inclusive": False}, [10, 20, 30, 60], [10, 20, 29, 59]),
+        ({"box_format": "xywh"}, [10, 20, 20, 40], [10, 20, 29, 59]),
+        ({"box_format": "xywh", "inclusive": False}, [10, 20, 20, 40], [10, 20, 29, 59]),
+        ({"normalized": True}, [0.1, 0.1, 0.5, 1], [20, 10, 100, 100]),
+        ({"normalized": True, "inclusive": False}, [0.1, 0.1, 0.5, 1], [20, 10, 99, 99]),
+        ({"normalized": True, "box_format": "xywh"}, [0.1, 0.1, 0.4, 0.9], [20, 10, 99, 99]),
+        ({"inclusive": False}, [10, 20, 10, 20], [10, 20, 9, 19]),  # of no size
+    ],
+)
+def test_what_the_coordinates_mean(options, box, expected):
+    """Every expectation is the box in inclusive original pixels, of an image of 200 x 100."""
+    boxes = GivenBoxes([("a", [box])], **options)
+    assert boxes.of("a", 200, 100).tolist() == [pytest.approx(expected)]
+
+
+@pytest.mark.parametrize("box", [[10, 10, 8.9, 20], [10, 10, 20, 5]])
+def test_a_box_that_ends_before_it_begins(box):
+    boxes = GivenBoxes([("a", [[0, 0, 1, 1], box])])
+    with pytest.raises(BoxesError, match="a: box 1 ends before it begins"):
+        boxes.of("a", 200, 100)
+
+
+def test_reading_twice_gives_equal_boxes():
+    boxes = GivenBoxes([("a", [[1, 2, 3, 4]])], normalized=True)
+    assert torch.equal(boxes.of("a", 20, 10), boxes.of("a", 20, 10))
+
+
+def test_settings_tell_boxes_apart():
+    def settings(values=((1, 2, 3, 4),), key="a", **options):
+        return json.dumps(GivenBoxes([(key, values)], **options).settings())
+
+    others = [
+        settings(((1, 2, 3, 5),)),
+        settings(key="b"),
+        settings(box_format="xywh"),
+        settings(normalized=True),
+        settings(inclusive=False),
+    ]
+    assert len({settings(), *others}) == 6
+    boxes = GivenBoxes([("a", [[1, 2, 3, 4]])])
+    boxes.assign([InputImage("a.jpg", "a")])
+    assert json.dumps(boxes.settings()) == settings()
+
+
+def test_inclusive_with_sides():
+    """Which count pixels, as COCO's; so there is nothing to choose."""
+    with pytest.raises(ConfigError, match=r"boxes\.inclusive=true: not with boxes\.format=xywh"):
+        GivenBoxes([], box_format="xywh", inclusive=True)
+    given = {
+        GivenBoxes([], box_format="xywh", inclusive=i).settings()["inclusive"]
+        for i in (None, False)
+    }
+    assert given == {None}  # whatever an earlier version noted, the folder is gone on with
+
+
+SIZE = (640, 480)
+PIXELS = [[100, 50, 299, 249], [400, 300, 630, 470], [10, 20, 60, 70], [0, 0, 639, 479]]
+
+
+def shares(boxes):
+    return [[x / SIZE[i % 2] for i, x in enumerate(box)] for box in boxes]
+
+
+def sides(boxes):
+    return [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in boxes]
+
+
+def warnings_of(caplog, boxes, images=("a",), **options):
+    """What a run over these images is told of: level and text."""
+    caplog.clear()
+    caplog.set_level("INFO")
+    given = GivenBoxes(boxes.items(), "boxes.json", **options)
+    given.assign([InputImage(f"in/{name}.jpg", name) for name in images])
+    for name in images:
+        try:
+            given.of(name, *SIZE)
+        except BoxesError:
+            continue
+    given.log_outside()
+    return [(record.levelname, record.getMessage()) for record in caplog.records]
+
+
+NORMALIZED, XYWH = {"normalized": True}, {"box_format": "xywh"}
+
+
+@pytest.mark.parametrize(
+    ("true", "declared", "fits"),
+    [
+        (NORMALIZED, {}, "boxes.normalized=true"),
+        ({}, NORMALIZED, "boxes.normalized=false"),
+        (XYWH, {}, "boxes.format=xywh"),
+        ({}, XYWH, "boxes.format=xyxy"),
+        (NORMALIZED | XYWH, {}, "boxes.normalized=true boxes.format=xywh"),
+        (NORMALIZED | XYWH, NORMALIZED, "boxes.format=xywh"),
+        (NORMALIZED | XYWH, XYWH, "boxes.normalized=true"),
+        (NORMALIZED, NORMALIZED | XYWH, "boxes.format=xyxy"),
+        (XYWH, NORMALIZED | XYWH, "boxes.normalized=false"),
+    ],
+)
+def test_boxes_of_another_unit_or_order_than_declared(caplog, true, declared, fits):
+    values = sides(PIXELS) if "box_format" in true else PIXELS
+    values = shares(values) if "normalized" in true else values
+    boxes = {name: values for name in ("a", "b", "c")}
+    assert warnings_of(caplog, boxes, boxes, **true) == []
+    found = warnings_of(caplog, boxes, boxes, **declared)
+    assert [level for level, _ in found].count("WARNING") == 1
+    assert found[0][0] == "WARNING"
+    assert found[0][1].startswith("boxes.json: ")
+    assert found[0][1].endswith(f"; {fits} would fit")
+
+
+def test_it_is_said_before_the_first_image_where_the_boxes_show_it(caplog):
+    for values, options in [(shares(PIXELS), {}), (PIXELS, NORMALIZED), (sides(PIXELS), {})]:
+        caplog.clear()
+        given = GivenBoxes([("a", values)], **options)
+        given.assign([InputImage("a.jpg", "a")])
+        assert "would fit" in caplog.text
+
+
+def test_some_boxes_that_are_wrong_are_no_other_unit(caplog):
+    """A bit beyond the image, as OCR's or VMB's own are; one that ends before it begins."""
+    slightly = {"a": [*shares(PIXELS), [0.9, 0.9, 1.04, 1.02]]}
+    assert warnings_of(caplog, slightly, normalized=True) == []
+    ((_, text),) = warnings_of(caplog, slightly)
+    assert "no coordinate is above 1.04; boxes.normalized=true would fit" in text
+    assert warnings_of(caplog, {"a": [*PIXELS, *PIXELS, [30, 30, 20, 20]]}) == []
+    assert warnings_of(caplog, {"a": [[0, 0, 5, 5]], "b": [[0, 0, 1, 1]]}, ("a", "b")) == []
+    assert warnings_of(caplog, {"a": []}) == []
+    assert warnings_of(caplog, {"a": [[0, 0, 0, 9]]}, box_format="xywh") == []  # of no size
+    padded = {"a": [[0, 0, 660, 490], [-20, -10, 5, 5]]}
+    assert warnings_of(caplog, padded) == []
+
+
+def test_one_of_many_that_ends_before_it_begins(caplog):
+    boxes = {f"{i}": [[10, 10, 20, 20]] for i in range(9)} | {"a": [[300, 200, 50, 40]]}
+    ((level, text),) = warnings_of(caplog, boxes, boxes)
+    assert (level, text.split("; ")[-1]) == ("WARNING", "boxes.format=xywh would fit")
+    assert "1 of 1 boxes of a end before they begin" in text
+
+
+def test_boxes_of_images_of_another_size(caplog):
+    boxes = {"a": PIXELS, "b": [[x * 4 for x in box] for box in PIXELS]}
+    ((level, text), (count_level, count)) = warnings_of(caplog, boxes, ("a", "b"))
+    assert (level, count_level) == ("WARNING", "INFO")
+    assert text == (
+        "boxes.json: 3 of 4 boxes of b end before they begin or reach far beyond the image, of 640 "
+        "x 480 pixels; 1 are wholly outside; are they of images of another size?"
+    )
+    assert count == "boxes.json: 1 of 8 boxes lie wholly outside of their images, b"
+
+
+@pytest.mark.parametrize(
+    ("box", "outside"),
+    [
+        ([640, 10, 700, 20], True),
+        ([639, 10, 700, 20], False),
+        ([10, 480, 20, 500], True),
+        ([10, 479, 20, 500], False),
+        ([-20, 10, -1, 20], True),
+        ([-20, 10, 0, 20], False),
+        ([10, -20, 20, -0.5], True),
+    ],
+)
+def test_boxes_wholly_outside_are_counted_in_one_warning(caplog, box, outside):
+    boxes = {"a": [*PIXELS, box], "b": PIXELS, "c": [box, *PIXELS, box]}
+    found = warnings_of(caplog, boxes, boxes)
+    expected = "boxes.json: 3 of 15 boxes lie wholly outside of their images, a; c"
+    assert found == ([("WARNING", expected)] if outside else [])
+
+
+def test_what_an_image_has_is_known_as_another_order_when_it_is_read(caplog):
+    """Two corners as a corner and sides: nothing shows it but the image's size."""
+    boxes = {"a": [[10, 10, 20, 20]], "b": [[400, 300, 600, 400]], "c": [[400, 300, 600, 400]]}
+    ((level, text),) = warnings_of(caplog, boxes, boxes, box_format="xywh")
+    assert level == "WARNING"
+    assert "boxes.json: 1 of 1 boxes of b end before they begin or reach far beyond" in text

@@ -1,0 +1,292 @@
+"""Reading and preprocessing against what the original's few lines do."""
+
+import io
+import random
+import warnings
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from reference import goldens
+from vmb_d2.data import preprocessing as images
+from vmb_d2.errors import ImageReadError
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (13, 17), dtype=np.uint8)
+COLOUR = RNG.integers(0, 256, (13, 17, 3), dtype=np.uint8)
+ALPHA = RNG.integers(0, 256, (13, 17), dtype=np.uint8)
+
+
+def saved(folder, image, name="image.png", **options):
+    path = folder / name
+    image.save(path, **options)
+    return path
+
+
+def grey_in_three_channels(grey):
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def test_colour_is_read_as_it_is(tmp_path):
+    path = saved(tmp_path, Image.fromarray(COLOUR))
+    assert np.array_equal(images.read_image(path), COLOUR)
+
+
+def test_grey(tmp_path):
+    path = saved(tmp_path, Image.fromarray(GREY))
+    assert np.array_equal(images.read_image(path), grey_in_three_channels(GREY))
+
+
+def test_alpha_is_dropped_not_blended(tmp_path):
+    path = saved(tmp_path, Image.fromarray(np.dstack([COLOUR, ALPHA])))
+    assert np.array_equal(images.read_image(path), COLOUR)
+
+
+def test_grey_with_alpha_is_the_grey(tmp_path):
+    path = saved(tmp_path, Image.fromarray(np.dstack([GREY, ALPHA])))
+    assert Image.open(path).mode == "LA"
+    assert np.array_equal(images.read_image(path), grey_in_three_channels(GREY))
+
+
+def test_palette_with_transparency(tmp_path):
+    image = Image.new("P", (17, 13))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putdata([i % 2 for i in range(17 * 13)])
+    path = saved(tmp_path, image, transparency=0)
+    assert images.read_image(path)[0, :2].tolist() == [[10, 20, 30], [200, 100, 50]]
+
+
+def test_one_bit(tmp_path):
+    path = saved(tmp_path, Image.fromarray(GREY > 128))
+    expected = grey_in_three_channels((GREY > 128).astype(np.uint8) * 255)
+    assert np.array_equal(images.read_image(path), expected)
+
+
+def test_sixteen_bit_grey_is_clipped(tmp_path):
+    values = RNG.integers(0, 700, (13, 17), dtype=np.uint16)
+    path = saved(tmp_path, Image.fromarray(values))
+    expected = grey_in_three_channels(np.minimum(values, 255).astype(np.uint8))
+    assert np.array_equal(images.read_image(path), expected)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "L", "RGB"])
+def test_jpeg_modes(tmp_path, mode):
+    path = saved(tmp_path, Image.fromarray(COLOUR).convert(mode), "image.jpg")
+    with Image.open(path) as image:
+        expected = np.array(image.convert("RGB"))
+    assert np.array_equal(images.read_image(path), expected)
+
+
+def test_exif_rotation_is_not_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees
+    path = saved(tmp_path, Image.fromarray(COLOUR), exif=exif)
+    assert images.read_image(path).shape == COLOUR.shape
+    assert images.read_size(path) == COLOUR.shape[:2]
+
+
+def test_damaged_files(tmp_path):
+    whole = saved(tmp_path, Image.fromarray(COLOUR)).read_bytes()
+    jpeg = goldens.image_path("rocket.jpg").read_bytes()
+    cases = {
+        "truncated.png": whole[: len(whole) // 2],
+        "truncated.jpg": jpeg[:4000],
+        "empty.png": b"",
+        "text.jpg": b"not an image",
+        "no pixels.ppm": b"P6\n0 5\n255\n",
+        "header.png": whole[:8],
+        "flipped.png": whole[:60] + bytes(255 - b for b in whole[60:100]) + whole[100:],
+    }
+    for name, content in cases.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(ImageReadError) as caught:
+            images.read_image(path)
+        assert str(caught.value).startswith(f"{path}: ")
+        assert str(caught.value).count(str(path)) == 1
+        assert "\n" not in str(caught.value)
+
+
+def test_randomly_damaged_files_are_read_or_refused(tmp_path):
+    """Decoders raise all kinds of errors; none but ours may come out."""
+    rng = random.Random(0)
+    wholes = []
+    for mode, kind in (("RGB", "PNG"), ("P", "PNG"), ("RGB", "JPEG"), ("CMYK", "JPEG")):
+        file = io.BytesIO()
+        Image.fromarray(COLOUR).convert(mode).save(file, kind)
+        wholes.append(file.getvalue())
+    path = tmp_path / "image.png"
+    refused = 0
+    for _ in range(400):
+        content = bytearray(rng.choice(wholes))
+        for _ in range(rng.randrange(1, 8)):
+            content[rng.randrange(len(content))] = rng.randrange(256)
+        path.write_bytes(content[: rng.randrange(len(content) // 2, len(content) + 1)])
+        try:
+            images.padded_size(*images.network_size(*images.read_size(path)))
+            images.read_image(path)
+        except ImageReadError:
+            refused += 1
+    assert 100 < refused < 400
+
+
+def test_missing_file_and_folder(tmp_path):
+    for path in (tmp_path / "none.png", tmp_path):
+        for read in (images.read_image, images.read_size):
+            with pytest.raises(ImageReadError, match=str(path)):
+                read(path)
+
+
+def test_decompression_bomb(tmp_path, monkeypatch):
+    path = saved(tmp_path, Image.fromarray(COLOUR))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    with pytest.raises(ImageReadError, match="decompression bomb"):
+        images.read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("size", "scale"),
+    [
+        ((400, 600), 2.0),
+        ((600, 400), 2.0),
+        ((800, 800), 1.0),
+        ((480, 800), 800 / 480),  # 1333.33 rounds to 1333, which is not more
+        ((480, 801), 1333 / 801),
+        ((1600, 1600), 0.5),
+        ((100, 1000), 1.333),
+    ],
+)
+def test_scale(size, scale):
+    assert images.resize_scale(*size) == pytest.approx(scale, rel=1e-12)
+
+
+def test_padded_size():
+    assert images.padded_size(800, 1199) == (800, 1216)
+    assert images.padded_size(801, 1216) == (832, 1216)
+    assert images.padded_size(1, 1) == (32, 32)
+
+
+@pytest.mark.parametrize("size", [(97, 131), (131, 97), (333, 40), (800, 800), (1000, 1601)])
+def test_preprocessing(size):
+    rgb = RNG.integers(0, 256, (*size, 3), dtype=np.uint8)
+    image = images.preprocess(rgb)
+    # What the original does, line by line.
+    array = rgb.astype(np.float32)[:, :, ::-1]
+    array -= np.array([102.9801, 115.9465, 122.7717])
+    scale = 800 / min(size)
+    if np.round(scale * max(size)) > 1333:
+        scale = 1333 / max(size)
+    expected = cv2.resize(array, None, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    assert np.array_equal(image.tensor.numpy(), expected.transpose(2, 0, 1))
+    assert tuple(image.tensor.shape[1:]) == images.network_size(*size)
+    assert (image.height, image.width) == size
+    assert image.scale == scale
+
+
+def test_size_from_the_header_is_the_size_after_resizing():
+    for height in range(1, 60):
+        for width in (7, 50, 333, 999):
+            if min(images.network_size(height, width)) < 1:
+                continue
+            image = images.preprocess(np.zeros((height, width, 3), dtype=np.uint8))
+            assert tuple(image.tensor.shape[1:]) == images.network_size(height, width)
+
+
+def test_a_line_is_too_narrow(tmp_path):
+    path = saved(tmp_path, Image.new("RGB", (5000, 1)))
+    with pytest.raises(ImageReadError, match="5000 x 1 pixels: too narrow"):
+        images.load(path)
+
+
+def turned(value=6):
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
+PLAIN = Image.fromarray(COLOUR)
+
+
+@pytest.mark.parametrize(
+    ("image", "name", "options", "expected"),
+    [
+        (PLAIN, "a.png", {}, []),
+        (PLAIN, "a.jpg", {"exif": turned(1)}, []),
+        (PLAIN, "a.jpg", {"exif": turned(99)}, []),
+        (PLAIN, "a.jpg", {"exif": b"Exif\0\0no EXIF at all"}, []),
+        (Image.fromarray(GREY), "a.png", {}, []),
+        (PLAIN.convert("P"), "a.png", {}, []),
+        (PLAIN, "a.jpg", {"exif": turned()}, ["rotation"]),
+        (PLAIN, "a.png", {"exif": turned(3)}, ["rotation"]),
+        (PLAIN, "a.webp", {"exif": turned(8)}, ["rotation"]),
+        (PLAIN.convert("CMYK"), "a.jpg", {}, ["CMYK"]),
+        (PLAIN.convert("CMYK"), "a.jpg", {"exif": turned()}, ["CMYK", "rotation"]),
+        (PLAIN.convert("RGBA"), "a.png", {}, ["alpha"]),
+        (PLAIN.convert("RGBA"), "a.webp", {"lossless": True, "exact": True}, []),  # all opaque
+        (PLAIN.convert("LA"), "a.png", {"exif": turned()}, ["alpha", "rotation"]),
+        (PLAIN.convert("P"), "a.png", {"transparency": 3}, ["alpha"]),
+        (PLAIN, "a.png", {"transparency": (1, 2, 3)}, ["alpha"]),
+        (Image.fromarray(GREY.astype(np.uint16)), "a.png", {}, ["16-bit"]),
+        (Image.fromarray(GREY.astype(np.uint16)), "a.tif", {}, ["16-bit"]),
+        (Image.fromarray(GREY.astype(np.int32)), "a.tif", {}, ["16-bit"]),
+        (Image.fromarray(GREY.astype(np.float32)), "a.tif", {}, ["float"]),
+    ],
+)
+def test_what_the_conversion_did_is_told(tmp_path, image, name, options, expected):
+    path = saved(tmp_path, image, name, **options)
+    assert list(images.load(path).conversions) == expected
+    with Image.open(path) as opened:
+        pixels = np.array(opened.convert("RGB"))
+    assert np.array_equal(images.read_image(path), pixels)
+
+
+def test_exif_turns_nothing_but_a_tiff(tmp_path):
+    """A TIFF is turned by Pillow itself, as in the original; so nothing is left to tell."""
+    for name in ("a.jpg", "a.png", "a.webp"):
+        assert images.read_image(saved(tmp_path, PLAIN, name, exif=turned())).shape == (13, 17, 3)
+    path = saved(tmp_path, PLAIN, "a.tif", exif=turned())
+    assert images.read_image(path).shape == (17, 13, 3)
+    assert images.read_size(path) == (17, 13)
+    assert images.load(path).conversions == ()
+
+
+def test_floats_are_clipped_and_not_scaled(tmp_path):
+    path = saved(tmp_path, Image.fromarray(np.float32([[0.9, -3, 7.5, 300]])), "a.tif")
+    assert images.read_image(path)[0, :, 0].tolist() == [0, 0, 7, 255]
+
+
+def test_sixteen_bits_of_colour_are_their_high_bytes(tmp_path):
+    values = RNG.integers(0, 65536, (13, 17, 3), dtype=np.uint16)
+    cv2.imwrite(str(tmp_path / "a.png"), values)
+    read = images.read_image(tmp_path / "a.png")
+    assert np.array_equal(read[:, :, ::-1], values >> 8)
+    assert images.load(tmp_path / "a.png").conversions == ()
+
+
+def with_warnings(folder):
+    """Image files of which Pillow warns, and of each a word of its text."""
+    palette = PLAIN.convert("P")
+    damaged = b"Exif\0\0II*\0\x08\0\0\0\xff\xff"
+    return {
+        saved(folder, palette, "palette.png", transparency=bytes([10, 128])): "Palette images",
+        saved(folder, PLAIN, "exif.jpg", exif=damaged): "Corrupt EXIF data",
+    }
+
+
+def test_warnings_name_the_image(tmp_path, recwarn):
+    found = []
+    files = with_warnings(tmp_path)
+    with images.warnings_to(found.append):
+        for _ in range(2):
+            for path in files:
+                images.read_size(path)
+                images.load(path)
+        warnings.warn("of something else", RuntimeWarning, stacklevel=1)
+    expected = [f"{path}: {text}" for path, text in files.items()] * 2
+    assert all(f.startswith(e) for f, e in zip(found, expected, strict=True))
+    assert "\n" not in "".join(found)
+    assert [str(w.message) for w in recwarn] == ["of something else"]
+    with pytest.warns(UserWarning, match="Palette images"):
+        images.load(next(iter(files)))

@@ -1,0 +1,313 @@
+"""Listing, naming, excluding and slicing."""
+
+import gc
+import os
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from vmb_d2.data import image_list as inputs
+from vmb_d2.data.image_list import ExcludeList
+from vmb_d2.errors import ConfigError, InputError
+from vmb_d2.structures.input_image import InputImage
+
+
+def make(folder, *names):
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return folder
+
+
+def below(folder, paths):
+    return [os.path.relpath(path, folder) for path in paths]
+
+
+def test_images_of_a_folder_sorted_by_path(tmp_path):
+    make(tmp_path, "b.png", "a.jpeg", "C.JPG", "notes.txt", ".hidden.png", "sub/d.png", "e.jpg.bak")
+    (tmp_path / "folder.png").mkdir()
+    assert below(tmp_path, inputs.list_images(tmp_path)) == ["C.JPG", "a.jpeg", "b.png"]
+
+
+def test_folders_below_and_links_to_folders(tmp_path):
+    make(tmp_path / "in", "b.png", "a/z.Png", "a/deep/er/y.jpg", "a/.git/x.png", "c.png/inside.png")
+    make(tmp_path / "elsewhere", "x.jpeg")
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "a" / "loop").symlink_to(tmp_path / "in" / "a")
+    found = below(tmp_path / "in", inputs.list_images(tmp_path / "in", recursive=True))
+    assert found == ["a/deep/er/y.jpg", "a/z.Png", "b.png", "c.png/inside.png", "link/x.jpeg"]
+    assert below(tmp_path / "in", inputs.list_images(tmp_path / "in")) == ["b.png"]
+
+
+def test_one_file(tmp_path):
+    make(tmp_path, "a.b.png")
+    assert inputs.list_images(tmp_path / "a.b.png") == [str(tmp_path / "a.b.png")]
+
+
+def test_nothing_to_list(tmp_path):
+    make(tmp_path, "sub/a.png")
+    with pytest.raises(InputError, match=r"input\.dir=.*no \.png.*input\.recursive=true"):
+        inputs.list_images(tmp_path)
+    with pytest.raises(InputError, match="No such file"):
+        inputs.list_images(tmp_path / "none")
+
+
+def test_what_is_not_taken_is_counted_in_one_line(tmp_path, caplog):
+    caplog.set_level("INFO")
+    make(tmp_path, "a.png", "b.JPG", "1.webp", "2.WEBP", "3.tif", "a.txt", ".x.webp", "x.gif.gz")
+    (tmp_path / "album.jpg").mkdir()
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
+    inputs.list_images(tmp_path)
+    (line,) = caplog.messages
+    assert line == (
+        f"{tmp_path}: 3 images (1 broken link among them); not taken: 2 .webp, 1 .tif "
+        "('input.extensions=[png,jpg,jpeg,webp,tif]' or input.list= takes those that Pillow "
+        "reads), 1 folder named like an image"
+    )
+    caplog.clear()
+    make(tmp_path, "album.jpg/deep/y.webp")
+    inputs.list_images(tmp_path, recursive=True)
+    (line,) = caplog.messages
+    assert "3 .webp, 1 .tif" in line
+    assert "folder" not in line
+
+
+def test_where_all_is_taken_nothing_is_said(tmp_path, caplog):
+    caplog.set_level("INFO")
+    make(tmp_path, "a.png", "notes.txt", "README", ".hidden.webp")
+    inputs.list_images(tmp_path)
+    assert caplog.messages == []
+
+
+def test_other_extensions(tmp_path, caplog):
+    caplog.set_level("INFO")
+    make(tmp_path, "a.png", "b.WebP", "c.tif", "d.tiff")
+    found = inputs.list_images(tmp_path, extensions=["webp", ".TIF"])
+    assert below(tmp_path, found) == ["b.WebP", "c.tif"]
+    assert "2 images; not taken: 1 .png, 1 .tiff" in caplog.text or (
+        "2 images; not taken: 1 .tiff, 1 .png" in caplog.text
+    )
+    for wrong in ("", ".", "*.png", "a/b", "jp g", "[png]"):
+        with pytest.raises(ConfigError, match=r"input\.extensions="):
+            inputs.list_images(tmp_path, extensions=["png", wrong])
+    with pytest.raises(ConfigError, match=r"input\.extensions is empty"):
+        inputs.list_images(tmp_path, extensions=[])
+
+
+def test_where_nothing_is_left_the_error_says_what_is_there(tmp_path):
+    make(tmp_path, "a.webp", "b.webp")
+    (tmp_path / "album.png").mkdir()
+    with pytest.raises(InputError) as caught:
+        inputs.list_images(tmp_path)
+    text = str(caught.value)
+    assert "no .png, .jpg, .jpeg file in it (input.recursive=true looks below it too); not" in text
+    assert "2 .webp ('input.extensions=[png,jpg,jpeg,webp]'" in text
+    assert "1 folder named like an image" in text
+
+
+def test_links_and_pipes_named_like_images_are_left_to_fail(tmp_path):
+    make(tmp_path, "a.png")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe.png")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    expected = ["a.png", "gone.jpg", "loop.png", "pipe.png"]
+    assert below(tmp_path, inputs.list_images(tmp_path)) == expected
+    for name in expected:
+        assert inputs.list_images(tmp_path / name) == [str(tmp_path / name)]
+        assert inputs.root_of(tmp_path / name) == str(tmp_path)
+    with pytest.raises(InputError, match=r"input\.dir=.*loop: Too many levels"):
+        inputs.list_images(tmp_path / "loop")
+
+
+def test_a_folder_below_that_cant_be_listed_is_left_to_fail(tmp_path, monkeypatch):
+    make(tmp_path, "a.png", "sub.d/b.png", "sub.d/gone/c.png")
+    (tmp_path / "sub.d" / "loop").symlink_to(tmp_path / "sub.d" / "loop")
+    (tmp_path / "sub.d" / "link").symlink_to(tmp_path / "nowhere")
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("gone"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = inputs.list_images(tmp_path, recursive=True)
+    expected = ["a.png", "sub.d/b.png", "sub.d/gone/", "sub.d/loop/"]
+    assert [path.removeprefix(f"{tmp_path}/") for path in found] == expected
+    assert [inputs.is_folder(path) for path in found] == [False, False, True, True]
+    for naming in inputs.NAMINGS:
+        images = inputs.name_images(found, naming, tmp_path)
+        assert [image.name for image in images[2:]] == expected[2:]
+    (tmp_path / "exclude.txt").write_text("sub.d/gone\n")
+    exclude = ExcludeList(tmp_path / "exclude.txt", "relative", tmp_path)
+    left = [image.name for image in inputs.select_images(images, exclude)]
+    assert left == ["a.png", "sub.d/b.png", "sub.d/loop/"]
+
+
+def test_a_folder_that_cant_be_listed_itself_is_an_error(tmp_path):
+    path = tmp_path
+    for _ in range(20):  # longer than a path can be
+        path /= "d" * 250
+    with pytest.raises(InputError, match="File name too long"):
+        inputs.list_images(path, recursive=True)
+
+
+def test_lists_of_paths(tmp_path):
+    (tmp_path / "1.txt").write_text("\ufeffb.jpg\r\n\n  /abs/a.png \nsub/../c d.gif\n", "utf-8")
+    (tmp_path / "2.txt").write_bytes(b"caf\xe9.jpg\nb.jpg")
+    paths = inputs.read_image_lists([tmp_path / "1.txt", tmp_path / "2.txt"], "/root")
+    latin = "/root/caf\udce9.jpg"
+    assert paths == sorted(["/abs/a.png", "/root/b.jpg", "/root/c d.gif", latin])
+
+
+def test_lists_that_are_none(tmp_path):
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(InputError, match=r"input\.list=.*no path"):
+        inputs.read_image_lists([tmp_path / "empty.txt"])
+    with pytest.raises(InputError, match=r"input\.list=.*none\.txt: No such file"):
+        inputs.read_image_lists([tmp_path / "none.txt"])
+
+
+def test_name_ends_at_the_first_dot():
+    assert inputs.output_name("/x.y/COCO_val2014_1.tar.jpg") == "COCO_val2014_1"
+
+
+@pytest.mark.parametrize(
+    ("naming", "names"),
+    [
+        ("mmf", ["x", "y"]),
+        ("relative", ["x.1", "sub/y"]),
+        ("relative_with_extension", ["x.1.jpg", "sub/y.png"]),
+    ],
+)
+@pytest.mark.parametrize("folder", ["in", "in/", "./in", "/abs/in", "", ".", "./", "..", "/"])
+def test_names(naming, names, folder):
+    paths = [os.path.join(folder, "x.1.jpg"), os.path.join(folder, "sub", "y.png")]
+    images = inputs.name_images(paths, naming, folder)
+    assert [image.name for image in images] == names
+    assert [image.path for image in images] == paths
+
+
+def test_names_that_there_are_not():
+    with pytest.raises(ConfigError, match=r"input\.names=x: valid are mmf, relative"):
+        inputs.name_images(["a.png"], "x")
+    with pytest.raises(InputError, match="no name before its first dot"):
+        inputs.name_images(["in/.png"], "mmf")
+    for path in ("/elsewhere/a.png", "in/../a.png", "inside/a.png"):
+        with pytest.raises(InputError, match=r"not below input\.dir=in"):
+            inputs.name_images([path], "relative", "in")
+
+
+# Parts whose sums are paths of every form.
+parts = st.sampled_from(["/", "//", ".", "..", "a", "b.", ".c", "in", "in/", "./", "../", "\udcff"])
+paths = st.lists(parts, max_size=6).map("".join)
+
+
+def components(path):
+    """The components of a path, ``..`` resolved; with ``/`` as the first if it is absolute."""
+    found = []
+    for part in path.split("/"):
+        if part == ".." and found and found[-1] != "..":
+            found.pop()
+        elif part not in ("", ".") and not (part == ".." and path.startswith("/")):
+            found.append(part)
+    return (["/"] if path.startswith("/") else []) + found
+
+
+@given(
+    paths.filter(lambda path: not path.startswith("//")),
+    paths.filter(lambda path: "//" not in path),
+)
+@example("../..", "..")
+def test_relative_paths_are_those_of_a_naive_loop(path, folder):
+    whole, above = components(path), components(folder)
+    assume(whole != [".."])  # no file
+    below = whole[len(above) :]
+    is_below = whole[: len(above)] == above and below[:1] not in (["/"], [".."])
+    found = inputs.relative_to(folder)(path)
+    if not is_below:
+        assert found is None
+    elif below:
+        assert found == "/".join(below)
+
+
+@given(st.lists(st.tuples(paths.filter(bool), st.sampled_from("abc")), max_size=8))
+def test_clashes_are_those_of_a_naive_loop(pairs):
+    images = [InputImage(*pair) for pair in pairs]
+    clash = any(a.name == b.name and a.path != b.path for a in images for b in images)
+    if clash:
+        with pytest.raises(InputError, match="under one name"):
+            inputs.select_images(images)
+    else:
+        assert inputs.select_images(images) == images
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_garbage_collector_is_left_as_it_was(enabled, monkeypatch):
+    seen = []
+    monkeypatch.setattr(inputs, "output_name", lambda path: seen.append(gc.isenabled()) or path)
+    before = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        inputs.name_images(["a.png", "b.png"])
+        with pytest.raises(InputError):
+            inputs.name_images([""])
+        assert (gc.isenabled(), set(seen)) == (enabled, {False})
+    finally:
+        (gc.enable if before else gc.disable)()
+
+
+def excluded(tmp_path, text, images, **options):
+    (tmp_path / "list.txt").write_text(text)
+    exclude = ExcludeList(tmp_path / "list.txt", **options)
+    return [image.name for image in images if image in exclude]
+
+
+def test_exclude_list_takes_names_and_paths(tmp_path):
+    images = inputs.name_images([f"in/{c}.x.jpg" for c in "abcde"])
+    text = "a\n\nsome/where/b.jpg\n c.png \nin/d.x.jpg"
+    assert excluded(tmp_path, text, images) == ["a", "b", "c", "d"]
+    with pytest.raises(InputError, match=r"input\.exclude_list"):
+        ExcludeList(tmp_path / "none.txt")
+
+
+def test_exclude_list_of_relative_paths(tmp_path):
+    paths = ["in/a/x.1.jpg", "in/b/x.1.jpg", "in/c/x.1.jpg", "in/d/x.1.jpg"]
+    images = inputs.name_images(paths, "relative", "in")
+    text = "a/x.1\nb/x.1.jpg\nin/c/x.1.jpg\nx.1\nx"
+    options = {"naming": "relative", "folder": "in"}
+    assert excluded(tmp_path, text, images, **options) == ["a/x.1", "b/x.1", "c/x.1"]
+
+
+def test_exclusion_comes_before_slicing():
+    images = inputs.name_images([f"{c}.png" for c in "abcdef"])
+    chosen = inputs.select_images(images, [images[0], images[2]], 1, 3)
+    assert [image.name for image in chosen] == ["d", "e"]
+    assert [image.name for image in inputs.select_images(images, start=4)] == ["e", "f"]
+
+
+def test_two_images_of_one_name_are_refused_with_a_list():
+    paths = ["x.jpg", "x.png", "y.1.jpg", "y.2.jpg", "z.jpg"]
+    images = inputs.name_images(paths)
+    with pytest.raises(InputError, match="under one name") as caught:
+        inputs.select_images(images)
+    text = str(caught.value)
+    assert "x.jpg and x.png (both x); y.1.jpg and y.2.jpg (both y)" in text
+    assert "z.jpg" not in text
+    assert "input.names=relative" in text
+    assert len(inputs.select_images(images, [images[1]], 0, 2)) == 2
+    with pytest.raises(InputError, match=r"\(both x\)"):
+        inputs.select_images(inputs.name_images(paths, "relative"))
+    assert len(inputs.select_images(inputs.name_images(paths, "relative_with_extension"))) == 5
+
+
+def test_a_long_list_is_cut():
+    images = [InputImage(f"{i}/x.png", "x") for i in range(100)]
+    with pytest.raises(InputError, match="and 89 more") as caught:
+        inputs.select_images(images)
+    assert str(caught.value).count(" and ") < 15

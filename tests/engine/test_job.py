@@ -1,0 +1,455 @@
+"""A run into an output folder: what is recorded, refused, retried, and left after a mishap.
+
+With an extractor without a network; test_extract_app.py has the real one.
+"""
+
+import contextlib
+import gc
+import json
+import os
+import shutil
+import signal
+import weakref
+from pathlib import Path
+
+import pytest
+import support
+import torch
+from fakes import FakeExtractor, small_images
+
+from vmb_d2.data.given_boxes import GivenBoxes
+from vmb_d2.engine.job import ExtractionJob
+from vmb_d2.errors import ConfigError, InputError, OutputError, StoreError, TooManyFailures
+from vmb_d2.output.open_stores import open_reader
+from vmb_d2.output.shards import Shard
+from vmb_d2.packing.job import pack
+from vmb_d2.selection.options import RegionOptions
+from vmb_d2.stores import FORMATS
+from vmb_d2.utils.background import MOST_WAITING
+from vmb_d2.utils.interruption import Interrupted, handled
+
+BOTH = ["fc6", "fc7"]
+
+
+def run(folder, images, extractor=None, **values):
+    extractor = extractor or FakeExtractor()
+    options = {"formats": list(FORMATS), "options": extractor.options, **values}
+    return ExtractionJob(folder, **options)(images, lambda: extractor)
+
+
+def manifest(folder):
+    return json.loads((folder / "manifest.json").read_text())
+
+
+def failures(folder):
+    path = folder / "failures.jsonl"
+    return [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else []
+
+
+def everything(folder):
+    """What is in every store of a folder: {(format, name): features}."""
+    found = {}
+    for name in FORMATS:
+        with open_reader(folder, name) as reader:
+            names = list(reader.names())
+            assert len(names) == len(set(names)) == len(reader)
+            found.update({(name, n): reader.read(n).features.tobytes() for n in names})
+    return found
+
+
+@pytest.fixture
+def images(tmp_path):
+    return small_images(tmp_path / "in", 5)
+
+
+def test_every_format_in_one_pass(tmp_path, images):
+    extractor = FakeExtractor()
+    report = run(tmp_path / "out", images, extractor, record={"configuration": {"a": 1}})
+    assert (report.extracted, report.skipped, report.failed) == (5, 0, 0)
+    assert extractor.batches == [1] * 5
+    assert len(everything(tmp_path / "out")) == 5 * len(FORMATS)
+    found = manifest(tmp_path / "out")
+    assert found["configuration"] == {"a": 1}
+    assert found["counts"] == {"images": 5, "done": 5, "failed": 0}
+    assert [s["format"] for s in found["stores"]] == list(FORMATS)
+    (entry,) = found["runs"]
+    assert (entry["state"], entry["device"], entry["precision"]) == ("finished", "cpu", "fp32")
+    assert len(found["settings"]["weights_sha256"]) == 64
+
+
+def test_nothing_is_loaded_where_nothing_is_to_do(tmp_path, images):
+    run(tmp_path / "out", images)
+    before = manifest(tmp_path / "out")
+
+    def load():
+        raise AssertionError("loaded")
+
+    report = ExtractionJob(tmp_path / "out", list(FORMATS))(images, load)
+    assert report.skipped == 5
+    assert manifest(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("end", ["interrupted", "some failed", "more images"])
+def test_that_nothing_is_left_to_do_is_noted(tmp_path, images, end):
+    def break_off(batch):
+        if end == "interrupted" and len(extractor.batches) == 4:
+            raise KeyboardInterrupt
+
+    extractor = FakeExtractor(before_batch=break_off)
+    if end == "some failed":
+        Path(images[4].path).write_text("no image")
+    with contextlib.suppress(KeyboardInterrupt):
+        run(tmp_path / "out", images, extractor)
+    before = manifest(tmp_path / "out")
+    assert (before["runs"][-1]["state"] == "finished") == (end != "interrupted")
+
+    job = ExtractionJob(tmp_path / "out", list(FORMATS), record={"command": "the last"})
+    report = job(images[:4], lambda: pytest.fail("loaded"))
+    assert (report.skipped, report.extracted) == (4, 0)
+    after = manifest(tmp_path / "out")
+    assert after["counts"] == {"images": 4, "done": 4, "failed": 0}
+    assert [r["state"] for r in after["runs"]] == [before["runs"][0]["state"], "finished"]
+    assert (after["command"], after["settings"]) == ("the last", before["settings"])
+
+    job(images[:4], lambda: pytest.fail("loaded"))
+    assert manifest(tmp_path / "out") == after
+
+
+def test_another_format_is_added_without_touching_the_first(tmp_path, images):
+    run(tmp_path / "out", images, formats=["mmf"])
+    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*.npy")}
+    report = run(tmp_path / "out", images)
+    assert report.extracted == 5
+    assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*.npy")} == before
+    assert len(everything(tmp_path / "out")) == 5 * len(FORMATS)
+
+
+def test_several_features_have_a_folder_each(tmp_path, images):
+    run(tmp_path / "one", images)
+    run(tmp_path / "both", images, FakeExtractor(feature_names=BOTH))
+    one = everything(tmp_path / "one")
+    assert everything(tmp_path / "both" / "fc6") == one
+    other = everything(tmp_path / "both" / "fc7")
+    assert other.keys() == one.keys()
+    assert all(other[key] != one[key] for key in one)
+    places = {(s["feature"], s["path"]) for s in manifest(tmp_path / "both")["stores"]}
+    assert ("fc7", "fc7") in places
+    with pytest.raises(StoreError, match=r"folder of its own: take .*/both/fc6 or .*/both/fc7"):
+        open_reader(tmp_path / "both", "mmf")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"options": {"num_features": 36}}, "regions.max_features: 100 there, 36 now"),
+        ({"options": {"background": True}}, "regions.background: false there, true now"),
+        ({"options": {"confidence_threshold": 0.2}}, "confidence_threshold: 0.0 there, 0.2 now"),
+        ({"options": {"min_features": 10}}, "regions.adaptive: false there, true now"),
+        ({"seed": 1}, "weights_sha256"),
+        ({"dtype": "float16"}, 'dtype: "float32" there, "float16" now'),
+        ({"batching": "mmf"}, 'batching: "bucketed" there, "mmf, of 1" now'),
+        ({"naming": "relative"}, 'names: "mmf" there, "relative" now'),
+        ({"boxes": True}, 'regions.source: "proposals" there, "given" now'),
+    ],
+)
+def test_other_settings_are_refused(tmp_path, images, values, expected):
+    run(tmp_path / "out", images[:2])
+    values = dict(values)
+    extractor = FakeExtractor(values.pop("seed", 0), **values.pop("options", {}))
+    if values.get("boxes"):
+        values["boxes"] = GivenBoxes([(images[0].name, [])])
+    before = everything(tmp_path / "out")
+    with pytest.raises(OutputError) as caught:
+        run(tmp_path / "out", images, extractor, **values)
+    assert expected in str(caught.value)
+    assert everything(tmp_path / "out") == before
+    run(tmp_path / "out", images, extractor, allow_mismatch=True, **values)
+    assert len(everything(tmp_path / "out")) == 5 * len(FORMATS)
+    assert any(expected in text for text in manifest(tmp_path / "out")["runs"][-1]["mismatch"])
+
+
+def test_what_changes_no_feature_is_not_refused(tmp_path, images):
+    run(tmp_path / "out", images[:2])
+    run(tmp_path / "out", images, batch_size=3, max_failures=7, record={"configuration": "other"})
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path, images):
+    def second(batch):
+        with pytest.raises(OutputError, match=rf"another run writes.*process {os.getpid()} on"):
+            run(tmp_path / "out", images)
+        refused.append(True)
+
+    refused = []
+    run(tmp_path / "out", images, FakeExtractor(before_batch=second))
+    assert len(refused) == 5
+
+
+def test_names_that_a_format_cant_keep_come_before_any_work(tmp_path, images):
+    long = images[0]._replace(name="x" * 300)
+    with pytest.raises(InputError, match=r"names that can't be stored: 'xxx.*in mmf: longer"):
+        run(tmp_path / "out", [*images, long])
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_mmf_takes_for_others_are_warned_of(tmp_path, images, caplog):
+    clash = [images[0]._replace(name="0"), images[1]._replace(name="x_000")]
+    run(tmp_path / "out", clash, formats=["mmf", "lmdb"])
+    told = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(told) == 1
+    assert told[0].startswith("lmdb: 1 names for which MMF's reader takes another image")
+    assert told[0].endswith(": 0 for x_000")
+    caplog.clear()
+    run(tmp_path / "other", clash, formats=["mmf", "npz"])
+    assert caplog.text == ""
+
+
+def test_an_image_that_disappears_midway_is_a_failure(tmp_path, images):
+    def remove(batch):
+        if os.path.exists(images[3].path):
+            os.unlink(images[3].path)
+
+    report = run(tmp_path / "out", images, FakeExtractor(before_batch=remove))
+    assert (report.extracted, report.failed) == (4, 1)
+    (failure,) = failures(tmp_path / "out")
+    assert failure == {
+        "path": images[3].path,
+        "name": images[3].name,
+        "reason": "No such file or directory",
+        "stage": "read",
+    }
+    assert manifest(tmp_path / "out")["counts"] == {"images": 5, "done": 4, "failed": 1}
+
+
+def test_a_pipe_is_a_failure_and_not_a_wait(tmp_path, images):
+    os.unlink(images[2].path)
+    os.mkfifo(images[2].path)
+    assert run(tmp_path / "out", images).failed == 1
+
+
+def test_boxes_that_are_wrong_are_a_failure_of_their_image(tmp_path, images):
+    boxes = GivenBoxes(
+        [(i.name, [[1, 1, 3, 3]]) for i in images[1:]] + [(images[0].name, [[5, 5, 1, 1]])]
+    )
+    report = run(tmp_path / "out", images, boxes=boxes)
+    assert (report.extracted, report.failed) == (4, 1)
+    (failure,) = failures(tmp_path / "out")
+    assert failure["stage"] == "boxes"
+    assert "box 0 ends before it begins" in failure["reason"]
+
+
+@pytest.mark.parametrize("end", ["finished", "interrupted"])
+def test_boxes_outside_of_their_images_are_said_at_the_end(tmp_path, images, caplog, end):
+    def break_off(batch):
+        if end == "interrupted" and len(extractor.batches) == 2:
+            raise KeyboardInterrupt
+
+    extractor = FakeExtractor(before_batch=break_off)
+    boxes = GivenBoxes(
+        [(i.name, [[1, 1, 3, 3], [2, 2, 4, 4], [8, 1, 9, 3]]) for i in images[::4]], "boxes.json"
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        run(tmp_path / "out", images, extractor, boxes=boxes)
+    counts = {
+        "finished": "2 of 6 boxes lie wholly outside of their images, image_000; image_004",
+        "interrupted": "1 of 3 boxes lie wholly outside of their images, image_000",
+    }
+    said = [r.getMessage() for r in caplog.records if "boxes.json" in r.getMessage()]
+    assert said == [f"boxes.json: {counts[end]}"]
+
+
+def test_boxes_of_another_order_are_said_before_the_second_image(tmp_path, images, caplog):
+    def look(batch):
+        told.append("boxes.format=xyxy would fit" in caplog.text)
+
+    told = []
+    boxes = GivenBoxes([(i.name, [[5, 3, 7, 5]]) for i in images], box_format="xywh")
+    run(tmp_path / "out", images, FakeExtractor(before_batch=look), boxes=boxes)
+    assert told == [True] * 5
+    assert caplog.text.count("would fit") == 1
+
+
+def test_boxes_of_an_earlier_run(tmp_path, images):
+    """Another store of them is refused in the same folder, and one of the same boxes isn't."""
+    run(tmp_path / "first", images, formats=["mmf"])
+    first = GivenBoxes.read(tmp_path / "first")
+    assert first.assign(images) == (0, 0)
+    assert run(tmp_path / "out", images[:3], boxes=first).extracted == 3
+    pack([tmp_path / "first"], "lmdb", tmp_path / "packed")
+    same = GivenBoxes.read(tmp_path / "packed")
+    assert same.assign(images) == (0, 0)
+    assert run(tmp_path / "out", images, boxes=same).extracted == 5 - 3
+    run(tmp_path / "second", images, FakeExtractor(seed=7), formats=["mmf"])
+    with pytest.raises(OutputError, match=r"other settings: regions\.sha256"):
+        run(tmp_path / "out", images, boxes=GivenBoxes.read(tmp_path / "second"))
+
+
+def test_too_many_failures_stop_the_run_and_keep_what_is_done(tmp_path, images):
+    for image in images[2:]:
+        with open(image.path, "w") as file:
+            file.write("no image")
+    with pytest.raises(TooManyFailures, match=r"2 images failed, more than input\.max_failures=1"):
+        run(tmp_path / "out", images, max_failures=1)
+    assert len(everything(tmp_path / "out")) == 2 * len(FORMATS)
+    assert [f["name"] for f in failures(tmp_path / "out")] == ["image_002", "image_003"]
+    assert manifest(tmp_path / "out")["runs"][-1]["state"] == "failed"
+    assert run(tmp_path / "out", images, max_failures=3).failed == 3
+
+
+def out_of_memory(most):
+    def check(batch):
+        if len(batch) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    return check
+
+
+def test_out_of_memory_is_tried_again_smaller_and_noted(tmp_path, caplog):
+    images = small_images(tmp_path / "in", 20)
+    extractor = FakeExtractor(before_batch=out_of_memory(3))
+    report = run(tmp_path / "out", images, extractor, batch_size=8)
+    assert (report.extracted, report.failed, report.out_of_memory) == (20, 0, 2)
+    assert extractor.batches == [2] * 10  # 8, 4 and from then on 2
+    assert "out of memory with 8 images at once: from now on at most 4" in caplog.text
+    assert manifest(tmp_path / "out")["runs"][-1]["out_of_memory"] == 2
+    run(tmp_path / "undisturbed", images)
+    assert everything(tmp_path / "out") == everything(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory: you tried to"),
+    ],
+)
+def test_an_image_for_which_no_memory_does_is_a_failure(tmp_path, images, error):
+    def check(batch):
+        if len(extractor.batches) == 2 and not tried:
+            tried.append(batch)
+            raise error
+
+    tried = []
+    extractor = FakeExtractor(before_batch=check)
+    report = run(tmp_path / "out", images, extractor)
+    assert (report.extracted, report.failed) == (4, 1)
+    (failure,) = failures(tmp_path / "out")
+    assert (failure["name"], failure["stage"]) == ("image_002", "network")
+    assert failure["reason"] == "out of memory at 1088 x 800 network pixels"
+
+
+def test_another_error_of_the_network_is_not_taken_for_want_of_memory(tmp_path, images):
+    def fail(batch):
+        if batch[0].tensor is not None and len(extractor.batches) == 2:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+
+    extractor = FakeExtractor(before_batch=fail)
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        run(tmp_path / "out", images, extractor)
+    assert len(everything(tmp_path / "out")) == 2 * len(FORMATS)
+    assert manifest(tmp_path / "out")["runs"][-1]["state"] == "failed"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_with_all_that_is_finished(tmp_path, images, signum, caplog):
+    caplog.set_level("INFO")
+    extractor = FakeExtractor(
+        before_batch=lambda batch: len(extractor.batches) == 3 and os.kill(os.getpid(), signum)
+    )
+    with pytest.raises(Interrupted), handled():
+        run(tmp_path / "out", images, extractor)
+    assert len(everything(tmp_path / "out")) == 3 * len(FORMATS)
+    assert "stopped: 3 of 5 images are stored, 0 failed; the same command" in caplog.text
+    assert manifest(tmp_path / "out")["runs"][-1]["state"] == "interrupted"
+    report = run(tmp_path / "out", images)
+    assert (report.extracted, report.skipped) == (2, 3)
+    run(tmp_path / "undisturbed", images)
+    assert everything(tmp_path / "out") == everything(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_folder_deleted_midway_is_an_error_and_not_made_again(tmp_path, images, name):
+    def delete(batch):
+        if len(extractor.batches) == 2:
+            extractor.wait_until_written()
+            shutil.rmtree(tmp_path / "out")
+
+    extractor = FakeExtractor(before_batch=delete)
+    with pytest.raises(OutputError):
+        run(tmp_path / "out", images, extractor, formats=[name])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_full_disk_is_an_error_and_what_was_written_stays(tmp_path, name):
+    """The limit is one of file size: a real full disk is in the tests of the stores."""
+    images = small_images(tmp_path / "in", 60)
+    run(tmp_path / "undisturbed", images, formats=[name])
+    expected = stored(tmp_path / "undisturbed", name)
+    run(tmp_path / "out", images[:3], formats=[name])
+    largest = max(p.stat().st_size for p in (tmp_path / "out").rglob("*") if p.is_file())
+    room = largest + 5000 if FORMATS[name].one_file else 200
+    with support.file_size_limit(room), pytest.raises(OutputError) as caught:
+        run(tmp_path / "out", images, formats=[name])
+    assert "\n" not in str(caught.value)
+    kept = stored(tmp_path / "out", name)
+    assert len(kept) >= 3
+    assert kept.items() <= expected.items()
+    run(tmp_path / "out", images, formats=[name])
+    assert stored(tmp_path / "out", name) == expected
+
+
+def stored(folder, name):
+    with open_reader(folder, name) as reader:
+        return {n: reader.read(n).features.tobytes() for n in reader.names()}
+
+
+def test_a_folder_that_cant_be_written(tmp_path, images):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", "/proc/nothing"):
+        with pytest.raises(OutputError, match=rf"output\.dir={folder}: "):
+            run(folder, images)
+
+
+def test_memory_does_not_grow_with_the_images(tmp_path):
+    """What was written is let go of: alive are the regions of those batches at most that wait to
+    be written, and of the one just made."""
+    made, most = [], []
+
+    class Counting(FakeExtractor):
+        def extract_batch(self, *args):
+            regions = super().extract_batch(*args)
+            made.extend(weakref.ref(r.features) for r in regions)
+            gc.collect()
+            most.append(sum(reference() is not None for reference in made))
+            return regions
+
+    images = small_images(tmp_path / "in", 30)
+    run(tmp_path / "out", images, Counting(), batch_size=2)
+    assert len(made) == 30
+    assert max(most) <= 2 * (MOST_WAITING + 1)
+
+
+def test_options_reach_the_settings(tmp_path, images):
+    run(tmp_path / "out", images, FakeExtractor(max_features=50, confidence_threshold=0.2))
+    assert manifest(tmp_path / "out")["settings"]["regions"] == {
+        "source": "proposals",
+        "min_features": 10,
+        "max_features": 50,
+        "adaptive": True,
+        "confidence_threshold": 0.2,
+        "background": False,
+    }
+    assert RegionOptions().settings()["adaptive"] is False
+
+
+def test_a_whole_run_does_not_repeat_what_shards_have(tmp_path, images):
+    shard = Shard("", 1, 0)
+    for formats in (["mmf"], ["mmf", "hdf5"]):
+        run(tmp_path / "out", images, formats=formats, shard=shard)
+    again = run(tmp_path / "out", images, formats=["mmf"])  # shards share these files
+    assert (again.extracted, again.skipped) == (0, len(images))
+    with pytest.raises(ConfigError, match=r"has its hdf5 in shards: give shard\.count=1"):
+        run(tmp_path / "out", images, formats=["mmf", "hdf5"])
+    pack([tmp_path / "out"], "hdf5", tmp_path / "out", source_format="hdf5")
+    again = run(tmp_path / "out", images, formats=["mmf", "hdf5"])
+    assert (again.extracted, again.skipped) == (0, len(images))

@@ -1,0 +1,371 @@
+"""A run whose images are read in processes gives what one without gives, and ends as cleanly."""
+
+import contextlib
+import glob
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import support
+from fakes import FakeExtractor, small_images
+from PIL import Image
+from test_images import with_warnings
+from test_job import everything, failures, manifest, run
+from test_reading import MORTAL, is_there
+
+from vmb_d2.data import loading as ahead
+from vmb_d2.data import reader_pool as pool
+from vmb_d2.data.image_list import list_images, name_images
+from vmb_d2.data.preprocessing import load
+from vmb_d2.errors import ConfigError, OutputError, TooManyFailures
+from vmb_d2.extractor import RegionFeatureExtractor, pad
+from vmb_d2.output.open_stores import open_reader
+from vmb_d2.output.store_set import StoreSet
+from vmb_d2.stores import FORMATS
+from vmb_d2.utils.background import MOST_WAITING
+from vmb_d2.utils.interruption import Interrupted, handled
+
+SIZES = [(8, 6), (60, 40), (8, 6), (6, 8), (60, 40), (50, 50), (8, 6)]
+
+
+@pytest.fixture
+def images(tmp_path):
+    return small_images(tmp_path / "in", 8)
+
+
+def mixed_images(folder):
+    """Of several sizes, two of which can't be read: one by its header, one by its pixels."""
+    folder.mkdir()
+    for i in range(21):
+        image = Image.effect_noise(SIZES[i % len(SIZES)], 50 + i).convert("RGB")
+        image.save(folder / f"{i:02}.png")
+    (folder / "04.png").write_text("no image")
+    whole = (folder / "11.png").read_bytes()
+    (folder / "11.png").write_bytes(whole[: len(whole) // 2])
+    return name_images(list_images(folder))
+
+
+@pytest.mark.parametrize("batching", ["bucketed", "mmf"])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_workers_change_nothing(tmp_path, batching, batch_size):
+    images = mixed_images(tmp_path / "in")
+    found = {}
+    for workers in (0, 1, 3):
+        out, extractor = tmp_path / f"{workers}", FakeExtractor()
+        values = {"batching": batching, "batch_size": batch_size, "workers": workers}
+        report = run(out, images, extractor, **values)
+        assert (report.extracted, report.failed) == (19, 2)
+        lines = sorted(failures(out), key=lambda failure: failure["path"])
+        assert [failure["name"] for failure in lines] == ["04", "11"]
+        found[workers] = everything(out), lines, extractor.batches, manifest(out)["counts"]
+    assert found[1] == found[0]
+    assert found[3] == found[0]
+    assert max(found[0][2]) == batch_size
+
+
+def test_workers_change_nothing_that_a_network_makes(tmp_path):
+    source = support.links(tmp_path / "in", "coffee.png", "rocket.jpg", "chelsea.png", "horse.png")
+    images = name_images(list_images(source))
+    extractor = RegionFeatureExtractor(support.tiny_model(support.TINY_FPN))
+    for workers in (0, 2):
+        run(tmp_path / f"{workers}", images, extractor, formats=["npz"], workers=workers)
+    with (
+        open_reader(tmp_path / "0", "npz") as expected,
+        open_reader(tmp_path / "2", "npz") as found,
+    ):
+        for name in expected.names():
+            support.assert_same_regions(found.read(name), expected.read(name))
+
+
+def test_done_images_keep_their_say_in_mmf_batches(tmp_path):
+    """Sizes are read ahead for the chunks of which something is left, and for all of these."""
+    images = mixed_images(tmp_path / "in")
+    values = {"batching": "mmf", "batch_size": 4}
+    run(tmp_path / "whole", images, **values)
+    for workers in (0, 2):
+        out = tmp_path / f"{workers}"
+        run(out, [images[i] for i in (0, 1, 2, 3, 13)], allow_mismatch=True, **values)
+        run(out, images, workers=workers, **values)
+        assert everything(out) == everything(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_conversions_are_counted_and_warnings_name_the_image(tmp_path, workers, caplog, capfd):
+    source = tmp_path / "in"
+    small_images(source, 3)
+    for name, mode in (("a.png", "RGBA"), ("b.png", "LA"), ("c.jpg", "CMYK"), ("d.png", "I;16")):
+        Image.new(mode, (8, 6)).save(source / name)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 6)).save(source / "e.jpg", exif=exif)
+    files = with_warnings(source)
+    caplog.set_level("INFO")
+    report = run(tmp_path / "out", name_images(list_images(source)), workers=workers)
+    assert (report.extracted, report.failed) == (10, 0)
+    (line,) = [line for line in caplog.messages if line.startswith("image modes: ")]
+    assert line.partition(": ")[2].split("), ") == [
+        "1 with 16 bits a channel or more (clipped at 255, not scaled",
+        "3 with alpha (dropped, not blended",
+        "1 with an EXIF rotation (not applied",
+        "1 CMYK (converted without a colour profile)",
+    ]
+    for path, text in files.items():
+        assert sum(line.startswith(f"{path}: {text}") for line in caplog.messages) == 1
+    assert "Warning" not in capfd.readouterr().err
+
+
+def test_of_images_that_are_taken_as_they_are_nothing_is_said(tmp_path, images, caplog):
+    caplog.set_level("INFO")
+    run(tmp_path / "out", images)
+    assert "image modes" not in caplog.text
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_too_many_failures(tmp_path, workers):
+    images = small_images(tmp_path / "in", 30)
+    for image in images[3:6]:
+        Path(image.path).unlink()
+    with pytest.raises(TooManyFailures, match=r"2 images failed, more than input\.max_failures=1"):
+        run(tmp_path / "out", images, max_failures=1, workers=workers)
+    assert len(failures(tmp_path / "out")) == 2
+
+
+def test_a_number_of_workers_that_is_none(tmp_path, images):
+    with pytest.raises(ConfigError, match=r"extract\.workers=-1: has to be at least 0"):
+        run(tmp_path / "out", images, workers=-1)
+
+
+def test_the_default_follows_the_device(tmp_path, images, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "vmb_d2.engine.pipeline.default_workers", lambda device: asked.append(device) or 0
+    )
+    run(tmp_path / "out", images[:2])
+    run(tmp_path / "out", images, workers=1)
+    assert [device.type for device in asked] == ["cpu"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_exchanged_while_they_are_read(tmp_path, images, workers, monkeypatch):
+    monkeypatch.setattr("vmb_d2.data.preprocessing.read_size", lambda path: (7, 8))
+    report = run(tmp_path / "out", images, workers=workers)
+    assert report.failed == len(images)
+    assert all("exchanged" in failure["reason"] for failure in failures(tmp_path / "out"))
+
+
+def test_an_error_in_reading_a_header_that_no_image_causes(tmp_path, images, monkeypatch):
+    monkeypatch.setattr("vmb_d2.data.preprocessing.read_size", lambda path: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path / "out", images, workers=1)
+
+
+def test_an_image_that_kills_is_a_failure(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "_PROGRAM", MORTAL)
+    source = tmp_path / "in"
+    images = small_images(source, 6)
+    Path(images[2].path).rename(source / "deadly.png")
+    Path(images[3].path).rename(source / "once.png")
+    images = name_images(list_images(source))
+    report = run(tmp_path / "out", images, workers=2, batch_size=2)
+    assert (report.extracted, report.failed) == (5, 1)
+    (failure,) = failures(tmp_path / "out")
+    assert (failure["name"], failure["stage"]) == ("deadly", "read")
+    assert failure["reason"] == "2 processes that read it were ended by SIGKILL"
+
+
+def test_processes_that_cant_be_started_end_the_run(tmp_path, images, monkeypatch):
+    monkeypatch.setattr(pool, "_PROGRAM", tmp_path / "nothing.py")
+    with pytest.raises(ConfigError, match=r"extract\.workers=1: processes that read images can't"):
+        run(tmp_path / "out", images, workers=1)
+    assert manifest(tmp_path / "out")["runs"][-1]["state"] == "failed"
+
+
+def children():
+    """The processes that this one started."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == os.getpid() and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("end", ["well", "signal", "error", "full disk", "too many failures"])
+def test_no_process_is_left(tmp_path, images, end, monkeypatch):
+    def look(batch):
+        seen.update(children())
+        if len(extractor.batches) == 2:
+            if end == "signal":
+                os.kill(os.getpid(), signal.SIGTERM)
+            elif end == "error":
+                raise RuntimeError("a mishap")
+            elif end == "full disk":
+                monkeypatch.setattr(StoreSet, "flush", no_space)
+
+    def no_space(stores):
+        raise OutputError("no space")
+
+    before, seen = set(children()), set()
+    if end == "too many failures":
+        Path(images[-1].path).unlink()
+    extractor = FakeExtractor(before_batch=look)
+    errors = {
+        "signal": Interrupted,
+        "error": RuntimeError,
+        "full disk": OutputError,
+        "too many failures": TooManyFailures,
+    }
+    with pytest.raises(errors[end]) if end in errors else contextlib.nullcontext(), handled():
+        run(tmp_path / "out", images, extractor, workers=3, max_failures=0)
+    assert len(seen - before) == 3 or end == "too many failures"
+    assert set(children()) == before
+
+
+def test_a_run_that_is_killed_leaves_no_process(tmp_path, images):
+    program = (
+        "import sys, os, signal; from fakes import FakeExtractor; from test_job import run;"
+        "from vmb_d2.data.image_list import *; from test_pipeline import children\n"
+        "def halt(batch): print(*children(), flush=True); signal.pause()\n"
+        "images = name_images(list_images(sys.argv[1]))\n"
+        "run(sys.argv[2], images, FakeExtractor(before_batch=halt), workers=3)"
+    )
+    command = [sys.executable, "-c", program, tmp_path / "in", tmp_path / "out"]
+    path = os.pathsep.join(
+        [
+            support.TEST_PATH,
+            *glob.glob(str(support.ROOT / "tests/*/")),
+            os.environ.get("PYTHONPATH", ""),
+        ]
+    )
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}
+    ) as process:
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(pids) == 3
+        assert all(map(is_there, pids))
+        process.kill()
+    end = time.monotonic() + 60
+    while any(map(is_there, pids)):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_signals_at_random_moments(tmp_path, workers):
+    images = small_images(tmp_path / "in", 40)
+    program = [
+        "tests/support/programs/interrupted_job.py",
+        tmp_path / "in",
+        tmp_path / "out",
+        8,
+        workers,
+        workers,
+    ]
+    done = support.run_tool(*program, PYTHONPATH=support.TEST_PATH)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert int(re.search(r"ended (\d+)", done.stdout).group(1)) >= 3  # or it was never disturbed
+    run(tmp_path / "undisturbed", images)
+    assert everything(tmp_path / "out") == everything(tmp_path / "undisturbed")
+
+
+def test_a_write_under_way_is_finished_and_what_waits_is_written(tmp_path, images, monkeypatch):
+    """A signal that comes while the writer is behind: what is finished is on the disk."""
+
+    def slowly(stores):
+        time.sleep(0.1)
+        flush(stores)
+
+    flush = StoreSet.flush
+    monkeypatch.setattr(StoreSet, "flush", slowly)
+    extractor = FakeExtractor(
+        before_batch=lambda batch: len(extractor.batches) == 3 and os.kill(os.getpid(), 2)
+    )
+    with pytest.raises(Interrupted), handled():
+        run(tmp_path / "out", images, extractor)
+    assert len(everything(tmp_path / "out")) == 3 * len(FORMATS)
+    assert manifest(tmp_path / "out")["counts"]["done"] == 3
+
+
+def test_an_error_of_a_write_goes_before_a_signal(tmp_path, images, monkeypatch):
+    """Or the stores would be closed as if they were whole."""
+
+    def fail(stores):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+        raise OutputError("no space")
+
+    closed = []
+    monkeypatch.setattr(StoreSet, "flush", fail)
+    monkeypatch.setattr("vmb_d2.stores.mmf.MMFWriter.close", closed.append)
+    with pytest.raises(OutputError, match="no space"), handled():
+        run(tmp_path / "out", images, formats=["mmf"])
+    assert closed == []
+
+
+def test_nothing_is_written_after_an_error(tmp_path, images, monkeypatch):
+    def fail(stores, name, regions):
+        asked.append(name)
+        raise OutputError("no space")
+
+    asked = []
+    extractor = FakeExtractor()
+    monkeypatch.setattr(StoreSet, "write", fail)
+    with pytest.raises(OutputError, match="no space"):
+        run(tmp_path / "out", images, extractor)
+    assert asked == [images[0].name]
+    assert len(extractor.batches) <= 1 + MOST_WAITING
+
+
+def test_neither_reading_nor_the_network_gets_far_ahead(tmp_path, monkeypatch):
+    """Of what is read, of what the network gave, and of what is known of sizes."""
+    from vmb_d2.data import sizes
+
+    workers, batch_size = 2, 2
+    images = small_images(tmp_path / "in", 60)
+    submitted, written, ahead_of_network, ahead_of_writer = [], [], [], []
+    submit, write = pool.ReaderPool.submit, StoreSet.write
+
+    def look(batch):
+        done = sum(extractor.batches)
+        ahead_of_network.append(len(submitted) - done)
+        ahead_of_writer.append(done - len(written))
+
+    def written_slowly(stores, name, regions):
+        time.sleep(0.005)
+        write(stores, name, regions)
+        written.append(name)
+
+    monkeypatch.setattr(
+        pool.ReaderPool, "submit", lambda self, path: (submitted.append(path), submit(self, path))
+    )
+    monkeypatch.setattr(StoreSet, "write", written_slowly)
+    extractor = FakeExtractor(before_batch=look)
+    run(tmp_path / "out", images, extractor, workers=workers, batch_size=batch_size)
+    assert len(written) == 60
+    assert max(ahead_of_network) <= ahead.slots(workers, batch_size)
+    assert max(ahead_of_network) > batch_size  # it is ahead
+    assert max(ahead_of_writer) <= MOST_WAITING * batch_size
+    assert sizes.AHEAD < 60
+
+
+def test_a_batch_for_a_gpu_is_made_where_it_can_read_it(monkeypatch):
+    import torch
+
+    asked, zeros = [], torch.zeros
+
+    def noting(*size, pin_memory=False):
+        asked.append(pin_memory)
+        return zeros(*size)
+
+    monkeypatch.setattr(torch, "zeros", noting)
+    image = load(support.image_path("camera.png"))
+    batch = pad([image], (1088, 1088), pinned=True)
+    assert torch.equal(batch.tensor, pad([image], (1088, 1088)).tensor)
+    assert asked == [True, False]

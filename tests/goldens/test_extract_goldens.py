@@ -1,0 +1,158 @@
+"""tools/extract.py as users run it, with the tiny models, against the goldens.
+
+Stated tolerances, on the CPU in float32: of the golden's boxes at least 99.9 % (horse.png: 90 %)
+are found within 0.01 px; the features of these are within 2e-5 relative L2 error; their classes
+and num_boxes are equal.
+"""
+
+import json
+
+import numpy as np
+import pytest
+import support
+from support import TINY_FPN, links
+
+from reference import goldens
+from vmb_d2.comparison.fidelity import distance, nearest_boxes, relative_errors
+from vmb_d2.stores.mmf import MMFReader
+
+
+def check(golden_path, folder, image, confident_only=False):
+    golden = np.load(golden_path)
+    found = MMFReader(folder).read(image.split(".")[0])
+    expected = goldens.regions_of(golden)
+    result = distance(expected, found)
+    regions = int(golden["num_boxes"]) if confident_only else len(golden["bbox"])
+    share = 0.90 if image == "horse.png" else 0.999
+    assert result.matched >= share * regions
+    assert result.features < 2e-5
+    assert result.same_class == result.matched
+    assert found.num_boxes == expected.num_boxes
+    assert (found.image_width, found.image_height) == (expected.image_width, expected.image_height)
+    assert found.features.shape == golden["features"].shape
+    assert found.features.dtype == found.bbox.dtype == found.cls_prob.dtype == np.float32
+    assert found.objects.dtype == np.int64
+    check_probabilities(golden, found)
+    print(f"{result.matched}/{regions} boxes, {result.box:.1e} px, {result.features:.1e}", end=" ")
+
+
+def check_probabilities(golden, found):
+    nearest, distances = nearest_boxes(golden["bbox"], found.bbox)
+    matched = distances < 0.01
+    highest = found.cls_prob[nearest].max(axis=1)
+    np.testing.assert_allclose(highest[matched], golden["cls_prob_max"][matched], atol=2e-5)
+    head = golden["cls_prob_head"]
+    rows = np.flatnonzero(matched[: len(head)])
+    assert found.cls_prob.shape[1] == head.shape[1]
+    np.testing.assert_allclose(found.cls_prob[nearest[rows]], head[rows], atol=2e-5)
+
+
+@pytest.mark.parametrize("model", support.TINY_MODELS)
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_goldens_at_batch_size_1(tmp_path, model, batch_size):
+    """Bucketed batches of any size give what the original gives one by one."""
+    recorded = goldens.find(rf"{model}\.seed0\.bs1\.")
+    source = links(tmp_path / "in", *(image for _, _, image in recorded))
+    done = support.extract_tiny(model, source, tmp_path / "out", f"extract.batch_size={batch_size}")
+    assert done.returncode == 0, done.stderr
+    for path, _, image in recorded:
+        check(path, tmp_path / "out", image)
+
+
+def test_goldens_of_mmf_batches(tmp_path):
+    recorded = goldens.find(rf"{TINY_FPN}\.seed0\.bs2\.")
+    source = links(tmp_path / "in", *(image for _, _, image in recorded))
+    options = ("extract.batching=mmf", "extract.batch_size=2")
+    done = support.extract_tiny(TINY_FPN, source, tmp_path / "out", *options)
+    assert done.returncode == 0, done.stderr
+    for path, _, image in recorded:
+        check(path, tmp_path / "out", image)
+
+
+@pytest.mark.parametrize(
+    ("tag", "options"),
+    [
+        ("background", ["extract.background=true"]),
+        ("conf0.3", ["extract.confidence_threshold=0.3"]),
+        ("conf0.6", ["extract.confidence_threshold=0.6"]),
+        ("num36", ["extract.num_features=36"]),
+        ("fc7", ["extract.feature_name=fc7"]),
+    ],
+)
+def test_goldens_of_options(tmp_path, tag, options):
+    ((path, _, image),) = goldens.find(rf"{TINY_FPN}\.seed0\.{tag}\.")
+    done = support.extract_tiny(TINY_FPN, goldens.image_path(image), tmp_path, *options)
+    assert done.returncode == 0, done.stderr
+    # With a threshold, the original fills up with boxes of confidence 0 in no defined order.
+    check(path, tmp_path, image, confident_only=tag.startswith("conf"))
+
+
+def test_a_bad_image_changes_nothing_for_its_chunk_in_mmf_batches(tmp_path):
+    """coffee, horse and an unreadable image between them: no say in the padding, no crash."""
+    source = links(tmp_path / "in", "coffee.png", "horse.png")
+    (source / "dark.png").write_text("no image")
+    options = ("extract.batching=mmf", "extract.batch_size=3")
+    done = support.extract_tiny(TINY_FPN, source, tmp_path / "out", *options)
+    assert done.returncode == 1
+    for path, _, image in goldens.find(rf"{TINY_FPN}\.seed0\.bs2\."):
+        check(path, tmp_path / "out", image)
+
+
+def test_resuming_an_mmf_chunk_gives_the_same_features(tmp_path):
+    source, out = links(tmp_path / "in", "coffee.png", "horse.png"), tmp_path / "out"
+    options = ("extract.batching=mmf", "extract.batch_size=2")
+    assert support.extract_tiny(TINY_FPN, source, out, *options).returncode == 0
+    whole = MMFReader(out).read("horse")
+    (out / "horse.npy").unlink()
+    done = support.extract_tiny(TINY_FPN, source, out, *options)
+    assert "1 extracted, 1 there before" in done.stdout
+    result = distance(whole, MMFReader(out).read("horse"))
+    assert result.matched_share >= 0.9
+    assert result.features < 2e-5
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_golden_of_given_boxes(tmp_path, batch_size):
+    """In the order given, in a batch with other images, with both features and the logits."""
+    ((path, _, image),) = goldens.find(rf"{TINY_FPN}\.seed0\.given_boxes\.")
+    golden = np.load(path)
+    source = links(tmp_path / "in", image, "chelsea.png", "rocket.jpg")
+    entries = {
+        image: golden["boxes"].tolist(),
+        "chelsea.png": [],
+        "rocket.jpg": [[1, 2, 30.5, 40], [0, 0, 639, 426]],
+    }
+    lines = [json.dumps({"image": key, "boxes": boxes}) for key, boxes in entries.items()]
+    (tmp_path / "boxes.jsonl").write_text("\n".join(lines))
+    done = support.extract_tiny(
+        TINY_FPN,
+        source,
+        tmp_path / "out",
+        f"boxes.file={tmp_path / 'boxes.jsonl'}",
+        "extract.feature_name=[fc6,fc7]",
+        f"extract.batch_size={batch_size}",
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("fc6", "fc7"):
+        reader = MMFReader(tmp_path / "out" / name)
+        found = reader.read(image.split(".")[0])
+        np.testing.assert_array_equal(found.bbox, golden["boxes"])
+        errors = relative_errors(golden[name], found.features)
+        assert errors.max() < 2e-5
+        np.testing.assert_allclose(found.class_logits, golden["scores"], atol=1e-4)
+        foreground = golden["scores"][:, 1:].argmax(axis=1)
+        assert found.objects.tolist() == foreground.tolist()
+        assert found.num_boxes == len(golden["boxes"])
+        assert reader.read("chelsea").features.shape == (0, 128)
+        np.testing.assert_array_equal(reader.read("rocket").bbox, entries["rocket.jpg"])
+
+
+def test_converted_weights_need_no_yaml(tmp_path):
+    support.tiny_model(TINY_FPN)  # converts into the tests' cache
+    (converted,) = (support.scratch() / "cache" / "converted").glob(f"{TINY_FPN}.*.pth")
+    source = goldens.image_path("coffee.png")
+    options = (f"model.weights={converted}", f"input.dir={source}", f"output.dir={tmp_path}")
+    done = support.extract("model=vmb", *options)
+    assert done.returncode == 0, done.stderr
+    ((path, _, image),) = goldens.find(rf"{TINY_FPN}\.seed0\.bs1\.coffee")
+    check(path, tmp_path, image)

@@ -1,0 +1,659 @@
+"""Packing: what goes from any format to any other, and what is left after any end."""
+
+import base64
+import csv
+import dataclasses
+import itertools
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+import weakref
+
+import numpy as np
+import pytest
+import support
+
+from vmb_d2.errors import ConfigError, InputError, OutputError, StoreError
+from vmb_d2.packing import packing
+from vmb_d2.packing.packing import Packing, check_target, list_sources
+from vmb_d2.stores import FORMATS
+from vmb_d2.stores.format_differences import FIELDS, INSTEAD, KEPT_KEYS, NEEDED, NO_PLACE
+from vmb_d2.structures.regions import RegionFeatures
+from vmb_d2.utils.interruption import Interrupted, handled
+
+ALL = list(FORMATS)
+TSVS = ("lxmert_tsv", "butd_tsv", "oscar")
+FIELDS_OF_REGIONS = {field.name for field in dataclasses.fields(RegionFeatures)}
+
+
+def everything(seed=0, count=5, **changes):
+    """Regions with a value in each field."""
+    rng = np.random.default_rng([seed, 1])
+    values = {
+        "class_logits": rng.random((count, 10), dtype=np.float32),
+        "confidence": np.linspace(1, 0, count + 1, dtype=np.float32)[1:],
+        "attrs_id": rng.integers(0, 400, count),
+        "attrs_conf": rng.random(count, dtype=np.float32),
+        "further": {"fc7": rng.random((count, 16), dtype=np.float32)},
+        "extra": {"split": f"part {seed}", "weights": rng.random(3), "number": seed},
+    }
+    return support.some_regions(seed, count, **{**values, **changes})
+
+
+def fill(path, format_name, images, dtype="float32"):
+    """Write a store of these images, by name."""
+    writer = FORMATS[format_name].writer(path, dtype)
+    for name, regions in images.items():
+        writer.write(name, regions)
+    writer.close()
+    return path
+
+
+def read(path, format_name):
+    with FORMATS[format_name].reader(path) as reader:
+        return {name: reader.read(name) for name in reader.names()}
+
+
+def pack(stores, target, path, duplicates="error", dtype=None, skip=False):
+    """Pack stores, given as (format, path), as tools/pack.py does."""
+    readers = [FORMATS[f].reader(p) for f, p in stores]
+    try:
+        sources, _ = list_sources(readers, duplicates)
+        check_target(FORMATS[target], path, sources, skip)
+        work = Packing(FORMATS[target], sources, dtype, skip=skip)
+        return work(FORMATS[target].writer(path, work.dtype.name))
+    finally:
+        for reader in readers:
+            reader.close()
+
+
+def place(folder, format_name):
+    folder.mkdir(exist_ok=True)
+    return folder / FORMATS[format_name].place
+
+
+# What a format keeps of an image beside its features and image_width and image_height.
+_COMMON = {"bbox", "objects", "objects_conf", "attrs_id", "attrs_conf"}
+_FREE = {*_COMMON, "num_boxes", "cls_prob", "class_logits", "extra"}
+KEEPS = {
+    "mmf": _FREE,
+    "lmdb": _FREE,
+    "lxmert_tsv": _COMMON,
+    "butd_tsv": {"bbox"},
+    "hdf5": {*_COMMON, "num_boxes", "class_logits"},
+    "npz": _FREE,
+    "vilbert": {"bbox"},
+    "openvqa": _FREE,
+    "oscar": {"bbox", "objects", "objects_conf"},
+    "uniter": set(),  # in half precision: support.in_uniters_files
+}
+
+
+def kept(regions, *formats):
+    """What is left of regions that were written in these formats, one after the other."""
+    for name in formats:
+        if name == "uniter":
+            regions = support.in_uniters_files(regions)
+            continue
+        changes = {}
+        for key in {*_FREE, "confidence", "further"} - KEEPS[name]:
+            if key in ("further", "extra"):
+                changes[key] = {}
+            elif key == "num_boxes":
+                changes[key] = len(regions)
+            else:
+                changes[key] = None
+        if name in TSVS:
+            changes["features"] = regions.features.astype(np.float32)
+        if name in (*TSVS, "hdf5") and not len(regions):
+            changes |= {"attrs_id": None, "attrs_conf": None}
+        if name in TSVS and not len(regions):  # a line without numbers says less
+            changes |= {"features": np.zeros((0, 0), "f4"), "bbox": np.zeros((0, 4), "f4")}
+            if name != "butd_tsv":
+                changes |= {"objects": np.zeros(0, np.int64), "objects_conf": np.zeros(0, "f4")}
+        regions = dataclasses.replace(regions, **changes)
+    return regions
+
+
+def assert_images(found, expected):
+    assert sorted(found) == sorted(expected)
+    for name, regions in expected.items():
+        support.assert_same_regions(found[name], regions)
+
+
+@pytest.fixture
+def images():
+    return {
+        "a": everything(1),
+        "b": support.some_regions(2),
+        "sub/c": everything(3, count=1),
+        "no regions": everything(4, count=0),
+        "as LXMERT has it": everything(5, cls_prob=None, objects_conf=np.float32([0.5] * 5)),
+    }
+
+
+PAIRS = list(itertools.product(ALL, ALL))
+
+
+@pytest.mark.parametrize(("a", "b"), PAIRS)
+def test_from_any_to_any(tmp_path, images, a, b):
+    source = fill(place(tmp_path / "in", a), a, images)
+    target = place(tmp_path / "out", b)
+    report = pack([(a, source)], b, target)
+    assert (report.packed, report.there_before, report.failures) == (len(images), 0, {})
+    assert_images(read(target, b), {n: kept(r, a, b) for n, r in images.items()})
+
+
+@pytest.mark.parametrize(("a", "b"), PAIRS)
+def test_there_and_back(tmp_path, images, a, b):
+    first = fill(place(tmp_path / "in", a), a, images)
+    middle, last = place(tmp_path / "middle", b), place(tmp_path / "out", a)
+    pack([(a, first)], b, middle)
+    pack([(b, middle)], a, last)
+    assert_images(read(last, a), {n: kept(r, a, b, a) for n, r in images.items()})
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_tables_of_the_formats_are_true(tmp_path, name):
+    given = everything(1)
+    path = fill(place(tmp_path / "full", name), name, {"x": given})
+    found = read(path, name)["x"]
+    assert {"features", "further", "extra", "choice_is_finite", *FIELDS} == FIELDS_OF_REGIONS
+    own = set(KEPT_KEYS.get(name, ()))
+    assert set(found.extra) - own in (set(), set(given.extra))
+    assert set(found.further) in (set(), set(given.further))
+    lost = {key for key in ("extra", "further") if not set(getattr(found, key)) - own}
+    for key in FIELDS:
+        a, b = getattr(found, key), getattr(given, key)
+        rounded = name == "uniter" and a is not None and np.allclose(a, b, atol=1e-3)
+        lost |= set() if rounded or np.array_equal(a, b) else {key}
+    if name == "uniter":  # as shares of an image whose size isn't kept
+        assert "norm_bb" in found.extra
+        lost.remove("bbox")
+    assert lost == NO_PLACE[name]
+
+
+# The columns of the TSVs after the name, as their readers' programs have them; and their fields.
+COLUMNS = {
+    "lxmert_tsv": (
+        "image_height image_width objects objects_conf attrs_id attrs_conf num_boxes bbox features"
+    ),
+    "butd_tsv": "image_width image_height num_boxes bbox features",
+}
+
+
+BARE = RegionFeatures(np.ones((3, 16), np.float32), None, 3, None, None, None, None)
+
+
+def packed_bare(tmp_path, caplog, name):
+    """Where features alone were packed to, and the lines on what was written instead of more."""
+    caplog.set_level(logging.INFO)
+    source = fill(tmp_path / "in", "mmf", {"x": BARE})
+    target = place(tmp_path / "out", name)
+    pack([("mmf", source)], name, target)
+    assert_images(read(target, name), {"x": kept(BARE, name)})
+    return target, [m for m in caplog.messages if "written" in m and "features" not in m]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_a_format_cant_leave_out_is_written_as_zeros(tmp_path, caplog, name):
+    target, lines = packed_bare(tmp_path, caplog, name)
+    if name in INSTEAD:
+        return
+    assert lines == [f"mmf has no {', '.join(NEEDED[name])}: written as zeros"] * bool(NEEDED[name])
+    if name not in COLUMNS:
+        assert NEEDED[name] == (("attrs_id", "attrs_conf") if name == "hdf5" else ())
+        return
+    columns = COLUMNS[name].split()
+    assert set(NEEDED[name]) == set(columns) - {"num_boxes", "features"}
+    values = target.read_text().rstrip("\n").split("\t")[1:]
+    for column, value in zip(columns, values, strict=True):
+        if column in ("num_boxes", "features"):
+            continue
+        assert value == "0" or not any(base64.b64decode(value)), column
+
+
+def test_what_oscar_cant_leave_out(tmp_path, caplog):
+    target, lines = packed_bare(tmp_path, caplog, "oscar")
+    assert lines == [
+        "mmf has no bbox, image_width, image_height: written as zeros",
+        "mmf has no objects: written with empty class names",
+    ]
+    _, content = (target / "features.tsv").read_text().split("\t")
+    values = np.frombuffer(base64.b64decode(json.loads(content)["features"]), np.float32)
+    assert not values.reshape(3, 22)[:, 16:].any()
+    assert (target / "labels.tsv").read_text().split("\t")[1] == json.dumps(
+        [{"class": ""}] * 3
+    ) + "\n"
+
+
+def test_what_uniter_is_left_without(tmp_path, caplog):
+    target, lines = packed_bare(tmp_path, caplog, "uniter")
+    assert lines == [
+        "mmf has no bbox, image_width, image_height: written without norm_bb",
+        "mmf has no confidence: written with objects_conf of the first num_boxes regions as conf, "
+        "0 for the others (without conf where there is no objects_conf)",
+        "mmf has no cls_prob: written without soft_labels, which UNITER's pre-training needs",
+    ]
+    with np.load(target / "x.npz") as file:
+        assert file.files == ["features"]
+    caplog.clear()
+    source = fill(tmp_path / "full", "uniter", {"y": support.some_regions()})
+    pack([("uniter", source)], "uniter", tmp_path / "out" / "again")
+    assert not [m for m in caplog.messages if "has no" in m]
+    pack([("uniter", source)], "butd_tsv", tmp_path / "butd.tsv")
+    assert "uniter has no bbox, image_width, image_height: written as zeros" in caplog.messages
+
+
+def test_what_has_no_place_is_said_once(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    source = fill(tmp_path / "in", "mmf", {f"x{i}": support.some_regions(i) for i in range(3)})
+    fill(source, "mmf", {"y": everything(9), "z": everything(8)})
+    pack([("mmf", source)], "butd_tsv", tmp_path / "butd.tsv")
+    lost = [m for m in caplog.messages if "no place" in m]
+    assert lost == [
+        "butd_tsv has no place for num_boxes, objects, objects_conf, cls_prob",
+        "butd_tsv has no place for class_logits, attrs_id, attrs_conf, split, weights, number",
+    ]
+    assert caplog.messages.index(lost[0]) < caplog.messages.index("5 of 5 images to pack")
+    caplog.clear()
+    butd = tmp_path / "butd.tsv"
+    pack([("butd_tsv", butd)], "lxmert_tsv", tmp_path / "lxmert.tsv")
+    assert caplog.messages[0] == (
+        "butd_tsv has no objects, objects_conf, attrs_id, attrs_conf: written as zeros"
+    )
+    assert not [m for m in caplog.messages[1:] if "butd_tsv has" in m or "no place" in m]
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if "objects_conf" in KEEPS[name]])
+def test_a_confidence_beside_cls_prob_that_says_otherwise(tmp_path, name):
+    """Such as bottom-up-attention.pytorch writes, whose objects leave the background out."""
+    regions = everything(1, objects_conf=np.float32([0.1, 0.2, 0.3, 0.4, 0.5]))
+    source = fill(tmp_path / "in", "npz", {"x": regions})
+    target = place(tmp_path / "out", name)
+    pack([("npz", source)], name, target)
+    assert_images(read(target, name), {"x": kept(regions, "npz", name)})
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_dtypes(tmp_path, caplog, name):
+    caplog.set_level(logging.INFO)
+    half = {"h": support.some_regions(1)}
+    halves = fill(place(tmp_path / "half", "mmf"), "mmf", half, "float16")
+    singles = fill(place(tmp_path / "single", "mmf"), "mmf", {"s": support.some_regions(2)})
+    writer = FORMATS[name].writer
+    half_, single = writer.dtype_for("float16").name, writer.dtype_for("float32").name
+
+    def dtypes(folder, *sources, dtype=None):
+        path = place(tmp_path / folder, name)
+        pack([("mmf", s) for s in sources], name, path, dtype=dtype)
+        return {n: r.features.dtype.name for n, r in read(path, name).items()}
+
+    assert dtypes("a", halves) == {"h": half_}
+    said = f"{name} keeps features as {half_} only" in caplog.messages
+    assert said is (half_ != "float16")
+    assert dtypes("b", singles) == {"s": single}
+    assert dtypes("c", halves, singles) == {"h": single, "s": single}
+    assert dtypes("d", singles, dtype="float16") == {"s": half_}
+    assert dtypes("e", halves, dtype="float32") == {"h": single}
+    found = read(place(tmp_path / "a", name), name)["h"].features
+    assert np.array_equal(found, half["h"].features.astype("float16"))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_several_to_one_and_nothing_twice(tmp_path, name):
+    parts = []
+    for i in range(3):
+        images = {f"{i}/x{j}": support.some_regions(10 * i + j) for j in range(4)}
+        parts.append((name, fill(place(tmp_path / f"part{i}", name), name, images)))
+    target = place(tmp_path / "out", name)
+    assert pack(parts[:2], name, target).packed == 8
+    report = pack(parts, name, target)
+    assert (report.packed, report.there_before) == (4, 8)
+    assert_images(
+        read(target, name),
+        {
+            f"{i}/x{j}": kept(support.some_regions(10 * i + j), name)
+            for i in range(3)
+            for j in range(4)
+        },
+    )
+    assert pack(parts, name, target).packed == 0
+
+
+def test_a_name_in_two_sources(tmp_path):
+    one = fill(tmp_path / "one", "mmf", {n: support.some_regions(1) for n in "abc"})
+    two = fill(tmp_path / "two", "mmf", {n: support.some_regions(2) for n in "bcd"})
+    with pytest.raises(InputError, match="2 names are in more than one source: b; c"):
+        pack([("mmf", one), ("mmf", two)], "mmf", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    pack([("mmf", one), ("mmf", two)], "mmf", tmp_path / "out", duplicates="first")
+    seeds = {"a": 1, "b": 1, "c": 1, "d": 2}
+    assert_images(
+        read(tmp_path / "out", "mmf"), {n: support.some_regions(i) for n, i in seeds.items()}
+    )
+
+
+def test_names_that_the_target_cant_keep(tmp_path, monkeypatch):
+    source = fill(tmp_path / "in", "mmf", {n: support.some_regions() for n in "abc"})
+    monkeypatch.setattr(
+        FORMATS["mmf"].writer,
+        "problems",
+        classmethod(lambda cls, names: ((n, "a reason") for n in names if n != "b")),
+    )
+    with pytest.raises(InputError, match=r"2 names .* mmf: a \(a reason\); c \(a reason\)"):
+        pack([("mmf", source)], "mmf", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# Names that a format can't keep beside the others, and how many have to go.
+UNKEEPABLE = {
+    "mmf": (["a", "x", "x_info", "l" * 251], 2),
+    "npz": (["a", "x", "x_info", "l" * 251], 1),
+    "lmdb": (["a", "keys", "sub/keys", "l" * 512], 2),
+    "lxmert_tsv": (["a", "b\tc", "b c", 'q"'], 2),
+    "butd_tsv": (["a", "b\nc", "b c"], 1),
+    "hdf5": (["a", "a/b", "a/c", "a/c/d", "e/./f", "e", "g/h", "i/j/k", "i"], 4),
+}
+
+
+@pytest.mark.parametrize("name", UNKEEPABLE)
+def test_what_the_target_cant_keep_is_left_out_on_request(tmp_path, caplog, name):
+    names, count = UNKEEPABLE[name]
+    images = {n: support.some_regions(i) for i, n in enumerate(names)}
+    source_format = "npz" if name == "lmdb" else "lmdb"
+    if source_format == "npz":
+        images.pop("l" * 512)
+        count -= 1
+    source = fill(place(tmp_path / "in", source_format), source_format, images)
+    target = place(tmp_path / "out", name)
+    with pytest.raises(InputError, match=r"can't be stored as .*\(--skip leaves such images out\)"):
+        pack([(source_format, source)], name, target)
+    report = pack([(source_format, source)], name, target, skip=True)
+    found = read(target, name)
+    assert_images(found, {n: kept(images[n], name) for n in found})
+    assert len(found) == report.packed == len(images) - count
+    (line,) = [r.getMessage() for r in caplog.records if "left out" in r.getMessage()]
+    assert line.startswith(f"{name}: {count} images left out: ")
+    for lost in images.keys() - found.keys():
+        assert f"{lost} (" in line or f"{lost!r} (" in line
+    assert "\n" not in line
+    again = pack([(source_format, source)], name, target, skip=True)
+    assert (again.packed, again.there_before) == (0, len(found))
+
+
+def test_as_few_as_will_do():
+    """Every choice of names tried."""
+    chance = random.Random(0)
+    for _ in range(150):
+        names = {
+            "/".join(chance.choices("ab.", (5, 5, 1), k=chance.randint(1, 3))) for _ in "1234567"
+        }
+        writer = FORMATS["hdf5"].writer
+        fitting = [
+            keep
+            for size in range(len(names) + 1)
+            for keep in itertools.combinations(sorted(names), size)
+            if not any(writer.problems(keep))
+        ]
+        left_out = writer.fewest_problems(iter(names))
+        assert not any(writer.problems(names - left_out.keys()))
+        assert len(names) - len(left_out) == max(map(len, fitting))
+
+
+@pytest.mark.parametrize("name", ["lxmert_tsv", "butd_tsv"])
+def test_images_that_the_formats_readers_stop_at(tmp_path, caplog, name):
+    images = {"a": support.some_regions(1), "none": support.some_regions(2, count=0)}
+    source = fill(tmp_path / "in", "mmf", images)
+    assert pack([("mmf", source)], name, tmp_path / "all.tsv").packed == 2
+    words = "none (no regions, at which its readers stop)"
+    assert caplog.messages == [
+        f"{name}: 1 images that its readers can't read (--skip leaves such out): {words}"
+    ]
+    caplog.clear()
+    report = pack([("mmf", source)], name, tmp_path / "some.tsv", skip=True)
+    assert (report.packed, list(report.left_out), report.failures) == (1, ["none"], {})
+    assert list(read(tmp_path / "some.tsv", name)) == ["a"]
+    assert caplog.messages == [f"{name}: 1 images left out: {words}"]
+    csv.field_size_limit(sys.maxsize)
+    for file, size in (("some.tsv", 1), ("all.tsv", 2)):  # as both programs read it
+        rows = csv.reader((tmp_path / file).open(), delimiter="\t")
+        assert [_rows(row) for row in rows] == [5, "stops"][:size]
+
+
+def _rows(row):
+    count, data = int(row[-3]), np.frombuffer(base64.b64decode(row[-1]), np.float32)
+    try:
+        return len(data.reshape(count, -1))
+    except ValueError:
+        return "stops"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_source_is_no_target(tmp_path, name):
+    folder = tmp_path / "in"
+    source = fill(place(folder, name), name, {"a/x": support.some_regions()})
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    (tmp_path / "link").symlink_to(folder)
+    targets = [(name, source), (name, tmp_path / "link" / FORMATS[name].place)]
+    if source.is_file():
+        os.link(source, tmp_path / "same file")
+        targets += [(to, tmp_path / "same file") for to in (name, "lxmert_tsv")]
+    else:
+        targets += [(name, source / "below"), (name, source / ".." / source.name)]
+    for to, target in targets:
+        with pytest.raises(ConfigError, match="shares files with the source"):
+            pack([(name, source)], to, target)
+    if source != folder:
+        assert pack([(name, source)], "mmf", folder).packed == 1  # both in one output folder
+    assert {p: p.read_bytes() for p in before} == before
+
+
+def test_formats_of_equal_files_may_only_meet_in_their_places(tmp_path):
+    images = {"a": support.some_regions()}
+    plain = fill(tmp_path / "plain", "npz", images)
+    assert pack([("npz", plain)], "openvqa", plain / "openvqa").packed == 1
+    assert pack([("openvqa", plain / "openvqa")], "npz", plain).there_before == 1
+    (tmp_path / "odd").mkdir()
+    odd = fill(tmp_path / "odd" / "openvqa", "npz", images)
+    own = fill(tmp_path / "own", "openvqa", images)
+    for source, store, target, path in (
+        ("npz", odd, "openvqa", odd),
+        ("npz", plain, "openvqa", plain / "sub" / "openvqa"),
+        ("openvqa", own, "npz", own),
+        ("openvqa", own, "npz", tmp_path),
+    ):
+        with pytest.raises(ConfigError, match="shares files with the source"):
+            pack([(source, store)], target, path)
+    assert pack([("npz", odd)], "mmf", odd).packed == 1
+
+
+def test_a_target_around_a_source_of_its_format(tmp_path):
+    source = fill(place(tmp_path / "in", "mmf"), "mmf", {"a": support.some_regions()})
+    with pytest.raises(ConfigError, match="shares files"):
+        pack([("mmf", source)], "mmf", tmp_path)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_images(tmp_path, name):
+    source = tmp_path / "in"
+    source.mkdir()
+    target = place(tmp_path / "out", name)
+    assert pack([("mmf", source)], name, target).packed == 0
+    assert read(target, name) == {}
+    assert pack([(name, target)], "mmf", tmp_path / "back").packed == 0
+
+
+def test_reads_one_image_at_a_time(tmp_path, monkeypatch):
+    source = fill(tmp_path / "in", "mmf", {f"x{i}": support.some_regions(i) for i in range(20)})
+    reader, references, alive = FORMATS["mmf"].reader, [], []
+    read_one = reader.read
+
+    def counted(self, name):
+        alive.append(sum(reference() is not None for reference in references))
+        regions = read_one(self, name)
+        references.append(weakref.ref(regions))
+        return regions
+
+    monkeypatch.setattr(reader, "read", counted)
+    pack([("mmf", source)], "mmf", tmp_path / "out")
+    assert len(alive) == 20 + 1  # the first is read before the work, too
+    assert not any(alive)
+
+
+class Calls:
+    """Records what is asked of a format's writer, and fails where told."""
+
+    def __init__(self, monkeypatch, name, fail_at=None, error=None):
+        self.calls, self._within = [], False
+        for method in ("write", "flush", "close", "abandon"):
+            self._wrap(monkeypatch, FORMATS[name].writer, method)
+        self.fail_at, self.error = fail_at, error
+
+    def _wrap(self, monkeypatch, writer, method):
+        original = getattr(writer, method)
+
+        def recorded(*args):
+            if self._within:
+                return original(*args)
+            self.calls.append(method)
+            if len(self.calls) - 1 == self.fail_at:
+                raise self.error
+            self._within = True
+            try:
+                return original(*args)
+            finally:
+                self._within = False
+
+        monkeypatch.setattr(writer, method, recorded)
+
+
+@pytest.fixture
+def ten(tmp_path):
+    return fill(tmp_path / "in", "mmf", {f"x{i}": support.some_regions(i) for i in range(10)})
+
+
+def test_flushes_by_number_and_by_size(tmp_path, monkeypatch, ten):
+    monkeypatch.setattr(packing, "FLUSH_IMAGES", 4)
+    calls = Calls(monkeypatch, "mmf").calls
+    pack([("mmf", ten)], "mmf", tmp_path / "out")
+    four = ["write"] * 4 + ["flush"]
+    assert calls == [*four, *four, "write", "write", "close"]
+    calls.clear()
+    monkeypatch.setattr(packing, "FLUSH_BYTES", 2000)  # an image has about 1700
+    pack([("mmf", ten)], "mmf", tmp_path / "again")
+    assert calls == ["write", "write", "flush"] * 5 + ["close"]
+
+
+@pytest.mark.parametrize(
+    ("error", "end"),
+    [
+        (OutputError("no room"), "abandon"),
+        (RuntimeError("a bug"), "abandon"),
+        (KeyboardInterrupt(), "close"),
+    ],
+)
+def test_the_end_of_the_writer(tmp_path, monkeypatch, ten, error, end):
+    calls = Calls(monkeypatch, "mmf", fail_at=3, error=error).calls
+    with pytest.raises(type(error)):
+        pack([("mmf", ten)], "mmf", tmp_path / "out")
+    assert calls == ["write"] * 4 + [end]
+
+
+def test_a_signal_waits_for_the_end_of_a_write(tmp_path, monkeypatch, ten):
+    writer = FORMATS["mmf"].writer
+    write, written = writer.write, []
+
+    def interrupted(self, name, regions):
+        written.append(name)
+        if len(written) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        write(self, name, regions)
+
+    monkeypatch.setattr(writer, "write", interrupted)
+    with pytest.raises(Interrupted), handled():
+        pack([("mmf", ten)], "mmf", tmp_path / "out")
+    assert sorted(read(tmp_path / "out", "mmf")) == sorted(written)
+    assert len(written) == 3
+
+
+def test_an_error_at_the_end_lets_go_of_the_target(tmp_path, monkeypatch, ten):
+    calls = Calls(monkeypatch, "mmf", fail_at=10, error=OutputError("no room")).calls
+    with pytest.raises(OutputError):
+        pack([("mmf", ten)], "mmf", tmp_path / "out")
+    assert calls[-2:] == ["close", "abandon"]
+
+
+def test_damaged_images_are_reported_and_the_others_go_on(tmp_path, caplog, ten):
+    for name in ("x0", "x5"):  # the first one, too
+        (ten / f"{name}.npy").write_bytes(b"half")
+    report = pack([("mmf", ten)], "mmf", tmp_path / "out")
+    assert report.packed == 8
+    assert sorted(report.failures) == ["x0", "x5"]
+    for name, reason in report.failures.items():
+        assert f"{name}.npy" in reason
+        assert f"failed: {reason}" in caplog.messages
+    assert sorted(read(tmp_path / "out", "mmf")) == [f"x{i}" for i in range(10) if i not in (0, 5)]
+
+
+def test_a_source_that_goes_midway(tmp_path, monkeypatch, ten):
+    reader, read_one, reads = FORMATS["mmf"].reader, FORMATS["mmf"].reader.read, []
+
+    def vanishing(self, name):
+        reads.append(name)
+        if len(reads) == 5:
+            shutil.rmtree(ten)
+        return read_one(self, name)
+
+    monkeypatch.setattr(reader, "read", vanishing)
+    calls = Calls(monkeypatch, "mmf").calls
+    with pytest.raises(StoreError, match="in: is gone"):
+        pack([("mmf", ten)], "mmf", tmp_path / "out")
+    assert calls == ["write"] * 3 + ["close"]
+    assert len(read(tmp_path / "out", "mmf")) == 3
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_full_disk_keeps_what_was_flushed(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(packing, "FLUSH_IMAGES", 2)
+    images = {f"x{i}": support.some_regions(i) for i in range(6)}
+    images["z"] = support.some_regions(9, dimension=200_000)
+    source = fill(tmp_path / "in", "mmf", images)
+    target = place(tmp_path / "out", name)
+    with support.file_size_limit(1 << 20), pytest.raises(OutputError) as caught:
+        pack([("mmf", source)], name, target)
+    assert "\n" not in str(caught.value)
+    there = {n: kept(r, name) for n, r in images.items() if n != "z"}
+    assert_images(read(target, name), there)
+    assert pack([("mmf", source)], name, target).packed == 1
+    assert_images(read(target, name), {n: kept(r, name) for n, r in images.items()})
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_killed_at_any_moment_it_goes_on(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(packing, "FLUSH_IMAGES", 8)
+    reader = FORMATS["lmdb"].reader
+    read_one = reader.read
+    monkeypatch.setattr(reader, "read", lambda *args: time.sleep(0.002) or read_one(*args))
+    images = {f"d{i % 3}/x{i}": support.some_regions(i) for i in range(100)}
+    source = fill(tmp_path / "in.lmdb", "lmdb", images)
+    target = place(tmp_path / "out", name)
+    chance, killed = random.Random(5), 0
+    for _ in range(5):
+        child = os.fork()
+        if not child:
+            try:
+                pack([("lmdb", source)], name, target)
+            finally:
+                os._exit(0)
+        time.sleep(chance.random() * 0.1)
+        os.kill(child, signal.SIGKILL)
+        killed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    pack([("lmdb", source)], name, target)
+    assert_images(read(target, name), {n: kept(r, name) for n, r in images.items()})
+    assert killed

@@ -1,0 +1,318 @@
+"""The npz files: what NumPy makes of them, and files that others wrote."""
+
+import os
+import zipfile
+
+import numpy as np
+import pytest
+import support
+import torch
+
+from vmb_d2.errors import StoreError
+from vmb_d2.output.open_stores import find_stores, open_reader
+from vmb_d2.stores import FORMATS
+from vmb_d2.stores.npz import NpzReader, NpzWriter, OpenVQAReader, OpenVQAWriter
+
+
+@pytest.fixture
+def regions():
+    return support.some_regions()
+
+
+def foreign(path, regions, **changes):
+    """A file as bottom-up-attention.pytorch writes it."""
+    info = {
+        "image_id": path.stem,
+        "image_h": np.size(np.empty((427, 640)), 0),
+        "image_w": 640,
+        "num_boxes": len(regions),
+        "objects_id": regions.objects,
+        "objects_conf": regions.objects_conf,
+        "attrs_id": np.arange(5),
+        "attrs_conf": np.full(5, 0.5, np.float32),
+    }
+    arrays = {
+        "x": regions.features,
+        "bbox": regions.bbox,
+        "num_bbox": len(regions),
+        "image_h": 427,
+        "image_w": 640,
+        "info": info,
+    }
+    arrays = {key: value for key, value in (arrays | changes).items() if value is not None}
+    np.savez_compressed(path, **arrays)
+    return path
+
+
+def test_what_numpy_reads(tmp_path, regions):
+    writer = NpzWriter(tmp_path)
+    writer.write("sub/a", regions)
+    with np.load(tmp_path / "sub" / "a.npz", allow_pickle=True) as file:
+        arrays = dict(file)
+    info = arrays.pop("info")
+    assert (info.dtype, info.shape) == (np.dtype(object), ())
+    assert {key: (a.dtype.name, a.shape) for key, a in arrays.items()} == {
+        "x": ("float32", (5, 16)),
+        "bbox": ("float32", (5, 4)),
+        "num_bbox": ("int64", ()),
+        "image_h": ("int64", ()),
+        "image_w": ("int64", ()),
+    }
+    assert np.array_equal(arrays["x"], regions.features)
+    assert np.array_equal(arrays["bbox"], regions.bbox)
+    assert [int(arrays[key]) for key in ("num_bbox", "image_h", "image_w")] == [5, 427, 640]
+    info = info.item()
+    kinds = {k: v.dtype.name if isinstance(v, np.ndarray) else v for k, v in info.items()}
+    assert kinds == {
+        "image_id": "sub/a",
+        "image_h": 427,
+        "image_w": 640,
+        "num_boxes": 4,
+        "objects_id": "int64",
+        "objects_conf": "float32",
+        "cls_prob": "float32",
+    }
+    assert np.array_equal(info["objects_id"], regions.objects)
+    assert np.array_equal(info["objects_conf"], regions.cls_prob.max(axis=1))
+    assert np.array_equal(info["cls_prob"], regions.cls_prob)
+
+
+def test_not_compressed_and_read_by_old_numpy(tmp_path, regions):
+    NpzWriter(tmp_path).write("a", regions)
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        assert {member.compress_type for member in archive.infolist()} == {zipfile.ZIP_STORED}
+        assert archive.testzip() is None
+    content = (tmp_path / "a.npz").read_bytes()
+    assert b"numpy._core" not in content
+    assert b"numpy.core.multiarray" in content
+
+
+def test_the_same_image_gives_the_same_file(tmp_path, regions):
+    NpzWriter(tmp_path / "a").write("x", regions)
+    NpzWriter(tmp_path / "b").write("x", regions)
+    assert (tmp_path / "a" / "x.npz").read_bytes() == (tmp_path / "b" / "x.npz").read_bytes()
+
+
+def test_a_file_of_another_program(tmp_path, regions):
+    foreign(tmp_path / "a.npz", regions)
+    found = NpzReader(tmp_path).read("a")
+    assert np.array_equal(found.features, regions.features)
+    assert np.array_equal(found.bbox, regions.bbox)
+    assert np.array_equal(found.objects, regions.objects)
+    assert np.array_equal(found.objects_conf, regions.objects_conf)
+    assert np.array_equal(found.attrs_id, np.arange(5))
+    assert found.cls_prob is None
+    assert (found.num_boxes, found.image_width, found.image_height) == (5, 640, 427)
+    assert found.extra == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "expected"),
+    [
+        ({"info": None}, "objects", None),
+        ({"info": None}, "num_boxes", 5),
+        ({"info": None, "num_bbox": None}, "num_boxes", 5),
+        ({"info": {"num_boxes": np.int64(3)}}, "num_boxes", 3),
+        ({"info": {"objects": [1, 2, 3, 4, 5]}}, "objects", [1, 2, 3, 4, 5]),
+        ({"info": {"image_id": "77"}}, "extra", {"image_id": "77"}),
+        ({"info": {"split": "val"}}, "extra", {"split": "val"}),
+        ({"image_w": None, "info": {"image_w": 99}}, "image_width", 99),
+        ({"image_w": None, "info": None}, "image_width", None),
+        ({"bbox": None}, "bbox", None),
+        ({"scale": np.float64(2)}, "extra", {"scale": 2.0}),
+    ],
+)
+def test_files_with_fewer_and_other_keys(tmp_path, regions, changes, field, expected):
+    foreign(tmp_path / "a.npz", regions, **changes)
+    found = NpzReader(tmp_path).read("a")
+    assert np.array_equal(found.features, regions.features)
+    value = getattr(found, field)
+    assert (value.tolist() if isinstance(value, np.ndarray) else value) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"x": None}, "no features x"),
+        ({"info": np.arange(3)}, "no dict"),
+        ({"x": np.zeros((16, 7), np.float32)}, r"bbox of shape \(5, 4\) with 16 features"),
+        ({"x": np.zeros((5, 4, 4), np.float32)}, "not \\(N, D\\)"),
+        ({"x": np.array(["a"])}, "no array of numbers"),
+        ({"info": {"num_boxes": "many"}}, "num_boxes is no number"),
+        ({"info": {"objects": object}}, "asks for builtins.object"),
+        ({"info": {"cls_prob": np.zeros(5)}}, "cls_prob of shape"),
+    ],
+)
+def test_what_is_no_image(tmp_path, regions, changes, reason):
+    foreign(tmp_path / "a.npz", regions, **changes)
+    with pytest.raises(StoreError, match=rf"a\.npz: .*{reason}"):
+        NpzReader(tmp_path).read("a")
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path, regions):
+    evil = str(tmp_path / "made")
+    foreign(tmp_path / "a.npz", regions, info={"split": support.Runs(evil)})
+    with pytest.raises(StoreError, match=r"a\.npz: .*posix\.mkdir"):
+        NpzReader(tmp_path).read("a")
+    assert not os.path.exists(evil)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_a_newer_file_with_tensors(tmp_path, regions, dtype):
+    """As bottom-up-attention.pytorch writes it with Detectron2: attributes are probabilities."""
+    chance = torch.rand((400, 5), generator=torch.manual_seed(0)).to(dtype).T  # not contiguous
+    info = {
+        "objects": torch.from_numpy(regions.objects),
+        "cls_prob": torch.from_numpy(regions.cls_prob)[:, 1:],
+        "attrs_id": chance,
+        "attrs_scores": chance.max(dim=1).values,
+    }
+    inner = {"image_h_inner": 800, "image_w_inner": 1199}
+    foreign(tmp_path / "a.npz", regions, info=info, **inner)
+    found = NpzReader(tmp_path).read("a")
+    assert np.array_equal(found.attrs_id, chance.argmax(dim=1))
+    assert np.array_equal(found.attrs_conf, chance.max(dim=1).values)
+    assert np.array_equal(found.objects, regions.objects)
+    assert np.array_equal(found.cls_prob, regions.cls_prob[:, 1:])
+    assert set(found.extra) == {"attrs_prob", "attrs_scores", *inner}
+    assert np.array_equal(found.extra["attrs_prob"], chance)
+    assert type(found.extra["attrs_scores"]) is np.ndarray
+    assert (found.extra["image_h_inner"], found.extra["image_w_inner"]) == (800, 1199)
+    NpzWriter(tmp_path).write("b", found)
+    again = NpzReader(tmp_path).read("b")
+    assert np.array_equal(again.attrs_id, found.attrs_id)
+    assert np.array_equal(again.extra["attrs_prob"], chance)
+
+
+def test_a_flipped_bit_shows_or_changes_nothing(tmp_path, regions):
+    """Each array has a checksum; its date, for example, doesn't matter."""
+    NpzWriter(tmp_path).write("a", regions)
+    whole = (tmp_path / "a.npz").read_bytes()
+    errors = []
+    directory = whole.index(b"PK\1\2")  # it has none, and can lose entries
+    for place in range(0, directory, 3):
+        wrong = whole[:place] + bytes([whole[place] ^ 8]) + whole[place + 1 :]
+        (tmp_path / "a.npz").write_bytes(wrong)
+        try:
+            found = NpzReader(tmp_path).read("a")
+        except StoreError as error:
+            errors.append(str(error))
+        else:
+            support.assert_same_regions(found, regions)
+    assert sum("Bad CRC-32" in error for error in errors) > directory / 3 * 0.6
+
+
+def test_another_programs_image_id_is_kept(tmp_path):
+    regions = support.some_regions(extra={"image_id": 42})
+    NpzWriter(tmp_path).write("a", regions)
+    support.assert_same_regions(NpzReader(tmp_path).read("a"), regions)
+
+
+def as_openvqa_reads(path):
+    """OpenVQA's VQA loader, and MCAN's: features (N, D), and boxes as shares of the image."""
+    content = np.load(path)
+    features = content["x"].transpose((1, 0))
+    box = content["bbox"]
+    height, width = content["image_h"], content["image_w"]
+    location = np.zeros((len(box), 5), np.float32)
+    location[:, 0] = box[:, 0] / float(width)
+    location[:, 1] = box[:, 1] / float(height)
+    location[:, 2] = box[:, 2] / float(width)
+    location[:, 3] = box[:, 3] / float(height)
+    location[:, 4] = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) / float(width * height)
+    return features, location
+
+
+@pytest.mark.parametrize(("count", "dimension"), [(5, 16), (16, 5), (9, 9), (1, 8), (1, 1)])
+def test_what_openvqa_reads(tmp_path, count, dimension):
+    regions = support.some_regions(count=count, dimension=dimension)
+    OpenVQAWriter(tmp_path).write("sub/a", regions)
+    features, location = as_openvqa_reads(tmp_path / "sub" / "a.npz")
+    assert np.array_equal(features, regions.features)
+    expected = regions.bbox / np.float32([640, 427, 640, 427])
+    np.testing.assert_allclose(location[:, :4], expected, rtol=1e-6)
+    support.assert_same_regions(OpenVQAReader(tmp_path).read("sub/a"), regions)
+
+
+@pytest.mark.parametrize("x", ["x", "x.T", "copy of x.T"])
+@pytest.mark.parametrize("reader", [NpzReader, OpenVQAReader])
+def test_either_layout_is_read_as_the_boxes_say(tmp_path, regions, reader, x):
+    layouts = {
+        "x": regions.features,
+        "x.T": regions.features.T,
+        "copy of x.T": np.ascontiguousarray(regions.features.T),
+    }
+    foreign(tmp_path / "a.npz", regions, x=layouts[x])
+    assert np.array_equal(reader(tmp_path).read("a").features, regions.features)
+    [(format_, path)] = find_stores(tmp_path)
+    assert (format_.name, path) == ("npz" if x == "x" else "openvqa", tmp_path)
+
+
+@pytest.mark.parametrize("changes", [{"bbox": None}, {"bbox": np.ones((9, 4), np.float32)}])
+def test_where_the_boxes_dont_say_it_the_format_does(tmp_path, changes):
+    """Of as many regions as numbers, and without boxes."""
+    x = support.some_regions(count=9, dimension=9).features
+    for folder, content in (("npz", x), ("openvqa", x.T)):
+        (tmp_path / folder).mkdir()
+        only = {"x": content, "info": None, "num_bbox": None, **changes}
+        foreign(tmp_path / folder / "a.npz", support.some_regions(count=9), **only)
+        with open_reader(tmp_path / folder) as reader:
+            assert type(reader) is FORMATS[folder].reader
+            assert np.array_equal(reader.read("a").features, x)
+
+
+def write(path, kind, *names):
+    writer = FORMATS[kind].writer(path)
+    for seed, name in enumerate(names):
+        writer.write(name, support.some_regions(seed))
+    return path
+
+
+def found(path, kind=None):
+    with open_reader(path, kind) as reader:
+        return type(reader), sorted(reader.names())
+
+
+def test_stores_of_npz_files_in_one_folder(tmp_path):
+    write(tmp_path, "npz", "a", "sub/b")
+    write(tmp_path / "openvqa", "openvqa", "c", "sub/d")
+    assert found(tmp_path, "npz") == (NpzReader, ["a", "sub/b"])
+    assert found(tmp_path, "openvqa") == (OpenVQAReader, ["c", "sub/d"])
+    assert found(tmp_path / "openvqa") == (OpenVQAReader, ["c", "sub/d"])
+    with pytest.raises(StoreError, match=r"several stores \(npz, openvqa\)"):
+        open_reader(tmp_path)
+
+
+def test_a_store_in_its_place_is_none_of_the_folder(tmp_path):
+    write(tmp_path / "openvqa", "openvqa", "a")
+    (tmp_path / "openvqa" / "b.npz").write_bytes(b"damaged")
+    assert [(f.name, path) for f, path in find_stores(tmp_path)] == [
+        ("openvqa", tmp_path / "openvqa")
+    ]
+    for name in ("a", "b"):
+        assert f"openvqa/{name}" not in list(NpzReader(tmp_path).names())
+
+
+@pytest.mark.parametrize("content", [b"", b"damaged"])
+def test_a_damaged_file_alone_is_of_the_format_of_its_place(tmp_path, content):
+    for folder in ("openvqa", "other"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.npz").write_bytes(content)
+        kind = "openvqa" if folder == "openvqa" else "npz"
+        assert [f.name for f, _ in find_stores(tmp_path / folder)] == [kind]
+
+
+def test_a_folder_that_is_only_called_like_a_format(tmp_path, regions):
+    (tmp_path / "openvqa").mkdir()
+    foreign(tmp_path / "openvqa" / "a.npz", regions)
+    assert found(tmp_path) == (NpzReader, ["openvqa/a"])
+    assert found(tmp_path / "openvqa") == (NpzReader, ["a"])
+
+
+@pytest.mark.parametrize("kind", ["npz", "openvqa"])
+def test_names_that_would_lie_in_the_place_of_a_format(kind):
+    names = ["openvqa/a", "uniter/b/c", "sub/openvqa/d", "openvqa", "uniter.e/f", "oscar/g"]
+    assert dict(FORMATS[kind].writer.problems(iter(names))) == {
+        "openvqa/a": "openvqa is the folder of the format openvqa",
+        "uniter/b/c": "uniter is the folder of the format uniter",
+    }

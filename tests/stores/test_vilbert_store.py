@@ -1,0 +1,196 @@
+"""ViLBERT's LMDB: what its loaders make of it, and LMDBs that others wrote."""
+
+import base64
+import pickle
+
+import lmdb
+import numpy as np
+import pytest
+import support
+from test_lmdb_store import foreign
+
+from vmb_d2.errors import StoreError
+from vmb_d2.output.open_stores import find_stores, open_reader
+from vmb_d2.packing.job import pack
+from vmb_d2.stores.lmdb_store import LMDBReader, LMDBWriter, ViLBERTReader, ViLBERTWriter
+
+
+@pytest.fixture
+def regions():
+    return support.some_regions(dimension=2048)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "vilbert.lmdb"
+
+
+def write(path, images, writer=ViLBERTWriter):
+    path.parent.mkdir(exist_ok=True)
+    writer = writer(path)
+    for name, regions in images.items():
+        writer.write(name, regions)
+    writer.close()
+    return path
+
+
+def as_vilbert_reads(path):
+    """Its feature reader: of each key, features after their mean, and locations before the whole
+    image's, as shares of it."""
+    found = {}
+    environment = lmdb.open(str(path), max_readers=1, readonly=True, lock=False, readahead=False)
+    with environment, environment.begin(write=False) as transaction:
+        for key in pickle.loads(transaction.get(b"keys")):
+            item = pickle.loads(transaction.get(key))
+            height, width = int(item["image_h"]), int(item["image_w"])
+            features = item["features"].reshape(-1, 2048)
+            boxes = item["boxes"].reshape(-1, 4)
+            mean = np.sum(features, axis=0) / features.shape[0]
+            features = np.concatenate([mean[None], features], axis=0)
+            location = np.zeros((boxes.shape[0], 5), dtype=np.float32)
+            location[:, :4] = boxes
+            sides = (location[:, 3] - location[:, 1]) * (location[:, 2] - location[:, 0])
+            location[:, 4] = sides / (float(width) * float(height))
+            location[:, :4] /= np.float32([width, height, width, height])
+            location = np.concatenate([[[0, 0, 1, 1, 1]], location], axis=0)
+            found[key] = item["image_id"], features, location
+    return found
+
+
+def test_what_vilbert_reads(path, regions):
+    write(path, {"sub/ü": regions, "42": support.some_regions(1, dimension=2048)})
+    found = as_vilbert_reads(path)
+    assert list(found) == [b"42", "sub/ü".encode()]
+    image_id, features, location = found["sub/ü".encode()]
+    assert image_id == "sub/ü"
+    assert np.array_equal(features[1:], regions.features)
+    expected = regions.bbox / np.float32([640, 427, 640, 427])
+    np.testing.assert_allclose(location[1:, :4], expected, rtol=1e-6)
+    with lmdb.open(str(path), readonly=True, lock=False) as environment:
+        item = pickle.loads(environment.begin().get("sub/ü".encode()))
+    kinds = {
+        k: (v.dtype.name, v.shape) if isinstance(v, np.ndarray) else v for k, v in item.items()
+    }
+    assert kinds == {
+        "image_id": "sub/ü",
+        "image_h": 427,
+        "image_w": 640,
+        "num_boxes": 5,
+        "boxes": ("float32", (5, 4)),
+        "features": ("float32", (5, 2048)),
+    }
+
+
+def encoded(array):
+    return base64.b64encode(array)
+
+
+def item_of(regions, layout, **changes):
+    """An item as other programs write it."""
+    of = {
+        "arrays": lambda array: array,
+        "flat": np.ravel,
+        "base64": encoded,
+        "base64 text": lambda array: encoded(array).decode(),
+    }[layout]
+    return {
+        "image_id": 42,
+        "image_h": np.int64(427),
+        "image_w": "640",
+        "num_boxes": 3,  # those that are confident, in some
+        "boxes": of(regions.bbox),
+        "features": of(regions.features),
+        **changes,
+    }
+
+
+@pytest.mark.parametrize("layout", ["arrays", "flat", "base64", "base64 text"])
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_files_of_other_programs(path, layout, count):
+    regions = support.some_regions(count=count)
+    probabilities = item_of(regions, layout)["features"]
+    foreign(
+        path, {"42": item_of(regions, layout, cls_prob=probabilities, tag="x"), "keys": [b"42"]}
+    )
+    with open_reader(path) as reader:
+        assert type(reader) is ViLBERTReader
+        found = reader.read("42")
+    rows = regions.features if count or layout == "arrays" else np.zeros((0, 0), np.float32)
+    assert np.array_equal(found.features, rows)
+    assert found.features.dtype == found.bbox.dtype == np.float32
+    assert np.array_equal(found.bbox, regions.bbox)
+    assert np.array_equal(found.cls_prob, rows)
+    assert (found.image_width, found.image_height, found.num_boxes) == (640, 427, 3)
+    assert (found.objects, found.extra) == (None, {"tag": "x"})
+
+
+def test_without_boxes_their_number_tells_how_many_regions_there_are(path, regions):
+    item = item_of(regions, "base64", num_boxes=5)
+    del item["boxes"]
+    foreign(path, {"7": item})
+    with open_reader(path) as reader:
+        found = reader.read("7")
+    assert np.array_equal(found.features, regions.features)
+    assert (found.bbox, found.extra) == (None, {"image_id": 42})
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"features": "no base64!"}, "arrays that aren't whole"),
+        ({"features": encoded(np.zeros(7, np.float32))}, "arrays that aren't whole"),
+        ({"boxes": encoded(np.zeros(7, np.float32))}, "arrays that aren't whole"),
+        ({"boxes": np.zeros((4, 4), np.float32)}, "bbox of shape"),
+        ({"boxes": {}}, "bbox is no array"),
+        ({"image_h": "high"}, "image_height is no number"),
+        ({"features": support.Runs("/no/such/folder")}, r"posix\.mkdir"),
+    ],
+)
+def test_items_that_are_no_images(path, regions, changes, reason):
+    foreign(path, {"42": item_of(regions, "arrays", **changes)})
+    with ViLBERTReader(path) as reader, pytest.raises(StoreError, match=f"'42': .*{reason}"):
+        reader.read("42")
+
+
+def kinds_of(path):
+    return [format_.name for format_, _ in find_stores(path)]
+
+
+def test_told_apart_from_mmfs_by_the_first_image(tmp_path, regions):
+    for writer, kind in ((LMDBWriter, "lmdb"), (ViLBERTWriter, "vilbert")):
+        for place in ("features.lmdb", "vilbert.lmdb", "any.name"):
+            store = write(tmp_path / kind / place, {"a": regions}, writer)
+            assert kinds_of(store) == kinds_of(store / "data.mdb") == [kind]
+    bare = support.some_regions(bbox=None, image_width=None, image_height=None)
+    assert kinds_of(write(tmp_path / "bare", {"a": bare})) == ["vilbert"]
+    foreign(tmp_path / "alone", {"a": {"features": regions.features}})
+    assert kinds_of(tmp_path / "alone") == ["lmdb"]
+
+
+def test_the_place_tells_where_no_image_does(tmp_path, regions):
+    for place, kind in (("vilbert.lmdb", "vilbert"), ("other.lmdb", "lmdb")):
+        write(tmp_path / place, {})
+        assert kinds_of(tmp_path / place) == [kind]
+        (tmp_path / f"damaged{kind}").mkdir()
+        foreign(tmp_path / f"damaged{kind}" / place, {"a": b"no pickle"})
+        assert kinds_of(tmp_path / f"damaged{kind}" / place) == [kind]
+
+
+def test_packed_both_ways(tmp_path, regions):
+    source = write(tmp_path / "in" / "features.lmdb", {"a": regions}, LMDBWriter)
+    pack([source], "vilbert", tmp_path / "middle")
+    assert as_vilbert_reads(tmp_path / "middle" / "vilbert.lmdb").keys() == {b"a"}
+    pack([tmp_path / "middle"], "mmf", tmp_path / "out")
+    with open_reader(tmp_path / "out") as reader:
+        found = reader.read("a")
+    assert np.array_equal(found.bbox, regions.bbox)
+    assert np.array_equal(found.features, regions.features)
+    assert (found.image_width, found.image_height) == (640, 427)
+
+
+def test_read_beside_mmfs_in_one_folder(tmp_path, regions):
+    write(tmp_path / "features.lmdb", {"a": regions}, LMDBWriter)
+    write(tmp_path / "vilbert.lmdb", {"b": regions})
+    for name, reader, images in (("lmdb", LMDBReader, ["a"]), ("vilbert", ViLBERTReader, ["b"])):
+        with open_reader(tmp_path, name) as found:
+            assert (type(found), list(found.names())) == (reader, images)

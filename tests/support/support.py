@@ -1,0 +1,275 @@
+"""Reference data, synthetic checkpoints and the models made of them."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from reference.goldens import image_path
+from reference.synthetic_weights import synthetic_state_dict
+from vmb_d2.checkpoint.pretrained import load_model
+from vmb_d2.config import named_model, read_vmb_yaml
+from vmb_d2.structures.regions import RegionFeatures
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "reference"
+TEST_PATH = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "support")))
+TINY_MODELS = ("tiny_x152_fpn", "tiny_r101_c4", "tiny_x152_c4")
+TINY_FPN = TINY_MODELS[0]
+FULL_MODELS = ("x152", "x101", "r101_c4", "x152_c4")
+
+
+def yaml_path(model):
+    return REFERENCE / "configs" / f"{model}.yaml"
+
+
+def description(model):
+    return named_model(model) if model in FULL_MODELS else read_vmb_yaml(yaml_path(model)).model
+
+
+@functools.cache
+def listing(model):
+    """Names, shapes and anchors of the original's state dict."""
+    return json.loads((REFERENCE / "state_dicts" / f"{model}.json").read_text())
+
+
+def vmb_state(model, seed=0):
+    """A state dict in VMB's layout, as the goldens' weights are."""
+    spec = listing(model)
+    arrays = synthetic_state_dict(spec["shapes"], seed)
+    state = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    for name, values in spec["anchors"].items():
+        state[name] = torch.tensor(values, dtype=torch.float32)
+    return state
+
+
+def saved(folder, content, name="in.pth", **options):
+    path = folder / name
+    torch.save(content, path, **options)
+    return path
+
+
+def shapes_only(name):
+    """The original's state dict with ones for its weights."""
+    spec = listing(name)
+    state = {k: torch.ones(1).expand(shape) for k, shape in spec["shapes"].items()}
+    return state | {k: torch.tensor(v) for k, v in spec["anchors"].items()}
+
+
+def with_training_state(state):
+    """A checkpoint as VMB's trainer writes it."""
+    return {
+        "model": state,
+        "optimizer": {"state": {}, "param_groups": [{"lr": 0.01}]},
+        "scheduler": {"last_epoch": 7},
+        "iteration": 7,
+    }
+
+
+@functools.cache
+def scratch():
+    """A folder for what several tests share; removed when the tests end."""
+    return Path(tempfile.mkdtemp(prefix="vmb_d2_tests_"))
+
+
+def remove_scratch():
+    if scratch.cache_info().currsize:
+        shutil.rmtree(scratch())
+
+
+@functools.cache
+def vmb_checkpoint(model):
+    """Path of a synthetic VMB checkpoint."""
+    path = scratch() / f"{model}.pth"
+    torch.save({"model": vmb_state(model)}, path)
+    return path
+
+
+@functools.cache
+def tiny_model(model):
+    return load_model(vmb_checkpoint(model), description(model), cache_dir=scratch() / "cache")
+
+
+def in_this_process(program, monkeypatch, capsys):
+    """What runs a program with arguments in this process: (exit status, stdout, stderr)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", [str(program), *map(str, arguments)])
+        monkeypatch.syspath_prepend(str(program.parent))
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(program), run_name="__main__")
+        return end.value.code, *capsys.readouterr()
+
+    return run
+
+
+def run_tool(*arguments, cwd=ROOT, **environment):
+    """Run a program of the project with its own interpreter; return the finished process."""
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, **{k: str(v) for k, v in environment.items()}},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+
+
+def extract(*overrides, **environment):
+    """Run tools/extract.py. Its weights' cache is the tests' own."""
+    environment.setdefault("VMB_D2_CACHE", scratch() / "cache")
+    return run_tool("tools/extract.py", *overrides, **environment)
+
+
+def tiny_options(model, source, target):
+    """The options of tools/extract.py with a tiny model; without an input where source is None."""
+    return [
+        "model=vmb",
+        f"model.config_file={yaml_path(model)}",
+        f"model.weights={vmb_checkpoint(model)}",
+        *([] if source is None else [f"input.dir={source}"]),
+        f"output.dir={target}",
+    ]
+
+
+def extract_tiny(model, source, target, *overrides, **environment):
+    """Run tools/extract.py with a tiny model."""
+    return extract(*tiny_options(model, source, target), *overrides, **environment)
+
+
+def tiny_command(model, source, target, *overrides):
+    """The same as a command with the tests' cache, for tests that watch it run."""
+    cache = f"cache_dir={scratch() / 'cache'}"
+    options = tiny_options(model, source, target)
+    return [sys.executable, "tools/extract.py", *options, cache, *map(str, overrides)]
+
+
+@contextlib.contextmanager
+def file_size_limit(size):
+    """Let this process write no file beyond ``size`` bytes: what a full disk or quota does."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def links(folder, *names):
+    """A folder of some of the goldens' images."""
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        os.symlink(image_path(name), folder / name)
+    return folder
+
+
+def some_regions(seed=0, count=5, dimension=16, classes=9, **changes):
+    """Regions made up, with values of every field that an extraction fills."""
+    rng = np.random.default_rng(seed)
+    corners = rng.random((count, 2), dtype=np.float32) * 300
+    sides = rng.random((count, 2), dtype=np.float32) * 100 + 5
+    cls_prob = rng.random((count, classes), dtype=np.float32)
+    values = {
+        "features": rng.random((count, dimension), dtype=np.float32),
+        "bbox": np.concatenate([corners, corners + sides], axis=1),
+        "num_boxes": max(count - 1, 0),
+        "objects": cls_prob.argmax(axis=1),
+        "cls_prob": cls_prob,
+        "image_width": 640,
+        "image_height": 427,
+    }
+    return RegionFeatures(**{**values, **changes})
+
+
+def assert_same_regions(found, expected, but=()):
+    """Every field is equal, dtypes included, but for those named, which are None."""
+    for field in dataclasses.fields(expected):
+        a, b = getattr(found, field.name), getattr(expected, field.name)
+        if field.name in but:
+            assert a is None, field.name
+        elif isinstance(b, np.ndarray):
+            assert (a.dtype, a.shape) == (b.dtype, b.shape), field.name
+            assert np.array_equal(a, b), field.name
+        elif isinstance(b, Mapping):
+            assert sorted(a) == sorted(b), field.name
+            for key, value in b.items():
+                assert np.array_equal(a[key], value), key
+                assert type(a[key]) is type(value), key
+        else:
+            assert a == b, field.name
+            assert type(a) is type(b), field.name
+
+
+def class_names_file(folder, count=9):
+    """A file of class names: "thing 0" and so on."""
+    entries = [{"id": i + 1, "name": f"thing {i}"} for i in range(count)]
+    path = folder / "classes.json"
+    path.write_text(json.dumps({"categories": entries}))
+    return path
+
+
+def data_file(format_name, path):
+    """The file of a store in which its images are, of a format with one file."""
+    return path / {"lmdb": "data.mdb", "vilbert": "data.mdb", "oscar": "features.tsv"}.get(
+        format_name, "."
+    )
+
+
+def half(array):
+    """float32, rounded to float16."""
+    return np.asarray(array, np.float16).astype(np.float32)
+
+
+def in_uniters_files(regions):
+    """What is read of regions that were written as UNITER's npz."""
+    confidence, extra = regions.confidence, {}
+    if confidence is None and regions.objects_conf is not None:
+        confidence = regions.objects_conf.copy()
+        confidence[regions.num_boxes :] = 0
+    if regions.bbox is not None and regions.image_width and regions.image_height:
+        x1, y1, x2, y2 = regions.bbox.astype(np.float64).T
+        w, h = regions.image_width, regions.image_height
+        boxes = np.stack([x1 / w, y1 / h, x2 / w, y2 / h, (x2 - x1) / w, (y2 - y1) / h], axis=1)
+        extra["norm_bb"] = boxes.astype(np.float32).astype(np.float16)
+    elif "norm_bb" in regions.extra:
+        extra["norm_bb"] = regions.extra["norm_bb"]
+    if regions.cls_prob is not None:
+        background = np.maximum(1 - regions.cls_prob.sum(axis=1), 0).astype(np.float16)
+        extra["background_prob"] = regions.extra.get("background_prob", background)
+    cls_prob = None if regions.cls_prob is None else half(regions.cls_prob)
+    return RegionFeatures(
+        features=regions.features.astype(np.float16),
+        bbox=None,
+        num_boxes=len(regions) if confidence is None else int((half(confidence) > 0).sum()),
+        objects=None if cls_prob is None else cls_prob.argmax(axis=1),
+        cls_prob=cls_prob,
+        image_width=None,
+        image_height=None,
+        confidence=None if confidence is None else half(confidence),
+        extra=extra,
+    )
+
+
+class Runs:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)

@@ -1,0 +1,390 @@
+"""tools/extract.py as users run it: resuming, bad images, mistakes, no network, full disk."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import support
+from PIL import Image
+from support import TINY_FPN, links
+
+from reference import goldens
+from vmb_d2.output.open_stores import open_reader
+
+
+def stored(folder):
+    """Content and time of the features' files."""
+    return {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.glob("*.npy")}
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    return links(tmp_path / "in", "coffee.png", "rocket.jpg", "chelsea.png")
+
+
+def test_done_images_are_skipped_and_half_done_ones_are_not(tmp_path, photographs):
+    out = tmp_path / "out"
+    assert support.extract_tiny(TINY_FPN, photographs, out).returncode == 0
+    before = stored(out)
+    assert len(before) == 6
+    (out / "rocket.npy").unlink()
+    done = support.extract_tiny(TINY_FPN, photographs, out)
+    assert "1 extracted, 2 there before" in done.stdout
+    after = stored(out)
+    changed = [name for name in before if before[name] != after[name]]
+    assert changed == sorted(changed) == [n for n in before if n.startswith("rocket")]
+    assert {n: c for n, (c, _) in before.items()} == {n: c for n, (c, _) in after.items()}
+    done = support.extract_tiny(TINY_FPN, photographs, out)
+    assert done.returncode == 0
+    assert "nothing to do, 3 images are there" in done.stdout
+
+
+def test_a_slice_means_the_same_images_whatever_is_done(tmp_path, photographs):
+    """chelsea, coffee, rocket: [1:3] is coffee and rocket, also when chelsea or coffee is done."""
+    out = tmp_path / "out"
+    for _ in range(2):
+        options = ("input.start_index=1", "input.end_index=2")
+        assert support.extract_tiny(TINY_FPN, photographs, out, *options).returncode == 0
+        assert sorted(stored(out)) == ["coffee.npy", "coffee_info.npy"]
+    (tmp_path / "exclude.txt").write_text("chelsea.png\n")
+    options = (f"input.exclude_list={tmp_path / 'exclude.txt'}", "input.start_index=1")
+    assert support.extract_tiny(TINY_FPN, photographs, out, *options).returncode == 0
+    assert {p.split(".")[0] for p in stored(out)} >= {"rocket", "rocket_info"}
+    assert not (out / "chelsea.npy").exists()
+
+
+def test_bad_images_are_recorded_and_the_run_goes_on(tmp_path, photographs):
+    out = tmp_path / "out"
+    broken = photographs / "broken.jpg"
+    broken.write_bytes(goldens.image_path("rocket.jpg").read_bytes()[:5000])
+    (photographs / "text.png").write_text("no image")
+    (photographs / "empty.png").write_bytes(b"")
+    (photographs / "nothing.jpg").write_bytes(b"P6\n0 5\n255\n")
+    Image.new("RGB", (3000, 1)).save(photographs / "line.png")
+    Image.new("1", (20_000, 20_000)).save(photographs / "bomb.png")
+    os.symlink(tmp_path / "nowhere.png", photographs / "dangling.png")
+    os.symlink(photographs / "loop.png", photographs / "loop.png")
+    os.mkfifo(photographs / "pipe.png")
+    (photographs / "album.png").mkdir()
+    (photographs / "other.webp").touch()
+    done = support.extract_tiny(TINY_FPN, photographs, out, "extract.batch_size=2")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "error: 9 of 12 images failed; 3 extracted, 0 there before"
+    )
+    (line,) = [x for x in done.stdout.splitlines() if "not taken" in x]
+    assert f"{photographs}: 12 images (2 broken links among them); not taken: 1 .webp (" in line
+    assert line.endswith("takes those that Pillow reads), 1 folder named like an image")
+    reasons = {
+        "broken.jpg": "truncated",
+        "text.png": "cannot identify image file",
+        "empty.png": "cannot identify image file",
+        "nothing.jpg": "cannot identify image file",
+        "line.png": "3000 x 1 pixels: too narrow",
+        "bomb.png": "decompression bomb",
+        "dangling.png": "No such file or directory",
+        "loop.png": "Too many levels of symbolic links",
+        "pipe.png": "is no file",
+    }
+    for name, reason in reasons.items():
+        (line,) = [x for x in done.stdout.splitlines() if f"failed: {photographs / name}" in x]
+        assert reason in line
+    failures = [json.loads(x) for x in (out / "failures.jsonl").read_text().splitlines()]
+    assert {os.path.basename(f["path"]) for f in failures} == set(reasons)
+    for failure in failures:
+        assert reasons[os.path.basename(failure["path"])] in failure["reason"]
+        assert failure["stage"] == "read"
+    assert len(stored(out)) == 6
+    # What was mended is no failure any more; what wasn't is tried again and stays one.
+    Image.new("RGB", (40, 30)).save(broken)
+    done = support.extract_tiny(TINY_FPN, photographs, out)
+    assert done.stderr.splitlines()[-1] == (
+        "error: 8 of 12 images failed; 1 extracted, 3 there before"
+    )
+    failures = [json.loads(x) for x in (out / "failures.jsonl").read_text().splitlines()]
+    assert {os.path.basename(f["path"]) for f in failures} == set(reasons) - {"broken.jpg"}
+
+
+def test_a_folder_that_cant_be_listed_is_a_failure_until_it_can(tmp_path, photographs):
+    """Also beside an image of its name, in formats that would take one for the other."""
+    out, broken = tmp_path / "out", photographs / "rocket"
+    os.symlink(broken, broken)
+    options = ["input.recursive=true", "output.format=[mmf,hdf5]"]
+    for shard in (None, 0, 1):
+        shards = [] if shard is None else ["shard.count=2", f"shard.index={shard}"]
+        folder = out if shard is None else tmp_path / "shards"
+        done = support.extract_tiny(TINY_FPN, photographs, folder, *options, *shards)
+        assert done.returncode == (0 if shard == 0 else 1), done.stderr
+    assert "error: 1 of 4 images failed; 3 extracted" in done.stderr or "1 of 2" in done.stderr
+    own = tmp_path / "shards" / "shards"
+    assert [p.parent.name for p in own.rglob("failures.jsonl")] == ["1-of-2"]
+    for _ in range(2):
+        (failure,) = map(json.loads, (out / "failures.jsonl").read_text().splitlines())
+        assert failure == {
+            "path": f"{broken}/",
+            "name": "rocket/",
+            "reason": "Too many levels of symbolic links",
+            "stage": "read",
+        }
+        done = support.extract_tiny(TINY_FPN, photographs, out, *options)
+        assert done.stderr.splitlines()[-1] == (
+            "error: 1 of 4 images failed; 0 extracted, 3 there before"
+        )
+    broken.unlink()
+    done = support.extract_tiny(TINY_FPN, photographs, out, *options)
+    assert done.returncode == 0
+    assert not (out / "failures.jsonl").exists()
+
+
+def test_extensions(tmp_path, photographs):
+    Image.new("RGB", (40, 30)).save(photographs / "small.WEBP")
+    out = tmp_path / "out"
+    done = support.extract_tiny(TINY_FPN, photographs, out, "input.extensions=webp")
+    assert done.returncode == 0, done.stderr
+    assert sorted(stored(out)) == ["small.npy", "small_info.npy"]
+    assert "1 images; not taken: 2 .png, 1 .jpg ('input.extensions=[webp,png,jpg]'" in done.stdout
+
+
+def test_a_batch_size_found_out_can_be_followed_by_a_given_one(tmp_path, photographs):
+    """On the CPU it is 1. What a GPU would give is in test_memory_probe.py."""
+    out = tmp_path / "out"
+    sizes = []
+    for options in (["extract.batch_size=auto", "input.end_index=2"], ["extract.batch_size='2'"]):
+        done = support.extract_tiny(TINY_FPN, photographs, out, "device=cpu", *options)
+        assert done.returncode == 0, done.stderr
+        line = "extract.batch_size=auto: 1 image at a time"
+        assert [x.endswith(line) for x in done.stdout.splitlines()].count(True) == 1 - len(sizes)
+        manifest = json.loads((out / "manifest.json").read_text())
+        configured = manifest["configuration"]["extract"]["batch_size"]
+        sizes.append((configured, manifest["runs"][-1]["batch_size"]))
+    assert sizes == [("auto", 1), ("2", 2)]
+    assert len(stored(out)) == 6
+
+
+def test_folders_below_and_names_by_path(tmp_path, photographs):
+    (photographs / "sub.d").mkdir()
+    (photographs / "chelsea.png").rename(photographs / "sub.d" / "chelsea.1.PNG")
+    (photographs / "rocket.jpg").rename(photographs / "sub.d" / "chelsea.2.jpg")
+    out = tmp_path / "out"
+    (tmp_path / "exclude.txt").write_text("sub.d/chelsea.2.jpg\n")
+    options = ["input.recursive=true", "output.format=[mmf,npz,lmdb]", "extract.num_features=5"]
+    exclude = f"input.exclude_list={tmp_path / 'exclude.txt'}"
+    assert support.extract_tiny(TINY_FPN, photographs, out, *options, exclude).returncode == 0
+    for name in ("mmf", "npz", "lmdb"):
+        with open_reader(out, name) as reader:
+            assert sorted(reader.names()) == ["coffee", "sub.d/chelsea.1"]
+    assert (out / "sub.d" / "chelsea.1.npy").exists()
+    done = support.extract_tiny(TINY_FPN, photographs, out, *options)
+    assert "1 extracted, 2 there before" in done.stdout
+    done = support.extract_tiny(TINY_FPN, photographs, out, *options, "input.names=mmf")
+    assert done.returncode == 2
+    assert "chelsea.1.PNG and " in done.stderr
+    assert "(both chelsea)" in done.stderr
+
+
+def test_oscar_gets_the_names_of_the_classes(tmp_path, photographs, server):
+    out, names = tmp_path / "out", support.class_names_file(tmp_path, 100)
+    server.content = names.read_bytes()
+    options = ["extract.num_features=5", f"output.class_names={server.url}"]
+    formats = "output.format=[oscar,uniter,mmf]"
+    done = support.extract_tiny(TINY_FPN, photographs, out, formats, *options)
+    assert done.returncode == 0, done.stderr
+    with open_reader(out, "oscar") as oscar, open_reader(out, "mmf") as mmf:
+        assert len(oscar) == 3
+        for row in (out / "oscar" / "labels.tsv").read_text().splitlines():
+            name, content = row.split("\t")
+            expected = mmf.read(name)
+            labels = [label["class"] for label in json.loads(content)]
+            assert labels == [f"thing {k}" for k in expected.objects]
+            support.assert_same_regions(
+                dataclasses.replace(oscar.read(name), cls_prob=expected.cls_prob), expected
+            )
+    with open_reader(out, "uniter") as uniter:
+        confidence = uniter.read("coffee").confidence
+    assert (confidence > 0).all()
+    assert (np.diff(confidence) <= 0).all()
+    with np.load(out / "uniter" / "coffee.npz") as file:
+        np.testing.assert_allclose(file["soft_labels"].sum(axis=1, dtype="f4"), 1, atol=1e-2)
+    background = support.extract_tiny(
+        TINY_FPN, photographs, tmp_path / "whole", formats, "extract.background=true", *options
+    )
+    assert background.returncode == 0, background.stderr
+    with open_reader(tmp_path / "whole", "mmf") as mmf:
+        regions = mmf.read("coffee")
+    with np.load(tmp_path / "whole" / "uniter" / "coffee.npz") as file:
+        assert np.array_equal(file["soft_labels"], regions.cls_prob.astype(np.float16))
+    assert regions.cls_prob.shape[1] == 101
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("count", [99, 101, None])
+def test_class_names_that_dont_fit_end_the_run_before_anything_is_written(
+    tmp_path, photographs, server, count
+):
+    server.faults = [404]
+    names = server.url if count is None else support.class_names_file(tmp_path, count)
+    options = ["output.format=[mmf,oscar]", f"output.class_names={names}"]
+    done = support.extract_tiny(TINY_FPN, photographs, tmp_path / "out", *options)
+    *progress, line = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert not progress or count is None  # of the download
+    if count is None:
+        assert line.startswith(f"error: {server.url}: can't be downloaded (HTTP 404")
+        assert line.endswith(", or give a file with output.class_names=")
+        assert not (tmp_path / "out").exists()
+    else:
+        assert line == (
+            f"error: {names} has {count} names, but there are 100 classes: "
+            "give the file of their names"
+        )
+        assert not list((tmp_path / "out").rglob("*.npy"))
+        assert (tmp_path / "out" / "oscar" / "features.tsv").read_bytes() == b""
+
+
+def test_lists_of_images(tmp_path, photographs):
+    elsewhere = shutil.copy(goldens.image_path("camera.png"), tmp_path / "elsewhere.png")
+    (tmp_path / "1.txt").write_text(f"rocket.jpg\n{elsewhere}\n")
+    (tmp_path / "2.txt").write_text("rocket.jpg\nnone.png\n")
+    out = tmp_path / "out"
+    lists = f"input.list=[{tmp_path / '1.txt'},{tmp_path / '2.txt'}]"
+    done = support.extract_tiny(TINY_FPN, photographs, out, lists)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: 1 of 3 images failed; 2 extracted")
+    assert sorted(stored(out)) == sorted(
+        ["elsewhere.npy", "elsewhere_info.npy", "rocket.npy", "rocket_info.npy"]
+    )
+    one = f"input.list={tmp_path / '1.txt'}"
+    done = support.extract_tiny(TINY_FPN, None, tmp_path / "other", one)
+    assert done.returncode == 1
+    assert "failed: rocket.jpg: No such file" in done.stdout  # relative to the current folder
+    both = support.extract_tiny(TINY_FPN, photographs, out, lists, "input.recursive=true")
+    assert both.returncode == 2
+    assert "doesn't go with input.list" in both.stderr
+
+
+def test_other_settings_in_the_same_folder_are_refused(tmp_path, photographs):
+    out = tmp_path / "out"
+    one = "input.end_index=1"
+    assert support.extract_tiny(TINY_FPN, photographs, out, one).returncode == 0
+    before = stored(out)
+    other = "extract.feature_name=fc7"
+    done = support.extract_tiny(TINY_FPN, photographs, out, other)
+    assert done.returncode == 2
+    assert 'feature_names: ["fc6"] there, ["fc7"] now' in done.stderr
+    assert "output.allow_mismatch=true" in done.stderr
+    assert stored(out) == before
+    done = support.extract_tiny(TINY_FPN, photographs, out, other, "output.allow_mismatch=true")
+    assert done.returncode == 0
+    assert len(stored(out)) == 6
+    # Another checkpoint of the same model shows as soon as it is loaded.
+    weights = support.saved(tmp_path, {"model": support.vmb_state(TINY_FPN, seed=1)})
+    options = [*support.tiny_options(TINY_FPN, photographs, tmp_path / "other"), one]
+    assert support.extract(*options).returncode == 0
+    options = [o for o in options if not o.startswith(("model.weights", "input.end_index"))]
+    done = support.extract(*options, f"model.weights={weights}")
+    assert done.returncode == 2
+    assert "weights_sha256" in done.stderr
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_cleanly(tmp_path, photographs, signum, status):
+    out = tmp_path / "out"
+    (tmp_path / "in" / "horse.png").symlink_to(goldens.image_path("horse.png"))
+    command = support.tiny_command(TINY_FPN, photographs, out, "output.format=[mmf,lmdb]")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=support.ROOT, **pipes) as process:
+        while not (out / "chelsea.npy").exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signum)
+        stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == status, stderr
+    assert "Traceback" not in stderr
+    assert stderr.splitlines()[-1].endswith("run the same command to go on")
+    count = len(stored(out)) // 2
+    assert 1 <= count < 4
+    assert f"stopped: {count} of 4 images are stored, 0 failed" in stdout
+    with open_reader(out, "lmdb") as reader:
+        assert len(list(reader.names())) == count
+    done = support.extract_tiny(TINY_FPN, photographs, out, "output.format=[mmf,lmdb]")
+    assert f"{4 - count} extracted, {count} there before" in done.stdout
+
+
+def test_too_many_failures_end_the_run(tmp_path, photographs):
+    for i in range(5):
+        (photographs / f"a{i}.png").write_text("no image")
+    out = tmp_path / "out"
+    done = support.extract_tiny(TINY_FPN, photographs, out, "input.max_failures=2")
+    assert done.returncode == 2
+    assert "3 images failed, more than input.max_failures=2" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    done = support.extract_tiny(TINY_FPN, photographs, out, "input.max_failures=5")
+    assert done.returncode == 1
+    assert len(stored(out)) == 6
+
+
+def test_without_a_terminal_progress_is_lines(tmp_path, photographs):
+    (photographs / "text.png").write_text("no image")
+    done = support.extract_tiny(TINY_FPN, photographs, tmp_path / "out")
+    lines = [x for x in done.stdout.splitlines() if " of 4 images, " in x]
+    assert lines[0].startswith("1 of 4 images, 0 failed, ")
+    assert lines[-1].startswith("4 of 4 images, 1 failed, ")
+    assert all(" left" in x and ("images/s" in x or "s/image" in x) for x in lines)
+    assert "\r" not in done.stderr
+    assert "they will take about" in done.stdout
+
+
+def test_on_a_terminal_progress_is_a_bar(tmp_path, photographs):
+    (photographs / "a.png").write_text("no image")
+    main, terminal = pty.openpty()
+    command = support.tiny_command(TINY_FPN, photographs, tmp_path / "out")
+    with subprocess.Popen(command, cwd=support.ROOT, stdout=subprocess.PIPE, stderr=terminal):
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):  # the terminal's other end is closed
+            while chunk := os.read(main, 1000):
+                shown += chunk
+    os.close(main)
+    assert b"4/4 [" in shown
+    assert b"failed=1" in shown
+
+
+def test_full_disk_is_one_line_and_what_was_written_stays(tmp_path, photographs):
+    out = tmp_path / "out"
+    options = ("input.end_index=1",)
+    assert support.extract_tiny(TINY_FPN, photographs, out, *options).returncode == 0
+    before = stored(out)
+    with support.file_size_limit(20_000):
+        done = support.extract_tiny(TINY_FPN, photographs, out)
+    assert done.returncode == 2
+    assert "can't be written: File too large" in done.stderr.splitlines()[-1]
+    assert stored(out) == before
+
+
+def test_runs_from_any_folder_and_leaves_nothing_there(tmp_path):
+    source = shutil.copy(goldens.image_path("coffee.png"), tmp_path / "coffee.png")
+    work = tmp_path / "work"
+    work.mkdir()
+    done = support.run_tool(
+        support.ROOT / "tools" / "extract.py",
+        "model=vmb",
+        f"model.config_file={support.yaml_path(TINY_FPN)}",
+        f"model.weights={support.vmb_checkpoint(TINY_FPN)}",
+        f"input.dir={source}",
+        cwd=work,
+        VMB_D2_CACHE=support.scratch() / "cache",
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(str(p.relative_to(work)) for p in work.rglob("*")) == [
+        "output",
+        "output/coffee.npy",
+        "output/coffee_info.npy",
+        "output/manifest.json",
+    ]

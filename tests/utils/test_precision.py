@@ -1,0 +1,242 @@
+"""The precisions: TF32 only where asked for, what bfloat16 costs, what is refused and recorded."""
+
+import json
+
+import numpy as np
+import pytest
+import support
+import torch
+from benchmarking.precision_price import price
+from fakes import FakeExtractor, small_images
+
+from reference import goldens
+from vmb_d2.checkpoint.pretrained import fingerprint
+from vmb_d2.comparison.fidelity import nearest_boxes, relative_errors
+from vmb_d2.engine.job import ExtractionJob
+from vmb_d2.errors import ConfigError, OutputError
+from vmb_d2.extractor import RegionFeatureExtractor
+from vmb_d2.output.manifest import Manifest
+from vmb_d2.packing.job import pack
+from vmb_d2.stores.mmf import MMFReader
+from vmb_d2.utils.precision import PRECISIONS, arithmetic, check_precision, precisions_of
+
+
+def settings():
+    cudnn = torch.backends.cudnn
+    tf32 = cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    return tf32, (cudnn.enabled, cudnn.benchmark, cudnn.deterministic)
+
+
+@pytest.mark.parametrize("matmul", [False, True])
+def test_tf32_is_off_inside_and_back_after(monkeypatch, matmul):
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", matmul)
+    before = settings()
+    assert before[0] == (True, matmul)  # PyTorch's own default for convolutions
+    with pytest.raises(KeyError), arithmetic():
+        assert settings() == ((False, False), before[1])
+        raise KeyError
+    assert settings() == before
+
+
+def test_extraction_runs_without_tf32(monkeypatch):
+    model = support.tiny_model("tiny_r101_c4")
+    seen = []
+    regions = model.regions
+    monkeypatch.setattr(
+        model, "regions", lambda *args: seen.append(settings()[0]) or regions(*args)
+    )
+    RegionFeatureExtractor(model)(goldens.image_path("horse.png"))
+    assert seen == [(False, False)]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_tf32_is_on_inside_where_asked_for(monkeypatch, precision):
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    before = settings()
+    with arithmetic(precision):
+        assert settings() == ((precision == "tf32",) * 2, before[1])
+    assert settings() == before
+
+
+def test_what_devices_have(monkeypatch):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda:1")
+    assert precisions_of(cpu) == ("fp32", "bf16")
+    for capability, expected in (
+        ((7, 5), ("fp32", "fp16")),
+        ((8, 0), PRECISIONS),
+        ((9, 0), PRECISIONS),
+    ):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, c=capability: c)
+        assert precisions_of(gpu) == expected
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    with pytest.raises(ConfigError, match=r"precision=bf16: cuda:1 .* valid there are fp32, fp16"):
+        check_precision("bf16", gpu)
+    check_precision("fp16", gpu)
+
+
+@pytest.mark.parametrize(
+    ("precision", "text"),
+    [
+        ("tf32", "precision=tf32: cpu doesn't have it; valid there are fp32, bf16"),
+        ("fp16", "precision=fp16: cpu doesn't have it; valid there are fp32, bf16"),
+        ("float32", "precision=float32: valid are fp32, tf32, bf16, fp16"),
+    ],
+)
+def test_what_is_refused(precision, text, tmp_path):
+    """Before the weights are looked for."""
+    missing = {"weights": tmp_path / "none.pth", "device": "cpu"}
+    with pytest.raises(ConfigError) as caught:
+        RegionFeatureExtractor.from_pretrained("x152", precision=precision, **missing)
+    assert str(caught.value) == text
+    with pytest.raises(ConfigError) as caught:
+        RegionFeatureExtractor(support.tiny_model("tiny_r101_c4"), precision=precision)
+    assert str(caught.value) == text
+
+
+def test_weights_are_channels_last_in_lower_precision():
+    form = RegionFeatureExtractor(support.tiny_model("tiny_r101_c4"), precision="bf16").model
+    weight = form.backbone.res2[0].conv2.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_in_float32_the_model_runs_as_it_is():
+    model = support.tiny_model("tiny_r101_c4")
+    assert RegionFeatureExtractor(model).model is model
+
+
+def test_float32_is_the_default():
+    model = support.tiny_model("tiny_r101_c4")
+    image = goldens.image_path("coffee.png")
+    default = RegionFeatureExtractor(model)
+    assert default.precision == "fp32"
+    named = RegionFeatureExtractor(model, precision="fp32")
+    support.assert_same_regions(named(image), default(image))
+
+
+def test_the_fingerprint_is_of_the_checkpoints_weights():
+    model = support.tiny_model("tiny_r101_c4")
+    for precision in ("fp32", "bf16"):
+        extractor = RegionFeatureExtractor(model, precision=precision)
+        assert extractor.weights_sha256 == fingerprint(model)
+    assert fingerprint(model.for_inference()) != fingerprint(model)
+
+
+@pytest.mark.parametrize("name", support.TINY_MODELS)
+def test_bfloat16_against_the_goldens(name):
+    """Stated tolerances of photographs: half of the golden's boxes within 2 px, the features of
+    these within 5e-2 relative L2 error in the median, 95 % of the classes. Nor is it float32.
+    """
+    extractor = RegionFeatureExtractor(support.tiny_model(name), precision="bf16")
+    for path, _, image in goldens.find(rf"{name}\.seed0\.bs1\."):
+        if image == "horse.png":
+            continue
+        expected, found = goldens.load(path), extractor(goldens.image_path(image))
+        nearest, distances = nearest_boxes(expected.bbox, found.bbox)
+        near = distances <= 2
+        errors = relative_errors(expected.features, found.features[nearest])[near]
+        same = (expected.objects == found.objects[nearest])[near]
+        print(f"{image} {near.mean():.0%} {np.median(errors):.1e} {same.mean():.1%}", end=" ")
+        assert near.mean() >= 0.5
+        assert 1e-4 < np.median(errors) < 5e-2
+        assert same.mean() >= 0.95
+        for value in (found.features, found.bbox, found.cls_prob):
+            assert value.dtype == np.float32
+
+
+def test_bfloat16_of_given_boxes():
+    """Boxes as given; each feature vector within 5e-2, logits within 0.5."""
+    ((path, _, image),) = goldens.find(r"tiny_x152_fpn\.seed0\.given_boxes\.")
+    golden = np.load(path)
+    extractor = RegionFeatureExtractor(support.tiny_model("tiny_x152_fpn"), precision="bf16")
+    found = extractor(goldens.image_path(image), boxes=golden["boxes"])
+    np.testing.assert_array_equal(found.bbox, golden["boxes"])
+    errors = relative_errors(golden["fc6"], found.features)
+    logits = np.abs(found.class_logits - golden["scores"]).max()
+    print(f"{errors.max():.1e}, {logits:.2f}", end=" ")
+    assert 1e-4 < errors.min() <= errors.max() < 5e-2
+    assert logits < 0.5
+
+
+def images_and_jobs(folder):
+    """Images, and a function that extracts them into a folder in a precision."""
+    images = small_images(folder / "in", 3)
+
+    def extract(images, actual, **values):
+        extractor = FakeExtractor(precision=actual)
+        return ExtractionJob(folder / "out", **values)(images, lambda: extractor)
+
+    return images, extract
+
+
+def test_another_precision_is_refused(tmp_path, out):
+    images, extract = images_and_jobs(tmp_path)
+    extract(images[:2], "fp32")
+    refused = 'holds features of other settings: precision: "fp32" there, "bf16" now'
+    with pytest.raises(OutputError, match=refused):
+        extract(images, "bf16")
+    assert extract(images, "bf16", allow_mismatch=True).extracted == 1
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["settings"]["precision"] == manifest["runs"][-1]["precision"] == "bf16"
+
+
+def test_another_precision_is_refused_before_the_model_is_loaded(tmp_path):
+    images, extract = images_and_jobs(tmp_path)
+    extract(images[:2], "fp32")
+    for precision, error in (("bf16", OutputError), ("half", ConfigError)):
+        with pytest.raises(error, match="precision"):
+            ExtractionJob(tmp_path / "out", precision=precision)(images, pytest.fail)
+
+
+def forget_precision(folder):
+    """Make a manifest what it was before there was a choice of precision."""
+    path = folder / "manifest.json"
+    content = json.loads(path.read_text())
+    del content["settings"]["precision"]
+    path.write_text(json.dumps(content))
+
+
+def test_a_folder_from_before_the_choice_is_of_float32(tmp_path, out):
+    images, extract = images_and_jobs(tmp_path)
+    extract(images[:1], "fp32")
+    forget_precision(out)
+    with pytest.raises(OutputError, match='precision: "fp32" there, "bf16" now'):
+        extract(images, "bf16")
+    assert extract(images[:2], "fp32", precision="fp32").extracted == 1
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["settings"]["precision"] == "fp32"
+    assert Manifest(tmp_path / "in").settings == {}
+
+
+def test_two_precisions_are_not_packed_together(tmp_path):
+    for name, precision in (("old", "fp32"), ("new", "bf16")):
+        images = small_images(tmp_path / name, 2)
+        renamed = [image._replace(name=f"{name}_{image.name}") for image in images]
+        extractor = FakeExtractor(precision=precision)
+        ExtractionJob(tmp_path / f"{name}.out")(renamed, lambda e=extractor: e)
+    forget_precision(tmp_path / "old.out")
+    with pytest.raises(ConfigError, match='precision: "fp32" there, "bf16" now'):
+        pack([tmp_path / "old.out", tmp_path / "new.out"], "npz", tmp_path / "packed")
+
+
+def test_the_option(tmp_path, out):
+    done = support.extract_tiny(
+        "tiny_r101_c4", goldens.image_path("coffee.png"), out, "precision=bf16"
+    )
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["runs"][-1]["precision"] == manifest["settings"]["precision"] == "bf16"
+    model = support.tiny_model("tiny_r101_c4")
+    assert manifest["settings"]["weights_sha256"] == fingerprint(model)
+    found = MMFReader(out).read("coffee")
+    extractor = RegionFeatureExtractor(model, precision="bf16")
+    expected = extractor(goldens.image_path("coffee.png"))
+    assert relative_errors(expected.features, found.features).max() < 1e-5
+
+
+def test_the_price_of_float32_is_nothing():
+    model = support.tiny_model("tiny_r101_c4")
+    images = [goldens.image_path("coffee.png")]
+    near, errors, same, given_errors, given_same = price(model, "fp32", images)
+    assert (near, len(errors), errors.max(), same.all()) == (1, 100, 0, True)
+    assert (len(given_errors), given_same.all()) == (100, True)
+    assert given_errors.max() < 2e-5

@@ -1,0 +1,1 @@
+"""Images and boxes, from files to the network's input."""

@@ -1,0 +1,1 @@
+"""What an output folder holds: stores, manifest, failures, lock."""

@@ -1,0 +1,215 @@
+"""All the stores that one run writes into, one for each format and feature."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigError, InputError, OutputError
+from ..stores.base import FEATURE_DTYPES, FeatureWriter
+from ..stores.folder import FolderWriter
+from ..stores.formats import Format, format_named
+from ..structures.class_names import NO_NAMES, ClassNames
+from ..structures.regions import RegionFeatures
+from ..utils import interruption
+from ..utils.text import listed
+from .shards import Shard, shards_in
+
+logger = logging.getLogger(__name__)
+
+
+class StoreSet:
+    """The stores of an output folder.
+
+    One feature's stores lie in the folder itself. Those of several lie in a subfolder each, named
+    after the feature, so that every store is what the readers of its format expect.
+
+    Shards share the stores of formats with files for each image. Of a format with one file for all
+    images, each shard has a store of its own, in its folder.
+
+    A context manager: it opens the stores; at the end it closes them, or lets go of them where an
+    OutputError ends the block.
+
+    Args:
+        folder: the output folder.
+        formats: names of :data:`vmb_d2.stores.FORMATS`.
+        features: names of the features; fewer than two: it needn't be named.
+        dtype: of the features, ``"float32"`` or ``"float16"``, where a format leaves the choice.
+        shard: of a run into this folder; None for the whole run.
+        clip_boxes: whether boxes are clipped to the image; None: as each format has it.
+        class_names: for the formats that take them.
+
+    Raises:
+        ConfigError: no such format or dtype.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        formats: Sequence[str],
+        features: Sequence[str] = (),
+        dtype: str = "float32",
+        shard: Shard | None = None,
+        clip_boxes: bool | None = None,
+        class_names: ClassNames = NO_NAMES,
+    ):
+        if dtype not in FEATURE_DTYPES:
+            raise ConfigError(f"output.dtype={dtype}: valid are {', '.join(FEATURE_DTYPES)}")
+        if not formats:
+            raise ConfigError("output.format is empty")
+        self.folder = Path(folder)
+        self.formats = [format_named(name) for name in dict.fromkeys(formats)]
+        self.features = list(features) if len(features) > 1 else [None]
+        self.dtype = dtype
+        self.shard = shard
+        self.clip_boxes = clip_boxes
+        self.class_names = class_names
+        self._writers: list[tuple[FeatureWriter, str | None, bool]] = []  # with feature, clipping
+
+    def places(self) -> Iterator[tuple[Format, str | None, Path]]:
+        """(format, feature, path below the folder) of each store."""
+        for feature in self.features:
+            for format_ in self.formats:
+                own = self.shard.folder(".") if self.shard and format_.one_file else Path(".")
+                yield format_, feature, own / (feature or ".") / format_.place
+
+    def folders(self) -> Iterator[tuple[Format, FolderWriter]]:
+        """(format, writer) of each open store that keeps each image in files of its own."""
+        for (format_, _, _), (writer, *_) in zip(self.places(), self._writers, strict=True):
+            if isinstance(writer, FolderWriter):
+                yield format_, writer
+
+    def describe(self) -> list[dict[str, Any]]:
+        """The stores as the manifest lists them."""
+        return [
+            {
+                "format": format_.name,
+                "feature": feature,
+                "path": place.as_posix(),
+                "boxes_clipped": format_.clips(self.clip_boxes),
+            }
+            for format_, feature, place in self.places()
+        ]
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """Raise InputError where a format can't keep an image under its name, with a list.
+
+        Names that a format's own readers take for others are warned of.
+        """
+        names = list(names)
+        problems = [
+            f"{name!r} in {format_.name}: {reason}"
+            for format_ in self.formats
+            for name, reason in format_.writer.problems(names)
+        ]
+        if problems:
+            raise InputError(f"names that can't be stored: {listed(problems)}")
+        for format_ in self.formats:
+            for line in format_.writer.mistaken(names):
+                logger.warning("%s: %s", format_.name, line)
+
+    def check_shards(self) -> None:
+        """Raise ConfigError where a whole run would do again what shards have in their own stores.
+
+        Once these are packed into one in the folder itself, a whole run goes on with that.
+        """
+        if self.shard:
+            return
+        shards = list(shards_in(self.folder))
+        for format_, _, place in self.places():
+            if format_.one_file and not (self.folder / place).exists():
+                for shard in shards:
+                    if (shard.folder(self.folder) / place).exists():
+                        raise ConfigError(
+                            f"output.dir={self.folder} has its {format_.name} in shards: give "
+                            f"shard.count={shard.count} and shard.index, or another folder"
+                        )
+
+    def bytes_per_image(self, regions: int, dimension: int, classes: int) -> int:
+        """About how much one image takes on the disk, in all stores together."""
+        total = 0
+        for format_ in self.formats:
+            itemsize = format_.writer.dtype_for(self.dtype).itemsize
+            total += format_.writer.bytes_per_image(regions, dimension, classes, itemsize)
+        return total * len(self.features)
+
+    def free_bytes(self) -> int:
+        """What is free on the disk of the folder."""
+        return shutil.disk_usage(self.folder).free
+
+    def __enter__(self) -> StoreSet:
+        try:
+            for format_, feature, place in self.places():
+                path = self.folder / place
+                if feature:
+                    (self.folder / feature).mkdir(exist_ok=True)
+                    path.parent.mkdir(exist_ok=True)
+                writer = format_.open_writer(path, self.dtype, self.class_names)
+                self._writers.append((writer, feature, format_.clips(self.clip_boxes)))
+        except OSError as error:
+            self._abandon()
+            raise OutputError(f"{error.filename}: {error.strerror}") from error
+        except BaseException:
+            self._abandon()
+            raise
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if isinstance(error, OutputError):
+            self._abandon()
+            return
+        with interruption.held():
+            while self._writers:
+                try:
+                    self._writers[0][0].close()
+                except OutputError:
+                    self._abandon()
+                    raise
+                self._writers.pop(0)
+
+    def _abandon(self) -> None:
+        while self._writers:
+            self._writers.pop()[0].abandon()
+
+    def __contains__(self, name: str) -> bool:
+        """Whether an image is in every store."""
+        return all(name in writer for writer, *_ in self._writers)
+
+    def present(self, names: Iterable[str]) -> set[str]:
+        """Those of ``names`` that are in every store."""
+        for writer, *_ in self._writers:
+            names = writer.present(names)
+        return set(names)
+
+    def unfit(self, regions: RegionFeatures) -> str | None:
+        """Why finite features can't be stored in the stores' dtype; None: they can."""
+        halves = [writer for writer, *_ in self._writers if writer.dtype == np.float16]
+        if not halves:
+            return None
+        hint = "output.dtype=float32 keeps them"
+        if any(writer.only_dtype for writer in halves):
+            hint = "a format that was asked for has no other dtype"
+        most = float(np.finfo(np.float16).max)
+        for name, values in {"features": regions.features, **regions.further}.items():
+            if count := int((np.abs(values) > most).sum()):
+                return (
+                    f"{name}: {count} of {values.size} values are beyond float16's {most:g}; {hint}"
+                )
+        return None
+
+    def write(self, name: str, regions: RegionFeatures) -> None:
+        """Add an image to the stores that don't have it. Raises OutputError."""
+        for writer, feature, clips in self._writers:
+            if name not in writer:
+                own = regions.with_feature(feature)
+                writer.write(name, own.clipped() if clips else own)
+
+    def flush(self) -> None:
+        """Make what was written survive any death. Raises OutputError."""
+        for writer, *_ in self._writers:
+            writer.flush()

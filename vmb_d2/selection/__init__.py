@@ -1,0 +1,1 @@
+"""Which regions are read out of the network, and their features."""

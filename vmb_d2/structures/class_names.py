@@ -1,0 +1,149 @@
+"""Names of the classes, from a file like MMF's ``visual_genome_categories.json``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from ..utils.downloads import fetch, is_url
+
+CLASSES_URL = "https://dl.fbaipublicfiles.com/pythia/data/visual_genome_categories.json"
+
+BACKGROUND = "background"
+
+
+@dataclass(frozen=True)
+class ClassNames:
+    """What the class indices of a store (``objects``, the columns of ``cls_prob``) are called.
+
+    Attributes:
+        names: of the classes in order, the background not among them; None where unknown.
+        with_background: whether the background was extracted: then it is index 0, and the
+            classes begin at 1.
+        source: where the names come from, for errors.
+    """
+
+    names: tuple[str, ...] | None = None
+    with_background: bool = False
+    source: str = ""
+
+    def for_columns(self, columns: int) -> ClassNames:
+        """The names for a ``cls_prob`` of so many columns.
+
+        One column more than there are names is the background's. Raises ConfigError for any
+        other number, and for a background that was stated and has no column.
+        """
+        if self.names is None:
+            return self
+        if columns == len(self.names) and self.with_background:
+            raise ConfigError(
+                f"{self.source} has {len(self.names)} names and the store {columns} columns of "
+                f"probabilities: with the background, it would have {columns + 1}"
+            )
+        if columns != len(self.names) + 1:
+            self.require(columns)
+        return replace(self, with_background=columns > len(self.names))
+
+    def require(self, classes: int) -> None:
+        """Raise ConfigError unless there are names of so many classes, without the background."""
+        if self.names is not None and len(self.names) != classes:
+            raise ConfigError(
+                f"{self.source} has {len(self.names)} names, but there are {classes} classes: "
+                "give the file of their names"
+            )
+
+    def number(self, index: int) -> int | None:
+        """The class at ``index``, counted from 0 without the background; None for that."""
+        number = index - self.with_background
+        return None if number < 0 and self.with_background else number
+
+    def __getitem__(self, index: int) -> str:
+        """The name at ``index``; ``class 17`` for index 17 where names aren't known.
+
+        Raises ConfigError where there are names, and none for this index.
+        """
+        number = self.number(index)
+        if number is None:
+            return BACKGROUND
+        if self.names is None:
+            return f"class {index}"
+        if not 0 <= number < len(self.names):
+            raise ConfigError(
+                f"{self.source} has {len(self.names)} names, and none for the class {index} that "
+                "is in the store: give the file of their names, or say that the background was "
+                "extracted"
+            )
+        return self.names[number]
+
+
+NO_NAMES = ClassNames()  # classes go by their index
+
+
+def read_class_names(
+    source: str | None, cache_dir: Path, with_background: bool = False
+) -> ClassNames:
+    """The names in ``source``, the path or URL of a JSON file; None for :data:`CLASSES_URL`.
+
+    A URL is fetched once.
+
+    Args:
+        cache_dir: for what is fetched.
+        with_background: whether the background was extracted.
+
+    Raises:
+        ConfigError: a file that can't be read, or isn't one of class names.
+        DownloadError: the URL can't be fetched.
+    """
+    source = source or CLASSES_URL
+    path = fetch(source, cache_dir) if is_url(source) else Path(source)
+    try:
+        names = parse_class_names(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return ClassNames(names, with_background, str(path))
+
+
+def parse_class_names(content: bytes) -> tuple[str, ...]:
+    """The names in the order of their ids, the background (id 0) left out.
+
+    Args:
+        content: JSON, ``{"categories": [{"id": 1, "name": "yolk"}, ...]}``; other keys are
+            ignored. Names may repeat, ids may not.
+
+    Raises:
+        ConfigError: anything else. An id 0 that isn't called background is such: with it, every
+            class would get its neighbour's name.
+    """
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"no JSON: {error or type(error).__name__}") from error
+    categories = value.get("categories") if isinstance(value, dict) else None
+    if not isinstance(categories, list) or not categories:
+        raise ConfigError('no class names: there is no list "categories" in it')
+    names: dict[int, str] = {}
+    for entry in categories:
+        number, name = _id_and_name(entry)
+        if number in names:
+            raise ConfigError(f"id {number} occurs twice")
+        names[number] = name
+    first = names.pop(0, BACKGROUND)
+    if first.strip("_").lower() != BACKGROUND:
+        raise ConfigError(f"id 0 is {first!r}, but 0 is the background: ids begin at 1")
+    return tuple(names[number] for number in sorted(names))
+
+
+def _id_and_name(entry: Any) -> tuple[int, str]:
+    number = entry.get("id") if isinstance(entry, dict) else None
+    name = entry.get("name") if isinstance(entry, dict) else None
+    if type(number) is not int or number < 0 or not isinstance(name, str):
+        shown = json.dumps(entry)
+        shown = shown if len(shown) <= 60 else f"{shown[:60]}..."
+        raise ConfigError(f"{shown} has no number as id and text as name")
+    text = name.encode(errors="replace").decode()  # JSON can hold halves of characters
+    return number, " ".join(text.split())

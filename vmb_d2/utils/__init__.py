@@ -1,0 +1,1 @@
+"""What no step of the flow owns."""
