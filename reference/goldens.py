@@ -8,7 +8,7 @@ import numpy as np
 from vmb_d2.structures.regions import RegionFeatures
 
 REFERENCE = Path(__file__).parent
-DEMO = REFERENCE.parents[1] / "demo"
+DEMO = REFERENCE.parent / "demo"
 
 
 def image_path(name: str) -> Path:
