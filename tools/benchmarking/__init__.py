@@ -1,5 +1,8 @@
 """How fast the extraction is, stage by stage, held against the original's loop."""
 
+import vmb_d2.modeling  # noqa: F401  (prepares detectron2 for what is imported below)
+
+# isort: split
 from .chart import png_chart
 from .end_to_end import Runs, start_up
 from .measuring import PARTS, Plan, measure
