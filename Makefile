@@ -12,9 +12,9 @@ TORCH := $(INSTALLED_TORCH)
 DEMO_OUTPUT := demo/output
 WEIGHTS := $(DEMO_OUTPUT)/x152_synthetic.pth
 BENCH ?=
-SOURCES := vmb_d2 weights_conversion tools demo reference tests setup.py
+SOURCES := vmb_d2 weights_conversion tools demo examples reference tests setup.py
 
-.PHONY: install demo demo-released bench test lint format clean
+.PHONY: install demo demo-released bench test test-fast lint format clean
 
 install: $(INSTALLED)
 
@@ -58,6 +58,10 @@ bench: $(INSTALLED) $(WEIGHTS)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+# Without Slurm, a browser, full-size models and whatever else takes long.
+test-fast: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not slow"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check $(SOURCES)
