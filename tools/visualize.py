@@ -14,11 +14,10 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from plain_command import at_home, command_line, run
-
 from vmb_d2.errors import ConfigError, InputError, OutputError
 from vmb_d2.output.open_stores import open_reader
 from vmb_d2.stores import FORMATS, FeatureReader
+from vmb_d2.utils.command_line import at_home, command_line, run
 from vmb_d2.utils.downloads import default_cache_dir
 from vmb_d2.visualization import (
     CLASSES_URL,
@@ -126,5 +125,10 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-if __name__ == "__main__":
+def program() -> None:
+    """The console command."""
     run(parser(), main)
+
+
+if __name__ == "__main__":
+    program()
