@@ -77,5 +77,5 @@ def _quoted(text: str) -> str:
     """What Hydra reads as ``text``, apart from the interpolations in it."""
     if _WORD.fullmatch(text) and text.lower() not in _NO_TEXT:
         return text
-    escaped = re.sub(r'(\\*)("|$)', lambda m: 2 * m[1] + (r"\"" if m[2] else ""), text)
+    escaped = re.sub(r'(\\*)("|\Z)', lambda m: 2 * m[1] + (r"\"" if m[2] else ""), text)
     return f'"{escaped}"'

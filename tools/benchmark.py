@@ -253,4 +253,4 @@ def give(content: dict, args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run(parser(), main, log=sys.stderr)
+    sys.exit(run(parser(), main, log=sys.stderr))

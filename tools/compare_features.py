@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import sys
 
 from tqdm import tqdm
 
@@ -95,10 +96,10 @@ def main(args: argparse.Namespace) -> int:
     return int(not content["same"])
 
 
-def program() -> None:
-    """The console command."""
-    run(parser(), main)
+def program() -> int:
+    """The console command. Returns the exit status."""
+    return run(parser(), main)
 
 
 if __name__ == "__main__":
-    program()
+    sys.exit(program())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -215,11 +216,11 @@ def extract(cfg: DictConfig) -> None:
     logger.info("%s: %s", extraction.name, done)
 
 
-def program() -> None:
-    """The console command."""
+def program() -> int:
+    """The console command. Returns the exit status."""
     extract_options.register()
-    run(extract)
+    return run(extract)
 
 
 if __name__ == "__main__":
-    program()
+    sys.exit(program())

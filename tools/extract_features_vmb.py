@@ -102,4 +102,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    run(parser(), main)
+    sys.exit(run(parser(), main))

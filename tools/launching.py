@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import arguments
 from extract_options import option_names
@@ -78,7 +78,7 @@ def task(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]
     @functools.wraps(function)
     def wrapper(cfg: DictConfig) -> None:
         if not in_sweep():  # an error that Hydra sees, it logs
-            command_line.ending(lambda: function(cfg) or command_line.DONE, one_line)
+            sys.exit(command_line.exit_status(lambda: function(cfg) or command_line.DONE, one_line))
         try:
             with interruption.handled():
                 take_gpu(HydraConfig.get().job.num)
@@ -93,13 +93,12 @@ def task(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]
     return wrapper
 
 
-def run(main: Callable[[], None]) -> NoReturn:
-    """Run what ``hydra.main`` made, and exit, see :func:`vmb_d2.utils.command_line.ending`."""
+def run(main: Callable[[], None]) -> int:
+    """Run what ``hydra.main`` made. Returns the exit status."""
     goes_on = "jobs on the cluster go on: squeue lists them, scancel ends them"
     again = "run the same command to go on"
-    command_line.ending(
-        lambda: _launch(main), one_line, goes_on if SLURM in sys.argv[1:] else again
-    )
+    interrupted = goes_on if SLURM in sys.argv[1:] else again
+    return command_line.exit_status(lambda: _launch(main), one_line, interrupted)
 
 
 def _launch(main: Callable[[], None]) -> int:

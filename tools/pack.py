@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from pathlib import Path
 
 from vmb_d2.errors import DownloadError
@@ -121,10 +122,10 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def program() -> None:
-    """The console command."""
-    run(parser(), main)
+def program() -> int:
+    """The console command. Returns the exit status."""
+    return run(parser(), main)
 
 
 if __name__ == "__main__":
-    program()
+    sys.exit(program())

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -125,10 +126,10 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def program() -> None:
-    """The console command."""
-    run(parser(), main)
+def program() -> int:
+    """The console command. Returns the exit status."""
+    return run(parser(), main)
 
 
 if __name__ == "__main__":
-    program()
+    sys.exit(program())

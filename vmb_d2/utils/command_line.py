@@ -9,8 +9,8 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping
-from typing import NoReturn, TextIO
+from collections.abc import Callable, Mapping, Sequence
+from typing import TextIO
 
 from ..errors import ConfigError, VMBError
 
@@ -45,57 +45,58 @@ def run(
     function: Callable[[argparse.Namespace], int],
     log: TextIO | None = None,
     names: Mapping[str, str] | None = None,
-) -> NoReturn:
-    """Call ``function`` with the parsed arguments, and exit with the status that it returns.
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Call ``function`` with the parsed arguments, and return the exit status.
 
-    Errors name the program's own options, see :func:`ending`.
+    Errors name the program's own options, see :func:`exit_status`.
 
     Args:
         parser: the options.
         function: the work.
         log: where log lines go; None for stdout.
         names: the options of parameters of the library that are named otherwise there.
+        arguments: to parse; None for the program's.
     """
     flags = re.findall(r"--[\w-]+", parser.format_usage())
     options = {flag.strip("-").replace("-", "_"): flag for flag in flags}
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=log or sys.stdout)
-    ending(
-        lambda: function(parser.parse_args()),
+    return exit_status(
+        lambda: function(parser.parse_args(arguments)),
         lambda error: one_line(error, {**options, **(names or {})}),
     )
 
 
-def ending(
+def exit_status(
     function: Callable[[], int],
     describe: Callable[[BaseException], str | None],
     interrupted: str = "run the same command to go on",
-) -> NoReturn:
-    """Call ``function``, and exit with the status that it returns.
+) -> int:
+    """Call ``function``, and return the exit status of the program.
 
     An error is one line on stderr, and exit status 2; a signal is 128 plus its number. An error
     that ``describe`` has no text for is a fault of the program, and a traceback; with
     HYDRA_FULL_ERROR=1 in the environment, all are.
 
     Args:
-        function: the work.
+        function: the work. Returns the exit status where there is no error.
         describe: the text of an error that the user can mend; None for others.
         interrupted: what to do after a signal.
     """
     for stream in (sys.stdout, sys.stderr):  # file names need not be text
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        status = function()
+        return function()
     except KeyboardInterrupt as error:
         print(f"interrupted by {str(error) or 'SIGINT'}; {interrupted}", file=sys.stderr)
-        status = 128 + getattr(error, "signum", signal.SIGINT)
+        return 128 + getattr(error, "signum", signal.SIGINT)
     except Exception as error:
         text = describe(error)
         if _wants_traceback or text is None:
             traceback.print_exc()
         else:
             print(f"error: {text}", file=sys.stderr)
-        status = getattr(error, "exit_status", NOT_DONE)
-    sys.exit(status)
+        return getattr(error, "exit_status", NOT_DONE)
 
 
 def one_line(error: BaseException, names: Mapping[str, str]) -> str | None:
