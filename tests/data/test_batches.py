@@ -7,6 +7,7 @@ import support
 
 from reference import goldens
 from vmb_d2.comparison.fidelity import distance
+from vmb_d2.data.batching import Batching
 from vmb_d2.data.image_list import name_images
 from vmb_d2.engine.pipeline import ExtractionRun
 from vmb_d2.extractor import RegionFeatureExtractor
@@ -21,7 +22,7 @@ def run_over(paths, folder, batch_size, batching="bucketed"):
     extractor = RegionFeatureExtractor(support.tiny_model("tiny_x152_fpn"))
     failures = FailureLog(folder)
     with StoreSet(folder, ["mmf"]) as stores:
-        run = ExtractionRun(stores, failures, batch_size=batch_size, batching=batching)
+        run = ExtractionRun(stores, failures, batching=Batching(batching, batch_size))
         images = name_images(paths)
         return run(images, run.pending(images), extractor), failures.read()
 

@@ -1,6 +1,5 @@
 """The number of images at a time: what can be asked for, and the choice, against naive loops."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,39 +8,11 @@ from vmb_d2.data.preprocessing import LONG_SIDE, SHORT_SIDE
 from vmb_d2.engine.auto_batch_size import (
     MOST,
     Choice,
-    checked_batch_size,
     choose_batch_size,
     largest_batch,
 )
-from vmb_d2.errors import ConfigError
 
 steps = st.lists(st.tuples(st.integers(0, 500), st.integers(1, 100)), min_size=1, max_size=4)
-
-
-@pytest.mark.parametrize(("value", "expected"), [(1, 1), (64, 64), ("8", 8), ("auto", "auto")])
-def test_what_can_be_asked_for(value, expected):
-    assert checked_batch_size(value, "bucketed") == expected
-
-
-@pytest.mark.parametrize(
-    "value", [0, -3, 2.5, 2.0, True, False, None, "0", "2.5", "big", "", "AUTO", [1], ["auto"]]
-)
-@pytest.mark.parametrize("batching", ["bucketed", "mmf"])
-def test_what_can_not(value, batching):
-    with pytest.raises(ConfigError) as caught:
-        checked_batch_size(value, batching)
-    assert str(caught.value) == (
-        f"extract.batch_size={value}: has to be a whole number, at least 1, or auto"
-    )
-
-
-def test_mmfs_batches_are_of_a_number():
-    assert checked_batch_size(4, "mmf") == 4
-    with pytest.raises(ConfigError) as caught:
-        checked_batch_size("auto", "mmf")
-    text = str(caught.value)
-    assert text.startswith("extract.batch_size=auto: with extract.batching=mmf features depend on")
-    assert text.endswith("or take extract.batching=bucketed")
 
 
 @given(st.integers(-50, 500), st.integers(0, 60), st.integers(-100, 1000), st.integers(1, 40))

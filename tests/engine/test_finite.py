@@ -11,6 +11,7 @@ import torch
 from fakes import FakeExtractor, small_images
 from test_job import everything, failures, manifest, run
 
+from vmb_d2.data.batching import Batching
 from vmb_d2.data.given_boxes import GivenBoxes
 from vmb_d2.data.image_list import list_images, name_images
 from vmb_d2.extractor import RegionFeatureExtractor
@@ -51,7 +52,13 @@ def images(tmp_path):
 def test_one_of_a_batch_fails_and_the_others_are_stored(tmp_path, images, field, value):
     features = ["fc6", "fc7"] if field == "further" else []
     extractor = Spoiling(field, value, feature_names=features)
-    report = run(tmp_path / "out", images, extractor, batch_size=4, formats=["npz", "lmdb"])
+    report = run(
+        tmp_path / "out",
+        images,
+        extractor,
+        batching=Batching(batch_size=4),
+        formats=["npz", "lmdb"],
+    )
     assert (report.extracted, report.failed) == (3, 1)
     (failure,) = failures(tmp_path / "out")
     size = {"bbox": 20, "cls_prob": 45}.get(field, 80)
@@ -100,7 +107,7 @@ def test_too_many_of_them_end_the_run_with_the_others_stored(tmp_path, images):
 
     extractor = Spoiling("features", math.nan)
     with pytest.raises(TooManyFailures, match="not finite"):
-        run(tmp_path / "out", images, extractor, batch_size=4, max_failures=0)
+        run(tmp_path / "out", images, extractor, batching=Batching(batch_size=4), max_failures=0)
     assert len(everything(tmp_path / "out")) == 3 * len(FORMATS)
 
 

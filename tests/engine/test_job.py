@@ -17,6 +17,7 @@ import support
 import torch
 from fakes import FakeExtractor, small_images
 
+from vmb_d2.data.batching import Batching
 from vmb_d2.data.given_boxes import GivenBoxes
 from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.errors import ConfigError, InputError, OutputError, StoreError, TooManyFailures
@@ -170,7 +171,13 @@ def test_other_settings_are_refused(tmp_path, images, values, expected):
 
 def test_what_changes_no_feature_is_not_refused(tmp_path, images):
     run(tmp_path / "out", images[:2])
-    run(tmp_path / "out", images, batch_size=3, max_failures=7, record={"configuration": "other"})
+    run(
+        tmp_path / "out",
+        images,
+        batching=Batching(batch_size=3),
+        max_failures=7,
+        record={"configuration": "other"},
+    )
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path, images):
@@ -306,7 +313,7 @@ def out_of_memory(most):
 def test_out_of_memory_is_tried_again_smaller_and_noted(tmp_path, caplog):
     images = small_images(tmp_path / "in", 20)
     extractor = FakeExtractor(before_batch=out_of_memory(3))
-    report = run(tmp_path / "out", images, extractor, batch_size=8)
+    report = run(tmp_path / "out", images, extractor, batching=Batching(batch_size=8))
     assert (report.extracted, report.failed, report.out_of_memory) == (20, 0, 2)
     assert extractor.batches == [2] * 10  # 8, 4 and from then on 2
     assert "out of memory with 8 images at once: from now on at most 4" in caplog.text
@@ -424,7 +431,7 @@ def test_memory_does_not_grow_with_the_images(tmp_path):
             return regions
 
     images = small_images(tmp_path / "in", 30)
-    run(tmp_path / "out", images, Counting(), batch_size=2)
+    run(tmp_path / "out", images, Counting(), batching=Batching(batch_size=2))
     assert len(made) == 30
     assert max(most) <= 2 * (MOST_WAITING + 1)
 

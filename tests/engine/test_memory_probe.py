@@ -19,11 +19,11 @@ from test_job import everything, failures, manifest
 from torch.profiler import ProfilerActivity, profile
 
 from reference import goldens
+from vmb_d2.data.batching import Batching
 from vmb_d2.data.given_boxes import GivenBoxes
 from vmb_d2.engine.auto_batch_size import MOST, Choice
 from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.engine.memory_probe import GPUMemory, batch_size_for, largest_images
-from vmb_d2.errors import ConfigError
 from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.stores import FORMATS
 
@@ -33,7 +33,12 @@ PROPOSALS = FakeExtractor().model.most_proposals
 
 
 def extract(folder, images, extractor, **values):
-    values = {"formats": list(FORMATS), "batch_size": "auto", "workers": 0, **values}
+    values = {
+        "formats": list(FORMATS),
+        "batching": Batching(batch_size="auto"),
+        "workers": 0,
+        **values,
+    }
     return ExtractionJob(folder, **values)(images, lambda: extractor)
 
 
@@ -87,7 +92,7 @@ def test_a_run_takes_as_many_as_fit(
     (line,) = [text for text in caplog.messages if "batch_size=auto" in text]
     assert line.startswith(f"extract.batch_size=auto: {count} image")
 
-    extract(tmp_path / "other", images, FakeExtractor(), batch_size=1)
+    extract(tmp_path / "other", images, FakeExtractor(), batching=Batching(batch_size=1))
     assert everything(out) == everything(tmp_path / "other")
 
 
@@ -180,7 +185,7 @@ def test_no_more_than_there_are_to_extract(out, images, monkeypatch, count, expe
 def test_with_nothing_to_do_nothing_is_loaded(out, images):
     extract(out, images, FakeExtractor())
     before = manifest(out)
-    job = ExtractionJob(out, list(FORMATS), batch_size="auto")
+    job = ExtractionJob(out, list(FORMATS), batching=Batching(batch_size="auto"))
     assert job(images, lambda: pytest.fail("loaded")).skipped == 20
     assert manifest(out) == before
 
@@ -220,7 +225,7 @@ def test_going_on_with_another_number(tmp_path, out, images, monkeypatch):
         extract(out, part, GPUExtractor(gpu, [BACKBONE]))
         assert manifest(out)["runs"][-1]["batch_size"] == count
         assert manifest(out)["runs"][-1]["mismatch"] == []
-    extract(tmp_path / "other", images, FakeExtractor(), batch_size=1)
+    extract(tmp_path / "other", images, FakeExtractor(), batching=Batching(batch_size=1))
     assert everything(out) == everything(tmp_path / "other")
 
 
@@ -233,14 +238,6 @@ def test_given_boxes_are_as_many_as_the_image_with_the_most_has(out, images, mon
     assert probe == [(n, [7] * n) for n in (1, 2, 8)]
     assert extractor.chosen == []
     assert own == [(8, [2, 7, 0, 4, 0, 0, 0, 0]), (8, [0] * 8), (4, [0] * 4)]
-
-
-def test_mmfs_batches_are_refused_before_any_work(out, images):
-    with pytest.raises(ConfigError, match=r"batch_size=auto: with extract\.batching=mmf features"):
-        extract(out, images, FakeExtractor(), batching="mmf")
-    with pytest.raises(ConfigError, match=r"batch_size=0: has to be a whole number"):
-        extract(out, images, FakeExtractor(), batch_size=0)
-    assert not out.exists()
 
 
 def bytes_needed(run):

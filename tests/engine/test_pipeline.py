@@ -20,6 +20,7 @@ from test_reading import MORTAL, is_there
 
 from vmb_d2.data import loading as ahead
 from vmb_d2.data import reader_pool as pool
+from vmb_d2.data.batching import Batching
 from vmb_d2.data.image_list import list_images, name_images
 from vmb_d2.data.preprocessing import load
 from vmb_d2.errors import ConfigError, OutputError, TooManyFailures
@@ -57,7 +58,7 @@ def test_workers_change_nothing(tmp_path, batching, batch_size):
     found = {}
     for workers in (0, 1, 3):
         out, extractor = tmp_path / f"{workers}", FakeExtractor()
-        values = {"batching": batching, "batch_size": batch_size, "workers": workers}
+        values = {"batching": Batching(batching, batch_size), "workers": workers}
         report = run(out, images, extractor, **values)
         assert (report.extracted, report.failed) == (19, 2)
         lines = sorted(failures(out), key=lambda failure: failure["path"])
@@ -85,7 +86,7 @@ def test_workers_change_nothing_that_a_network_makes(tmp_path):
 def test_done_images_keep_their_say_in_mmf_batches(tmp_path):
     """Sizes are read ahead for the chunks of which something is left, and for all of these."""
     images = mixed_images(tmp_path / "in")
-    values = {"batching": "mmf", "batch_size": 4}
+    values = {"batching": Batching("mmf", 4)}
     run(tmp_path / "whole", images, **values)
     for workers in (0, 2):
         out = tmp_path / f"{workers}"
@@ -171,7 +172,7 @@ def test_an_image_that_kills_is_a_failure(tmp_path, monkeypatch):
     Path(images[2].path).rename(source / "deadly.png")
     Path(images[3].path).rename(source / "once.png")
     images = name_images(list_images(source))
-    report = run(tmp_path / "out", images, workers=2, batch_size=2)
+    report = run(tmp_path / "out", images, workers=2, batching=Batching(batch_size=2))
     assert (report.extracted, report.failed) == (5, 1)
     (failure,) = failures(tmp_path / "out")
     assert (failure["name"], failure["stage"]) == ("deadly", "read")
@@ -347,7 +348,13 @@ def test_neither_reading_nor_the_network_gets_far_ahead(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(StoreSet, "write", written_slowly)
     extractor = FakeExtractor(before_batch=look)
-    run(tmp_path / "out", images, extractor, workers=workers, batch_size=batch_size)
+    run(
+        tmp_path / "out",
+        images,
+        extractor,
+        workers=workers,
+        batching=Batching(batch_size=batch_size),
+    )
     assert len(written) == 60
     assert max(ahead_of_network) <= ahead.slots(workers, batch_size)
     assert max(ahead_of_network) > batch_size  # it is ahead

@@ -12,6 +12,7 @@ import support
 from fakes import FakeExtractor, small_images
 from PIL import Image
 
+from vmb_d2.data.batching import Batching
 from vmb_d2.data.image_list import list_images, name_images
 from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.engine.pipeline import ExtractionRun
@@ -31,7 +32,7 @@ FIRST, SECOND = SHARDS = [Shard("", 2, 0), Shard("", 2, 1)]
 def run(folder, images, shard=None, extractor=None, load=None, **values):
     extractor = extractor or FakeExtractor()
     values = {"formats": list(FORMATS), "options": extractor.options, **values}
-    chunk = values["batch_size"] if values.get("batching") == "mmf" else 1
+    chunk = values.get("batching", Batching()).chunk
     own = shard.share(images, images, chunk) if shard else images
     record = {"shard": shard.describe(images)} if shard else {}
     job = ExtractionJob(folder, shard=shard, record=record, **values)
@@ -457,7 +458,7 @@ def test_shards_of_whole_chunks_have_the_batches_of_one_run(tmp_path, out):
         size = (8 + 5 * i % 7, 6 + 3 * i % 8)
         Image.new("RGB", size, (i, 255 - i, 7 * i % 256)).save(tmp_path / f"in/{i:02}.png")
     images = name_images(list_images(tmp_path / "in"))
-    options = {"batching": "mmf", "batch_size": 4, "formats": ["mmf", "lmdb"]}
+    options = {"batching": Batching("mmf", 4), "formats": ["mmf", "lmdb"]}
     alone = PaddingExtractor()
     run(tmp_path / "alone", images, extractor=alone, **options)
     extractors = [PaddingExtractor() for _ in range(3)]

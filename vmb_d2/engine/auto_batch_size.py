@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ..errors import ConfigError
 from ..utils.text import bytes_in_words
-
-AUTO = "auto"
 
 # The network's smallest maps, of 25 x 42 positions and 2048 channels, are 144 tiles of 128 x 128:
 # one image keeps the 132 multiprocessors of an H100 busy, and of 16 images no more than 1/16 of the
@@ -40,30 +37,6 @@ class Choice(NamedTuple):
             return f"{words} at a time"
         needed, free = bytes_in_words(self.needed), bytes_in_words(self.free)
         return f"{words} at a time, for which up to {needed} are needed; {free} are free"
-
-
-def checked_batch_size(value: Any, batching: str) -> int | str:
-    """``extract.batch_size`` as a number of at least 1, or :data:`AUTO`.
-
-    Raises ConfigError for anything else, and for AUTO where ``batching`` is MMF's.
-    """
-    if value == AUTO:
-        if batching == "mmf":
-            raise ConfigError(
-                "extract.batch_size=auto: with extract.batching=mmf features depend on the batch "
-                "size, so it has to be a number, the original run's; or take "
-                "extract.batching=bucketed"
-            )
-        return AUTO
-    try:
-        number = int(value) if type(value) in (int, str) else 0
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise ConfigError(
-            f"extract.batch_size={value}: has to be a whole number, at least 1, or {AUTO}"
-        )
-    return number
 
 
 def largest_batch(fixed: int, each: int, available: int, most: int) -> int:

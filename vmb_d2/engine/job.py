@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import VMBModel
+from ..data.batching import Batching
 from ..data.given_boxes import GivenBoxes
 from ..data.image_list import is_folder
 from ..errors import ConfigError
@@ -24,7 +25,6 @@ from ..structures.class_names import NO_NAMES, ClassNames
 from ..structures.input_image import InputImage
 from ..utils.precision import check_name
 from ..utils.text import bytes_in_words
-from .auto_batch_size import AUTO, checked_batch_size
 from .pipeline import ExtractionRun, Report
 from .run_record import RunRecord
 
@@ -45,9 +45,9 @@ class ExtractionJob:
         precision: of the extractor, where it is known before loading.
         boxes: to take instead of the proposals, assigned to the images.
         naming: how the images got their names.
-        batch_size: images that go through the network together, at most; ``"auto"`` for as many
+        batching: how images are grouped into batches; the batch size ``"auto"`` for as many images
             as the memory allows, see :mod:`vmb_d2.engine.memory_probe`.
-        batching, max_failures, workers: see :class:`vmb_d2.engine.pipeline.ExtractionRun`.
+        max_failures, workers: see :class:`vmb_d2.engine.pipeline.ExtractionRun`.
         allow_mismatch: write into a folder whose features come of other settings.
         foreign: of images that are there and that the folder's record doesn't vouch for, what to do
             with those that are whole: ``"keep"`` or ``"redo"``. Damaged ones are done anew.
@@ -64,8 +64,7 @@ class ExtractionJob:
     precision: str | None = None
     boxes: GivenBoxes | None = None
     naming: str = "mmf"
-    batch_size: int | str = 1
-    batching: str = "bucketed"
+    batching: Batching = field(default_factory=Batching)
     max_failures: int | None = None
     workers: int | None = None
     allow_mismatch: bool = False
@@ -96,7 +95,6 @@ class ExtractionJob:
                 where features can't be written. What was flushed stays.
             TooManyFailures, and what ``load`` raises.
         """
-        batch_size = checked_batch_size(self.batch_size, self.batching)
         if self.precision is not None:
             check_name(self.precision)
         if self.foreign not in CHOICES:
@@ -137,7 +135,6 @@ class ExtractionJob:
             run = ExtractionRun(
                 stores,
                 failures,
-                batch_size=1 if batch_size == AUTO else batch_size,
                 batching=self.batching,
                 boxes=self.boxes,
                 max_failures=self.max_failures,
@@ -158,8 +155,8 @@ class ExtractionJob:
                 if pending:
                     record.show(report)
                     extractor = load()
-                    if batch_size == AUTO:
-                        run.batch_size = self._choose_batch_size(extractor, len(pending))
+                    if self.batching.is_auto:
+                        run.batching = self._choose_batching(extractor, len(pending))
                     self._require_dimension(foreign, extractor.model.feature_dimension)
                     foreign.remove()
                     self._begin(record, stores, extractor, run, len(pending), len(images))
@@ -180,13 +177,13 @@ class ExtractionJob:
         if not self.allow_mismatch:
             foreign.require(dimension)
 
-    def _choose_batch_size(self, extractor: RegionFeatureExtractor, pending: int) -> int:
+    def _choose_batching(self, extractor: RegionFeatureExtractor, pending: int) -> Batching:
         from .memory_probe import batch_size_for
 
         boxes = self.boxes.most_count() if self.boxes is not None else None
         choice = batch_size_for(extractor, pending, boxes)
         logger.info("extract.batch_size=auto: %s", choice)
-        return choice.batch_size
+        return replace(self.batching, batch_size=choice.batch_size)
 
     def _begin(
         self, record, stores, extractor: RegionFeatureExtractor, run: ExtractionRun, pending, count
@@ -201,7 +198,7 @@ class ExtractionJob:
                 "device": str(device),
                 "device_name": device_name(device),
                 "precision": extractor.precision,
-                "batch_size": run.batch_size,
+                "batch_size": run.batching.most,
             },
         )
         words = "%s: %d of %d images to extract, on %s"
@@ -219,14 +216,13 @@ class ExtractionJob:
         if self.boxes is not None:
             background = self.options.background
             regions = {"source": "given", "background": background, **self.boxes.settings()}
-        batches = f"mmf, of {self.batch_size}" if self.batching == "mmf" else self.batching
         return {
             "model": description.to_dict() if description else None,
             "weights_sha256": extractor.weights_sha256 if extractor else None,
             "precision": extractor.precision if extractor else self.precision,
             "feature_names": features,
             "regions": regions,
-            "batching": batches,
+            "batching": str(self.batching),
             "dtype": self.dtype,
             "clip_boxes": {n: format_named(n).clips(self.clip_boxes) for n in self.formats},
             "names": self.naming,

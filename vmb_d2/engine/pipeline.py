@@ -12,11 +12,10 @@ from functools import partial
 from itertools import compress
 from typing import TYPE_CHECKING
 
-from ..data.batching import Batch, Size
+from ..data.batching import Batch, Batching, Size, planned_batches
 from ..data.given_boxes import GivenBoxes
 from ..data.image_list import is_folder
 from ..data.loading import default_workers, loaded_batches
-from ..data.plan import planned_batches
 from ..data.preprocessing import CONVERSIONS, NetworkImage, warnings_to
 from ..errors import BoxesError, ConfigError, ImageReadError, TooManyFailures
 from ..output.failures import FailureLog
@@ -32,7 +31,6 @@ if TYPE_CHECKING:  # seeing that nothing is to do takes no torch
 
     from ..extractor import RegionFeatureExtractor
 
-BATCHING = ("bucketed", "mmf")
 
 logger = logging.getLogger(__name__)
 
@@ -64,11 +62,8 @@ class ExtractionRun:
     Args:
         stores: open; they know which images are done.
         failures: where images that fail are recorded.
-        batch_size: images that go through the network together, at most. As an attribute it can
-            still be changed before the run is called.
-        batching: ``"bucketed"``: only images of one padded size share a batch, so that features
-            don't depend on batch size, order or batch mates. ``"mmf"``: the original's chunks,
-            padded, and clipped to, the largest of the chunk.
+        batching: how images are grouped into batches. As an attribute it can still be changed
+            before the run is called.
         boxes: to take instead of the proposals.
         max_failures: with more failures than this the run stops; None for no such limit.
         workers: how many processes read images; 0: none but this; None: as
@@ -89,25 +84,19 @@ class ExtractionRun:
         stores: StoreSet,
         failures: FailureLog,
         *,
-        batch_size: int = 1,
-        batching: str = "bucketed",
+        batching: Batching,
         boxes: GivenBoxes | None = None,
         max_failures: int | None = None,
         workers: int | None = None,
         report: Report | None = None,
         before_write: Callable[[Report], None] = lambda report: None,
     ):
-        if batch_size < 1:
-            raise ConfigError(f"extract.batch_size={batch_size}: has to be at least 1")
-        if batching not in BATCHING:
-            raise ConfigError(f"extract.batching={batching}: valid are {', '.join(BATCHING)}")
         if max_failures is not None and max_failures < 0:
             raise ConfigError(f"input.max_failures={max_failures}: has to be at least 0")
         if workers is not None and workers < 0:
             raise ConfigError(f"extract.workers={workers}: has to be at least 0")
         self.stores = stores
         self.failures = failures
-        self.batch_size = batch_size
         self.batching = batching
         self.boxes = boxes
         self.max_failures = max_failures
@@ -139,7 +128,7 @@ class ExtractionRun:
             TooManyFailures: more than ``max_failures``.
         """
         self.report.skipped = len(images) - len(pending)
-        self._most_at_once = self.batch_size
+        self._most_at_once = self.batching.most
         workers = self.workers
         if workers is None:
             workers = default_workers(extractor.model.device)
@@ -152,15 +141,14 @@ class ExtractionRun:
             batches = planned_batches(
                 images,
                 pending,
-                batching=self.batching,
-                batch_size=self.batch_size,
+                self.batching,
                 ahead=workers > 0,
                 fail=lambda image, error: self._fail(image, error, "read", progress),
             )
             stack.enter_context(contextlib.closing(batches))
             if self.boxes is not None:
                 stack.callback(self.boxes.log_outside)
-            loaded = loaded_batches(batches, workers, self.batch_size)
+            loaded = loaded_batches(batches, workers, self.batching.most)
             for batch, outcomes in stack.enter_context(contextlib.closing(loaded)):
                 writer.check()
                 self._extract(batch, outcomes, extractor, writer, progress)
@@ -268,8 +256,7 @@ class ExtractionRun:
         if isinstance(outcome, ImageReadError):
             raise outcome
         own = outcome.padded_size
-        larger = any(a > b for a, b in zip(own, padded_size, strict=True))
-        if larger or (self.batching == "bucketed" and own != padded_size):
+        if not self.batching.fits(own, padded_size):
             raise ImageReadError(f"{path}: was exchanged for another image while being read")
         return outcome
 
