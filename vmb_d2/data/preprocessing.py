@@ -212,18 +212,18 @@ def read_padded_size(path: str | Path) -> tuple[int, int]:
     return padded_size(*network_size(*read_size(path)))
 
 
-def network_pixels(rgb: np.ndarray) -> tuple[np.ndarray, float]:
+def preprocess(rgb: np.ndarray, conversions: tuple[str, ...] = ()) -> NetworkImage:
     """Take the mean off, then resize.
 
     Args:
         rgb: uint8 (H, W, 3), RGB.
-
-    Returns:
-        float32 (3, h, w), BGR, not contiguous; and network pixels for one original pixel.
+        conversions: that its pixels went through, of :data:`CONVERSIONS`.
 
     Raises:
         ImageReadError: so narrow that its short side would be resized to nothing.
     """
+    import torch
+
     height, width = rgb.shape[:2]
     scale = resize_scale(height, width)
     if min(network_size(height, width)) < 1:
@@ -233,35 +233,8 @@ def network_pixels(rgb: np.ndarray) -> tuple[np.ndarray, float]:
     bgr = np.empty(rgb.shape, dtype=np.float32)
     np.subtract(rgb[:, :, ::-1], np.array(PIXEL_MEAN_BGR), out=bgr, casting="unsafe")
     resized = cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
-    return resized.transpose(2, 0, 1), scale
-
-
-def preprocess(rgb: np.ndarray) -> NetworkImage:
-    """An image as the network takes it. The rest is :func:`network_pixels`'."""
-    pixels, scale = network_pixels(rgb)
-    return as_network_image(np.ascontiguousarray(pixels), scale, *rgb.shape[:2])
-
-
-def as_network_image(
-    pixels: np.ndarray, scale: float, height: int, width: int, conversions: tuple[str, ...] = ()
-) -> NetworkImage:
-    """Contiguous ``pixels``, whose memory is used as it is, of an image of (height, width)."""
-    import torch
-
-    return NetworkImage(torch.from_numpy(pixels), scale, width, height, conversions)
-
-
-def read_network_pixels(path: str | Path) -> tuple[np.ndarray, float, int, int, tuple[str, ...]]:
-    """Of an image file, what :func:`network_pixels` gives, the original height and width, and
-    which of :data:`CONVERSIONS` its pixels went through.
-
-    Raises ImageReadError, which names the file.
-    """
-    rgb, conversions = _read(path)
-    try:
-        return *network_pixels(rgb), *rgb.shape[:2], conversions
-    except ImageReadError as error:
-        raise ImageReadError(f"{path}: {error}") from error
+    tensor = torch.from_numpy(resized.transpose(2, 0, 1))
+    return NetworkImage(tensor, scale, width, height, conversions)
 
 
 def load(source: ImageSource) -> NetworkImage:
@@ -284,5 +257,8 @@ def load(source: ImageSource) -> NetworkImage:
         return preprocess(to_rgb(source))
     if not isinstance(source, (str, Path)):
         raise TypeError(f"{type(source).__name__}: images are paths, PIL images or uint8 arrays")
-    pixels, *values = read_network_pixels(source)
-    return as_network_image(np.ascontiguousarray(pixels), *values)
+    rgb, conversions = _read(source)
+    try:
+        return preprocess(rgb, conversions)
+    except ImageReadError as error:
+        raise ImageReadError(f"{source}: {error}") from error
