@@ -17,7 +17,6 @@ from benchmarking.chart import png_chart
 from benchmarking.measuring import EXACT, PARTS, Plan, measure
 from benchmarking.precision_price import price
 from benchmarking.report import table
-from plain_command import at_home, command_line, run
 
 from vmb_d2.checkpoint.released import released_model
 from vmb_d2.config import MODEL_NAMES, RELEASED_WEIGHTS, canonical_name, describe_model
@@ -26,6 +25,7 @@ from vmb_d2.errors import ConfigError, OutputError
 from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.stores.formats import format_named
 from vmb_d2.structures.input_image import InputImage
+from vmb_d2.utils.command_line import at_home, command_line, run
 from vmb_d2.utils.devices import device_of
 from vmb_d2.utils.files import write_whole
 from vmb_d2.utils.heap import keep_freed_memory
@@ -35,6 +35,8 @@ EXIT_STATUS = (
     "Exit status: 0 if everything was measured; 2 if not, with one line that says why; 130 after "
     "Ctrl-C."
 )
+# The options of parameters that have other names in the library.
+OPTIONS = {"input_dir": "--images", "model_name": "--model", "output_format": "--format"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -183,4 +185,4 @@ def at_least_one(field: str, text: str) -> list[int]:
 
 
 if __name__ == "__main__":
-    run(parser(), main, log=sys.stderr)
+    sys.exit(run(parser(), main, log=sys.stderr, names=OPTIONS))

@@ -12,14 +12,14 @@ import argparse
 import json
 import os
 import shlex
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from plain_command import at_home, command_line, run
-
 from vmb_d2.output.failures import FILE_NAME
 from vmb_d2.status import RUNNING, STATES, UNFINISHED, Part, Status, read_status
+from vmb_d2.utils.command_line import at_home, command_line, run
 
 EXIT_STATUS = (
     "Exit status: 0 if everything is done; 1 if not, or if images failed; 2 if there is no such "
@@ -184,5 +184,10 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
+def program() -> int:
+    """The console command. Returns the exit status."""
+    return run(parser(), main)
+
+
 if __name__ == "__main__":
-    run(parser(), main)
+    sys.exit(program())

@@ -20,7 +20,8 @@ pytestmark = pytest.mark.skipif(
 PACK = """
 import sys
 from vmb_d2.packing.job import pack
-from vmb_d2.stores import FORMATS, open_reader
+from vmb_d2.output.open_stores import open_reader
+from vmb_d2.stores import FORMATS
 
 for name, format_ in FORMATS.items():
     folder = sys.argv[1] + ("/shards/0-of-1" if format_.one_file else "")

@@ -54,7 +54,7 @@ def states(status):
 
 
 def test_every_state(sharded):
-    images, output = sharded
+    _, output = sharded
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
     status = read_status(output)
     assert states(status) == list(STATES.values())

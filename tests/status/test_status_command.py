@@ -49,9 +49,10 @@ def images(tmp_path):
 
 def test_at_a_glance(status, images, out):
     every_state(out, images)
+    place, host = out / "shards", os.uname().nodename
+    os.utime(place / "2-of-9" / "running.json", (time.time() - 6010,) * 2)
     code, lines = status(out)
     assert code == 1
-    place, host = out / "shards", os.uname().nodename
     signs = [(place / f"{i}-of-9" / "running.json").stat().st_mtime for i in (2, 6)]
     since = [time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(sign)) for sign in signs]
     (ended,) = re.findall(r"interrupted at (\S+ \S+ UTC)", "\n".join(lines))
@@ -70,7 +71,7 @@ def test_at_a_glance(status, images, out):
     stopped = table[3][2]
     assert [[*row[:2], *row[3:]] for row in table[:5]] == [
         ["shard", "state", "failed", "where"],
-        ["2-of-9", "dead", "0", host, f"no sign of life since {since[0]}, 0 s ago"],
+        ["2-of-9", "dead", "0", host, f"no sign of life since {since[0]}, 1 h 40 min ago"],
         ["6-of-9", "dead", "0", "node7, job 17_6, restart 1",
          f"no sign of life since {since[1]}, 2 h 5 min ago"],
         ["4-of-9", "stopped", "0", f"{host}, job 17_4, restart 2",

@@ -67,7 +67,7 @@ def checkout(tmp_path):
     """What `make install` needs, with a Python that only writes down what it is asked for."""
     for path in support.ROOT.glob("requirements*.txt"):
         shutil.copy(path, tmp_path)
-    for name in ("Makefile", "setup.py"):
+    for name in ("Makefile", "pyproject.toml"):
         shutil.copy(support.ROOT / name, tmp_path)
     (tmp_path / "python").write_text(PYTHON)
     (tmp_path / "python").chmod(0o755)
