@@ -63,14 +63,14 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--count",
-        type=lambda text: at_least_one("count", text)[0],
+        type=lambda text: at_least_one("count", text),
         metavar="N",
         help="N images: those given over and over (each once)",
     )
     add(
         "--batch-sizes",
         default="1",
-        type=lambda text: at_least_one("batch_sizes", text),
+        type=lambda text: [at_least_one("batch_sizes", size) for size in text.split(",")],
         metavar="N,...",
         help="images at a time (%(default)s)",
     )
@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--repeats",
         default="3",
-        type=lambda text: at_least_one("repeats", text)[0],
+        type=lambda text: at_least_one("repeats", text),
         metavar="N",
         help="of each figure (%(default)s)",
     )
@@ -121,7 +121,7 @@ def main(args: argparse.Namespace) -> int:
     plan = Plan(
         repeated(name_images(paths, "relative_with_extension", root), args.count),
         args.precision,
-        args.batch_sizes,
+        list(dict.fromkeys(args.batch_sizes)),
         args.repeats,
         [part for part in PARTS if part not in args.skip],
         format_named(args.format).name,
@@ -173,15 +173,11 @@ def chosen(field: str, text: str, valid: Sequence[str]) -> list[str]:
     return names
 
 
-def at_least_one(field: str, text: str) -> list[int]:
-    """The numbers in a list separated by commas, each once. Raises ConfigError."""
-    try:
-        numbers = list(dict.fromkeys(int(number) for number in text.split(",")))
-    except ValueError:
-        numbers = [0]
-    if min(numbers) < 1:
-        raise ConfigError("has to be at least 1", field=field, value=text)
-    return numbers
+def at_least_one(field: str, text: str) -> int:
+    """The whole number in ``text``. Raises ConfigError."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError("has to be a whole number, at least 1", field=field, value=text)
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -132,8 +132,6 @@ class Configuration:
         counts = job(self.plan.images, lambda: self.extractor, self.extractor.description)
         if counts.out_of_memory:
             raise self._out_of_memory()
-        if counts.failed:
-            raise ConfigError(f"{counts.failed} of the images can't be extracted")
         return counts.seconds
 
     def _out_of_memory(self) -> ConfigError:
@@ -155,8 +153,9 @@ class Configuration:
             network["share_of_peak"] = network["macs_per_second"] / peak
         if "sum_of_stages" in figures:
             found["stages"] = {stage: figures.pop(stage) for stage in STAGES}
-        for size in self._memory[:1]:
-            found["peak_memory_bytes"] = {k: max(m[k] for m in self._memory) for k in size}
+        if self._memory:
+            where = self._memory[0]
+            found["peak_memory_bytes"] = {key: max(m[key] for m in self._memory) for key in where}
         return {**found, **figures}
 
 
