@@ -172,6 +172,7 @@ def test_the_peak_memory_holds_what_is_gone():
     assert empty + 90 * MIB < after < before["host"] - 50 * MIB
 
 
+@pytest.mark.slow
 def test_the_price_of_a_precision():
     model = support.tiny_model("tiny_r101_c4")
     images = [str(goldens.image_path("coffee.png"))]

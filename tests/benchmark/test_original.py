@@ -7,7 +7,7 @@ import support
 import torch
 from benchmarked import strips
 from benchmarking import original
-from benchmarking.original import confidences, original_stages, torchvision_pooling
+from benchmarking.original import confidences, original_stages, torchvisions_pooling
 from benchmarking.stages import STAGES
 from detectron2.layers import ROIAlign
 from hypothesis import given, settings
@@ -36,13 +36,15 @@ def test_confidences_equal_the_naive_loop(seed):
         assert result.tolist() == naive.confidences(boxes, scores, threshold)
 
 
-@pytest.mark.parametrize("model", support.TINY_MODELS)
 @pytest.mark.parametrize(
-    "options",
+    ("model", "options"),
     [
-        {},
-        {"num_features": 7, "background": True},
-        {"num_features": 1000, "confidence_threshold": 0.12},  # the rest fills up
+        *((model, {}) for model in support.TINY_MODELS),
+        (support.TINY_FPN, {"num_features": 7, "background": True}),
+        (
+            support.TINY_FPN,
+            {"num_features": 1000, "confidence_threshold": 0.12},
+        ),  # the rest fills up
     ],
     ids=str,
 )
@@ -71,7 +73,7 @@ def test_pooling_is_torchvisions_for_as_long(tmp_path, model):
     image = load(strips(tmp_path)[0].path)
     batch = extractor.to_network([image], image.padded_size)
     (expected,) = extractor.network(batch)
-    with pytest.raises(ZeroDivisionError), torchvision_pooling(extractor.model):
+    with pytest.raises(ZeroDivisionError), torchvisions_pooling(extractor.model):
         assert pooling_of(extractor.model) == {ROIAlign}
         (found,) = extractor.network(batch)
         raise ZeroDivisionError

@@ -90,7 +90,7 @@ def write(folder: Path, images: Sequence[InputImage], results: Sequence[RegionFe
 
 
 @contextlib.contextmanager
-def torchvision_pooling(model: nn.Module) -> Iterator[None]:
+def torchvisions_pooling(model: nn.Module) -> Iterator[None]:
     """Let a model pool regions as Detectron2 does by default."""
     poolers = [module for module in model.modules() if isinstance(module, BagROIAlign)]
     for pooler in poolers:
@@ -106,7 +106,7 @@ def original_stages(
     extractor: RegionFeatureExtractor, images: Sequence[InputImage]
 ) -> dict[str, float]:
     """Run the original's loop once. Returns the seconds of each stage. Raises ImageReadError."""
-    with torchvision_pooling(extractor.model), tempfile.TemporaryDirectory() as folder:
+    with torchvisions_pooling(extractor.model), tempfile.TemporaryDirectory() as folder:
         return run_stages(
             extractor,
             images,
