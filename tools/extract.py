@@ -193,7 +193,7 @@ def main(cfg: DictConfig) -> None:
             keep_freed_memory()
         return extractor
 
-    report = job(images, load, description, of_all_shards=selected)
+    report = job.run(images, load, description, of_all_shards=selected)
     counts = f"{report.extracted} extracted, {report.skipped} there before"
     if report.failed:
         failed = f"{report.failed} of {len(images)} images failed"

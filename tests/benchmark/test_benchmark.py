@@ -218,8 +218,8 @@ def test_loading_is_no_part_of_it(tmp_path, monkeypatch):
     extractor = FakeExtractor(before_batch=now.turned_by(5, lambda batch: None))
     job = ExtractionJob(tmp_path / "out")
     monkeypatch.setattr("time.perf_counter", now)
-    assert job(images, now.turned_by(100, lambda: extractor)).seconds == 15
-    assert job(images, lambda: extractor).seconds == 0
+    assert job.run(images, now.turned_by(100, lambda: extractor)).seconds == 15
+    assert job.run(images, lambda: extractor).seconds == 0
 
 
 def test_endurance(tmp_path, images):

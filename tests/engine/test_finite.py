@@ -9,7 +9,7 @@ import pytest
 import support
 import torch
 from fakes import FakeExtractor, small_images
-from test_job import everything, failures, manifest, run
+from jobs import everything, failures, manifest, run
 
 from vmb_d2.data.given_boxes import GivenBoxes
 from vmb_d2.data.image_list import list_images, name_images

@@ -5,7 +5,6 @@ With an extractor without a network; test_extract_app.py has the real one.
 
 import contextlib
 import gc
-import json
 import os
 import shutil
 import signal
@@ -16,6 +15,7 @@ import pytest
 import support
 import torch
 from fakes import FakeExtractor, small_images
+from jobs import everything, failures, manifest, run, stored
 
 from vmb_d2.data.given_boxes import GivenBoxes
 from vmb_d2.engine.job import ExtractionJob
@@ -29,32 +29,6 @@ from vmb_d2.utils.background import MOST_WAITING
 from vmb_d2.utils.interruption import Interrupted, handled
 
 BOTH = ["fc6", "fc7"]
-
-
-def run(folder, images, extractor=None, **values):
-    extractor = extractor or FakeExtractor()
-    options = {"formats": list(FORMATS), "options": extractor.options, **values}
-    return ExtractionJob(folder, **options)(images, lambda: extractor)
-
-
-def manifest(folder):
-    return json.loads((folder / "manifest.json").read_text())
-
-
-def failures(folder):
-    path = folder / "failures.jsonl"
-    return [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else []
-
-
-def everything(folder):
-    """What is in every store of a folder: {(format, name): features}."""
-    found = {}
-    for name in FORMATS:
-        with open_reader(folder, name) as reader:
-            names = list(reader.names())
-            assert len(names) == len(set(names)) == len(reader)
-            found.update({(name, n): reader.read(n).features.tobytes() for n in names})
-    return found
 
 
 @pytest.fixture
@@ -84,7 +58,7 @@ def test_nothing_is_loaded_where_nothing_is_to_do(tmp_path, images):
     def load():
         raise AssertionError("loaded")
 
-    report = ExtractionJob(tmp_path / "out", list(FORMATS))(images, load)
+    report = ExtractionJob(tmp_path / "out", list(FORMATS)).run(images, load)
     assert report.skipped == 5
     assert manifest(tmp_path / "out") == before
 
@@ -104,14 +78,14 @@ def test_that_nothing_is_left_to_do_is_noted(tmp_path, images, end):
     assert (before["runs"][-1]["state"] == "finished") == (end != "interrupted")
 
     job = ExtractionJob(tmp_path / "out", list(FORMATS), record={"command": "the last"})
-    report = job(images[:4], lambda: pytest.fail("loaded"))
+    report = job.run(images[:4], lambda: pytest.fail("loaded"))
     assert (report.skipped, report.extracted) == (4, 0)
     after = manifest(tmp_path / "out")
     assert after["counts"] == {"images": 4, "done": 4, "failed": 0}
     assert [r["state"] for r in after["runs"]] == [before["runs"][0]["state"], "finished"]
     assert (after["command"], after["settings"]) == ("the last", before["settings"])
 
-    job(images[:4], lambda: pytest.fail("loaded"))
+    job.run(images[:4], lambda: pytest.fail("loaded"))
     assert manifest(tmp_path / "out") == after
 
 
@@ -396,11 +370,6 @@ def test_a_full_disk_is_an_error_and_what_was_written_stays(tmp_path, name):
     assert kept.items() <= expected.items()
     run(tmp_path / "out", images, formats=[name])
     assert stored(tmp_path / "out", name) == expected
-
-
-def stored(folder, name):
-    with open_reader(folder, name) as reader:
-        return {n: reader.read(n).features.tobytes() for n in reader.names()}
 
 
 def test_a_folder_that_cant_be_written(tmp_path, images):

@@ -14,8 +14,8 @@ import torch
 from benchmarking.original import torchvisions_pooling
 from fake_gpu import LARGEST, FakeGPU, GPUExtractor
 from fakes import FakeExtractor, small_images
+from jobs import everything, failures, manifest
 from PIL import Image
-from test_job import everything, failures, manifest
 from torch.profiler import ProfilerActivity, profile
 
 from reference import goldens
@@ -34,7 +34,7 @@ PROPOSALS = FakeExtractor().model.most_proposals
 
 def extract(folder, images, extractor, **values):
     values = {"formats": list(FORMATS), "batch_size": "auto", "workers": 0, **values}
-    return ExtractionJob(folder, **values)(images, lambda: extractor)
+    return ExtractionJob(folder, **values).run(images, lambda: extractor)
 
 
 def probing(*counts, boxes=PROPOSALS):
@@ -181,7 +181,7 @@ def test_with_nothing_to_do_nothing_is_loaded(out, images):
     extract(out, images, FakeExtractor())
     before = manifest(out)
     job = ExtractionJob(out, list(FORMATS), batch_size="auto")
-    assert job(images, lambda: pytest.fail("loaded")).skipped == 20
+    assert job.run(images, lambda: pytest.fail("loaded")).skipped == 20
     assert manifest(out) == before
 
 

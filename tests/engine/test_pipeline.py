@@ -1,7 +1,6 @@
 """A run whose images are read in processes gives what one without gives, and ends as cleanly."""
 
 import contextlib
-import glob
 import os
 import re
 import signal
@@ -13,9 +12,9 @@ from pathlib import Path
 import pytest
 import support
 from fakes import FakeExtractor, small_images
+from jobs import children, everything, failures, manifest, run
 from PIL import Image
 from test_images import with_warnings
-from test_job import everything, failures, manifest, run
 from test_reading import MORTAL, is_there
 
 from vmb_d2.data import loading as ahead
@@ -185,17 +184,6 @@ def test_processes_that_cant_be_started_end_the_run(tmp_path, images, monkeypatc
     assert manifest(tmp_path / "out")["runs"][-1]["state"] == "failed"
 
 
-def children():
-    """The processes that this one started."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-            if int(parent) == os.getpid() and state != "Z":
-                found.append(int(stat.parent.name))
-    return found
-
-
 @pytest.mark.parametrize("end", ["well", "signal", "error", "full disk", "too many failures"])
 def test_no_process_is_left(tmp_path, images, end, monkeypatch):
     def look(batch):
@@ -229,20 +217,14 @@ def test_no_process_is_left(tmp_path, images, end, monkeypatch):
 
 def test_a_run_that_is_killed_leaves_no_process(tmp_path, images):
     program = (
-        "import sys, os, signal; from fakes import FakeExtractor; from test_job import run;"
-        "from vmb_d2.data.image_list import *; from test_pipeline import children\n"
+        "import sys, os, signal; from fakes import FakeExtractor; "
+        "from vmb_d2.data.image_list import *; from jobs import children, run\n"
         "def halt(batch): print(*children(), flush=True); signal.pause()\n"
         "images = name_images(list_images(sys.argv[1]))\n"
         "run(sys.argv[2], images, FakeExtractor(before_batch=halt), workers=3)"
     )
     command = [sys.executable, "-c", program, tmp_path / "in", tmp_path / "out"]
-    path = os.pathsep.join(
-        [
-            support.TEST_PATH,
-            *glob.glob(str(support.ROOT / "tests/*/")),
-            os.environ.get("PYTHONPATH", ""),
-        ]
-    )
+    path = os.pathsep.join([support.TEST_PATH, os.environ.get("PYTHONPATH", "")])
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}
     ) as process:

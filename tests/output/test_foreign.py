@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import support
 from fakes import FakeExtractor, small_images
-from test_job import everything, failures, manifest, run
+from jobs import everything, failures, manifest, run
 
 from vmb_d2.config import VMBModel
 from vmb_d2.engine.job import ExtractionJob
@@ -130,7 +130,7 @@ def test_damaged_ones_stay_to_be_done_whatever_comes_between(tmp_path, images, s
     cut(out / "image_001.npy")
     cut(out / "image_003.npy")
     with pytest.raises(ConfigError):
-        ExtractionJob(out, shard=shard)(images, fail)
+        ExtractionJob(out, shard=shard).run(images, fail)
     with contextlib.suppress(KeyboardInterrupt):
         run(out, images, FakeExtractor(before_batch=end), formats=["mmf"], shard=shard)
     report = run(out, images, formats=["mmf"], shard=shard)
@@ -233,7 +233,7 @@ def test_redo_leaves_all_as_it_is_until_the_model_is_there(tmp_path, images):
     stored(out, images, formats=["mmf"])
     before = contents(out)
     with pytest.raises(ConfigError):
-        ExtractionJob(out, foreign="redo")(images, fail)
+        ExtractionJob(out, foreign="redo").run(images, fail)
     assert contents(out) == before
 
 
@@ -283,7 +283,7 @@ def test_features_of_another_dimension(tmp_path, images):
     stored(out, images[:2], formats=["mmf"])
     before = contents(out)
     with pytest.raises(OutputError, match=r"of dimension 16, this model's have 1024.*redo;.*allow"):
-        ExtractionJob(out)(images[:2], lambda: pytest.fail("loaded"), VMBModel(fpn=True))
+        ExtractionJob(out).run(images[:2], lambda: pytest.fail("loaded"), VMBModel(fpn=True))
     other = FakeExtractor()
     other.model.feature_dimension = 99
     with pytest.raises(OutputError, match="of dimension 16, this model's have 99"):

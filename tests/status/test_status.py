@@ -152,7 +152,7 @@ def test_shards_that_have_not_begun_have_the_share_that_they_will_have(tmp_path,
     first, *others = shards(5)
     record = record_of(out, images, first)
     own = first.share(images, images, batch_size)
-    ExtractionJob(out, shard=first, record=record, **chunk)(own, FakeExtractor)
+    ExtractionJob(out, shard=first, record=record, **chunk).run(own, FakeExtractor)
     parts = by_index(read_status(out))
     for shard in others:
         assert parts[shard.index].images == len(shard.share(images, images, batch_size))

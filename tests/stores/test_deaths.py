@@ -45,7 +45,7 @@ def test_a_job_that_dies_and_dies_again(tmp_path):
 
     extractor = FakeExtractor(feature_names=["fc6", "fc7"])
     job = ExtractionJob(tmp_path / "alone", list(FORMATS), options=extractor.options)
-    job(images, lambda: extractor)
+    job.run(images, lambda: extractor)
     expected, found = contents(tmp_path / "alone"), contents(tmp_path / "out")
     assert found.keys() == expected.keys()
     assert len(found) == IMAGES * 2 * len(FORMATS)

@@ -43,7 +43,7 @@ def run(output, images, shard=None, extractor=None, record=None, **values):
     record = record_of(output, images, shard) if record is None else record
     own = shard.share(images, select_images(images)) if shard else images
     job = ExtractionJob(output, options=extractor.options, shard=shard, record=record, **values)
-    return job(own, lambda: extractor)
+    return job.run(own, lambda: extractor)
 
 
 def interrupt(output, images, shard=None, after=1, **values):
@@ -64,7 +64,7 @@ def fail(output, images, shard=None):
     own = shard.share(images, images) if shard else images
     record = record_of(output, images, shard)
     with pytest.raises(CheckpointError):
-        ExtractionJob(output, shard=shard, record=record)(own, load)
+        ExtractionJob(output, shard=shard, record=record).run(own, load)
 
 
 def spoil(image):

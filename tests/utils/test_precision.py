@@ -163,7 +163,7 @@ def images_and_jobs(folder):
 
     def extract(images, actual, **values):
         extractor = FakeExtractor(precision=actual)
-        return ExtractionJob(folder / "out", **values)(images, lambda: extractor)
+        return ExtractionJob(folder / "out", **values).run(images, lambda: extractor)
 
     return images, extract
 
@@ -184,7 +184,7 @@ def test_another_precision_is_refused_before_the_model_is_loaded(tmp_path):
     extract(images[:2], "fp32")
     for precision, error in (("bf16", OutputError), ("half", ConfigError)):
         with pytest.raises(error, match="precision"):
-            ExtractionJob(tmp_path / "out", precision=precision)(images, pytest.fail)
+            ExtractionJob(tmp_path / "out", precision=precision).run(images, pytest.fail)
 
 
 def forget_precision(folder):
@@ -212,7 +212,7 @@ def test_two_precisions_are_not_packed_together(tmp_path):
         images = small_images(tmp_path / name, 2)
         renamed = [image._replace(name=f"{name}_{image.name}") for image in images]
         extractor = FakeExtractor(precision=precision)
-        ExtractionJob(tmp_path / f"{name}.out")(renamed, lambda e=extractor: e)
+        ExtractionJob(tmp_path / f"{name}.out").run(renamed, lambda e=extractor: e)
     forget_precision(tmp_path / "old.out")
     with pytest.raises(ConfigError, match='precision: "fp32" there, "bf16" now'):
         pack([tmp_path / "old.out", tmp_path / "new.out"], "npz", tmp_path / "packed")

@@ -45,7 +45,7 @@ class Runs:
             batch_size=self.batch_size,
         )
         with _quiet():
-            report = job(images, lambda: extractor, extractor.description)
+            report = job.run(images, lambda: extractor, extractor.description)
         if report.out_of_memory:
             raise out_of_memory(self.batch_size)
         if report.failed:

@@ -26,7 +26,7 @@ def planned_batches(
     Args:
         images_of_run: all of them; those that are done have a say in MMF's batches.
         pending: those to be extracted.
-        batching, batch_size: see :class:`vmb_d2.engine.pipeline.ExtractionRun`.
+        batching, batch_size: see :class:`vmb_d2.engine.pipeline.ExtractionPipeline`.
         ahead: read headers before they are asked for; else a batch's when it is asked for.
         fail: called for an image whose header can't be read, when it comes to its batch. What it
             raises goes on.

@@ -25,7 +25,7 @@ from ..structures.input_image import InputImage
 from ..utils.precision import check_name
 from ..utils.text import bytes_in_words
 from .auto_batch_size import AUTO, checked_batch_size
-from .pipeline import ExtractionRun, Report
+from .pipeline import Counts, ExtractionPipeline
 from .run_record import RunRecord
 
 if TYPE_CHECKING:  # what it takes is imported when there is something to do
@@ -47,7 +47,7 @@ class ExtractionJob:
         naming: how the images got their names.
         batch_size: images that go through the network together, at most; ``"auto"`` for as many
             as the memory allows, see :mod:`vmb_d2.engine.memory_probe`.
-        batching, max_failures, workers: see :class:`vmb_d2.engine.pipeline.ExtractionRun`.
+        batching, max_failures, workers: see :class:`vmb_d2.engine.pipeline.ExtractionPipeline`.
         allow_mismatch: write into a folder whose features come of other settings.
         foreign: of images that are there and that the folder's record doesn't vouch for, what to do
             with those that are whole: ``"keep"`` or ``"redo"``. Damaged ones are done anew.
@@ -74,14 +74,14 @@ class ExtractionJob:
     class_names: ClassNames = NO_NAMES
     record: dict[str, Any] = field(default_factory=dict)
 
-    def __call__(
+    def run(
         self,
         images: Sequence[InputImage],
         load: Callable[[], RegionFeatureExtractor],
         description: VMBModel | None = None,
         *,
         of_all_shards: Sequence[InputImage] | None = None,
-    ) -> Report:
+    ) -> Counts:
         """Extract what isn't there yet.
 
         Args:
@@ -114,7 +114,7 @@ class ExtractionJob:
         named = of_all_shards or images
         stores.check_names(image.name for image in named if not is_folder(image.path))
         known = self._settings(description)
-        report = Report()
+        report = Counts()
         with sole_use(self.folder, self.shard) as lease:
             record = RunRecord(
                 self.folder,
@@ -134,7 +134,7 @@ class ExtractionJob:
             )
             foreign.read_files()
             failures = FailureLog(record.own_folder)
-            run = ExtractionRun(
+            run = ExtractionPipeline(
                 stores,
                 failures,
                 batch_size=1 if batch_size == AUTO else batch_size,
@@ -164,7 +164,7 @@ class ExtractionJob:
                     foreign.remove()
                     self._begin(record, stores, extractor, run, len(pending), len(images))
                     began = time.perf_counter()
-                    run(images, pending, extractor)
+                    run.run(images, pending, extractor)
                     report.seconds = time.perf_counter() - began
                     failures.settle(lambda name: not is_folder(name) and name in stores)
                 else:
@@ -189,7 +189,13 @@ class ExtractionJob:
         return choice.batch_size
 
     def _begin(
-        self, record, stores, extractor: RegionFeatureExtractor, run: ExtractionRun, pending, count
+        self,
+        record,
+        stores,
+        extractor: RegionFeatureExtractor,
+        run: ExtractionPipeline,
+        pending,
+        count,
     ) -> None:
         from ..utils.devices import device_name
 

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Report:
+class Counts:
     """What became of the images.
 
     Attributes:
@@ -55,7 +55,7 @@ class Report:
     seconds: float = 0.0
 
 
-class ExtractionRun:
+class ExtractionPipeline:
     """Extracts images into stores.
 
     While the network is at work, images are read ahead in processes, and what it gave before is
@@ -94,8 +94,8 @@ class ExtractionRun:
         boxes: GivenBoxes | None = None,
         max_failures: int | None = None,
         workers: int | None = None,
-        report: Report | None = None,
-        before_write: Callable[[Report], None] = lambda report: None,
+        report: Counts | None = None,
+        before_write: Callable[[Counts], None] = lambda report: None,
     ):
         if batch_size < 1:
             raise ConfigError(f"extract.batch_size={batch_size}: has to be at least 1")
@@ -113,7 +113,7 @@ class ExtractionRun:
         self.max_failures = max_failures
         self.workers = workers
         self.before_write = before_write
-        self.report = Report() if report is None else report
+        self.report = Counts() if report is None else report
         self._conversions: Counter[str] = Counter()  # images of each kind
 
     def pending(self, images: Sequence[InputImage]) -> list[InputImage]:
@@ -121,12 +121,12 @@ class ExtractionRun:
         done = self.stores.present(image.name for image in images)
         return [image for image in images if image.name not in done or is_folder(image.path)]
 
-    def __call__(
+    def run(
         self,
         images: Sequence[InputImage],
         pending: Sequence[InputImage],
         extractor: RegionFeatureExtractor,
-    ) -> Report:
+    ) -> Counts:
         """Extract ``pending``.
 
         Args:

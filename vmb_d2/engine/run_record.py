@@ -13,7 +13,7 @@ from ..output.foreign import ForeignImages, Vouched
 from ..output.manifest import Manifest
 from ..output.shards import Shard, shards_in
 from ..utils.lease import Lease, LeaseLost
-from .pipeline import Report
+from .pipeline import Counts
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class RunRecord:
         shard: Shard | None,
         lease: Lease,
         images: int,
-        report: Report,
+        report: Counts,
         *,
         allow_mismatch: bool = False,
         content: Mapping[str, Any] | None = None,
@@ -176,7 +176,7 @@ class RunRecord:
             self._own.begin(run, **content)
         self._started = time.monotonic()
 
-    def show(self, report: Report) -> None:
+    def show(self, report: Counts) -> None:
         """Let others see how far it is. Raises OutputError where the run has lost its lease."""
         self._lease.require()
         self._lease.note = {

@@ -27,7 +27,7 @@ def extract(images, output, shard, departure):
     extractor = FakeExtractor(before_batch=note, feature_names=["fc6", "fc7"])
     formats, options = list(FORMATS), extractor.options
     job = ExtractionJob(output, formats, options=options, batch_size=2, shard=shard)
-    job(shard.share(images, images) if shard else images, lambda: extractor)
+    job.run(shard.share(images, images) if shard else images, lambda: extractor)
 
 
 def main():

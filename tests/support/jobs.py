@@ -1,0 +1,64 @@
+"""Extraction jobs into a folder, and what they leave there."""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+
+from fakes import FakeExtractor
+
+from vmb_d2.engine.job import ExtractionJob
+from vmb_d2.output.open_stores import open_reader
+from vmb_d2.stores import FORMATS
+
+
+def run(folder, images, extractor=None, shard=None, load=None, **values):
+    """Run a job, or a shard's part of it, in all formats unless ``formats`` says otherwise."""
+    extractor = extractor or FakeExtractor()
+    values = {"formats": list(FORMATS), "options": extractor.options, **values}
+    own = images
+    if shard:
+        chunk = values["batch_size"] if values.get("batching") == "mmf" else 1
+        own = shard.share(images, images, chunk)
+        values = {"record": {"shard": shard.describe(images)}, **values}
+    job = ExtractionJob(folder, shard=shard, **values)
+    return job.run(own, load or (lambda: extractor), of_all_shards=images)
+
+
+def no_load():
+    """In place of what loads the model, where nothing is to do."""
+    raise AssertionError("loaded")
+
+
+def manifest(folder, shard=None):
+    path = shard.folder(folder) if shard else folder
+    return json.loads((path / "manifest.json").read_text())
+
+
+def failures(folder):
+    path = folder / "failures.jsonl"
+    return [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else []
+
+
+def everything(folder):
+    """What is in every store of a folder: {(format, name): features}."""
+    return {(f, n): value for f in FORMATS for n, value in stored(folder, f).items()}
+
+
+def stored(folder, name):
+    """What is in the store of one format: {name: features}."""
+    with open_reader(folder, name) as reader:
+        names = list(reader.names())
+        assert len(names) == len(set(names)) == len(reader)
+        return {n: reader.read(n).features.tobytes() for n in names}
+
+
+def children():
+    """The processes that this one started."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == os.getpid() and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
