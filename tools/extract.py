@@ -25,15 +25,15 @@ from vmb_d2.data.image_list import (
     root_of,
     select_images,
 )
-from vmb_d2.engine.auto_batch_size import checked_batch_size
+from vmb_d2.engine.batch_size import checked_batch_size
 from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.errors import ConfigError, DownloadError
 from vmb_d2.output.shards import Shard, source_name
 from vmb_d2.selection.options import RegionOptions
 from vmb_d2.stores import format_named
 from vmb_d2.structures.class_names import NO_NAMES, ClassNames, read_class_names
+from vmb_d2.utils.devices import keep_freed_memory
 from vmb_d2.utils.downloads import cache_folder
-from vmb_d2.utils.heap import keep_freed_memory
 
 if TYPE_CHECKING:
     from vmb_d2.extractor import RegionFeatureExtractor

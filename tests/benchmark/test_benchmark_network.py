@@ -14,7 +14,7 @@ from benchmarking.stages import STAGES
 from torch import nn
 
 from vmb_d2.extractor import RegionFeatureExtractor
-from vmb_d2.utils.precision import PRECISIONS
+from vmb_d2.utils.devices import PRECISIONS
 
 PREFIXES = {"backbone": "backbone", "proposal_generator": "rpn", "roi_heads": "roi_head"}
 

@@ -9,15 +9,17 @@ from fakes import FakeExtractor
 
 from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.output.open_stores import open_reader
-from vmb_d2.stores import FORMATS
+
+# One of each kind: a file an image, a database, an appended file. Each further one takes time.
+SOME_FORMATS = ("mmf", "npz", "lmdb", "hdf5")
 
 
-def run(folder, images, extractor=None, shard=None, load=None, **values):
-    """Run a job, or a shard's part of it, in all formats unless ``formats`` says otherwise."""
+def run(folder, images, extractor=None, shard=None, load=None, own=None, **values):
+    """Run a job, or a shard's part of it: its share, unless ``own`` says which images are its."""
     extractor = extractor or FakeExtractor()
-    values = {"formats": list(FORMATS), "options": extractor.options, **values}
-    own = images
-    if shard:
+    values = {"formats": SOME_FORMATS, "options": extractor.options, **values}
+    own = own or images
+    if shard and own is images:
         chunk = values["batch_size"] if values.get("batching") == "mmf" else 1
         own = shard.share(images, images, chunk)
         values = {"record": {"shard": shard.describe(images)}, **values}
@@ -40,9 +42,9 @@ def failures(folder):
     return [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else []
 
 
-def everything(folder):
-    """What is in every store of a folder: {(format, name): features}."""
-    return {(f, n): value for f in FORMATS for n, value in stored(folder, f).items()}
+def everything(folder, formats=SOME_FORMATS):
+    """What is in the stores of a folder: {(format, name): features}."""
+    return {(f, n): value for f in formats for n, value in stored(folder, f).items()}
 
 
 def stored(folder, name):

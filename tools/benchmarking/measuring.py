@@ -12,7 +12,7 @@ import torch
 from vmb_d2.errors import ConfigError
 from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.structures.input_image import InputImage
-from vmb_d2.utils.precision import PRECISIONS
+from vmb_d2.utils.devices import PRECISIONS
 
 from .configuration import Configuration
 from .machine import describe_machine

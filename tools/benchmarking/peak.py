@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from vmb_d2.utils.precision import arithmetic, dtype_of
+from vmb_d2.utils.devices import arithmetic, dtype_of
 
 from .stages import clock
 

@@ -18,7 +18,7 @@ from reference import goldens
 from vmb_d2.checkpoint.pretrained import load_model
 from vmb_d2.comparison.fidelity import nearest_boxes, relative_errors
 from vmb_d2.extractor import RegionFeatureExtractor
-from vmb_d2.utils.precision import PRECISIONS
+from vmb_d2.utils.devices import PRECISIONS
 
 PHOTOGRAPHS = ("camera.png", "chelsea.png", "coffee.png", "rocket.jpg")
 NEAR = 2  # original pixels

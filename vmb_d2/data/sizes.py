@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
 from typing import TypeVar
 
-from ..utils import interruption
-
 THREADS = 4  # each waits for a file system, if anything
 AHEAD = 32  # images
 
@@ -39,9 +37,8 @@ def sizes_ahead(
                 answer.put(_outcome(read, path))
 
     try:
-        with interruption.held():
-            for _ in range(threads):
-                threading.Thread(target=work, name="sizes", daemon=True).start()
+        for _ in range(threads):
+            threading.Thread(target=work, name="sizes", daemon=True).start()
         for path in paths:
             waiting.append(SimpleQueue())
             requests.put((path, waiting[-1]))
