@@ -26,7 +26,6 @@ from benchmarking import (
     temporary_folder,
     write_random_weights,
 )
-from plain_command import at_home, command_line, run
 
 from vmb_d2.checkpoint.released import released_model
 from vmb_d2.config import MODEL_NAMES, RELEASED_WEIGHTS, VMBModel, canonical_name, describe_model
@@ -35,6 +34,7 @@ from vmb_d2.errors import ConfigError, InputError, OutputError
 from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.stores.formats import format_named
 from vmb_d2.structures.input_image import InputImage
+from vmb_d2.utils.command_line import at_home, command_line, run
 from vmb_d2.utils.devices import PRECISIONS, device_of, keep_freed_memory
 from vmb_d2.utils.files import write_whole
 
@@ -251,4 +251,4 @@ def give(content: dict, args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run(parser(), main, log=sys.stderr)
+    sys.exit(run(parser(), main, log=sys.stderr))

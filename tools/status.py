@@ -11,12 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
-from plain_command import at_home, command_line, run
-
 from vmb_d2.status import lines, next_step, read_status, report
+from vmb_d2.utils.command_line import at_home, command_line, run
 
 EXIT_STATUS = (
     "Exit status: 0 if everything is done; 1 if not, or if images failed; 2 if there is no such "
@@ -49,5 +49,10 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
+def program() -> int:
+    """The console command. Returns the exit status."""
+    return run(parser(), main)
+
+
 if __name__ == "__main__":
-    run(parser(), main)
+    sys.exit(program())

@@ -54,12 +54,12 @@ def status(monkeypatch, capsys):
     """Runs the command in this process. Returns its exit status, and its lines on stdout."""
     monkeypatch.syspath_prepend(support.ROOT / "tools")
     monkeypatch.chdir(support.ROOT)
-    module, plain_command = map(importlib.import_module, ("status", "plain_command"))
+    module = importlib.import_module("status")
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["status.py", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
-            plain_command.run(module.parser(), module.main)
+            sys.exit(module.program())
         return end.value.code, capsys.readouterr().out.splitlines()
 
     return run
