@@ -7,6 +7,7 @@ import support
 
 from reference import goldens
 from vmb_d2.comparison.fidelity import distance
+from vmb_d2.data.batching import Batching
 from vmb_d2.data.image_list import name_images
 from vmb_d2.engine.pipeline import ExtractionPipeline, pending_images
 from vmb_d2.extractor import RegionFeatureExtractor
@@ -22,8 +23,8 @@ def run_over(paths, folder, batch_size, batching="bucketed"):
     failures = FailureLog(folder)
     with StoreSet(folder, ["mmf"]) as stores:
         images = name_images(paths)
-        values = {"batch_size": batch_size, "batching": batching}
-        pipeline = ExtractionPipeline(extractor, stores, failures, **values)
+        grouping = Batching(batching, batch_size)
+        pipeline = ExtractionPipeline(extractor, stores, failures, batching=grouping)
         return pipeline.run(images, pending_images(images, stores)), failures.read()
 
 

@@ -1,4 +1,4 @@
-"""Batch sizes: what can be asked for, the estimate for ``auto``, and memory that runs out."""
+"""Batch sizes: the estimate for ``auto``, and memory that runs out."""
 
 import pytest
 import torch
@@ -7,9 +7,7 @@ from jobs import everything, failures, manifest, run
 from PIL import Image
 
 from vmb_d2.data.preprocessing import SHORT_SIDE, padded_size
-from vmb_d2.engine.batch_size import checked_batch_size, estimated_batch_size
-from vmb_d2.engine.job import ExtractionJob
-from vmb_d2.errors import ConfigError
+from vmb_d2.utils.devices import estimated_batch_size
 
 GB = 10**9
 
@@ -17,27 +15,6 @@ GB = 10**9
 @pytest.fixture
 def images(tmp_path):
     return small_images(tmp_path / "in", 20)
-
-
-@pytest.mark.parametrize(("value", "expected"), [(1, 1), (64, 64), ("8", 8), ("auto", "auto")])
-def test_what_can_be_asked_for(value, expected):
-    assert checked_batch_size(value, "bucketed") == expected
-
-
-@pytest.mark.parametrize("value", [0, -3, 2.0, True, None, "0", "2.5", "big", "", "AUTO", [1]])
-@pytest.mark.parametrize("batching", ["bucketed", "mmf"])
-def test_what_can_not(value, batching):
-    with pytest.raises(ConfigError) as caught:
-        checked_batch_size(value, batching)
-    assert str(caught.value) == (
-        f"batch_size={value}: has to be a whole number, at least 1, or auto"
-    )
-
-
-def test_mmfs_batches_are_of_a_number():
-    assert checked_batch_size(4, "mmf") == 4
-    with pytest.raises(ConfigError, match="batch_size=auto: with batching=mmf features depend on"):
-        checked_batch_size("auto", "mmf")
 
 
 def gpu(monkeypatch, free, unused=0, index=0):
@@ -75,10 +52,8 @@ def gpu(monkeypatch, free, unused=0, index=0):
     ],
 )
 def test_the_estimate(monkeypatch, free, unused, precision, images, expected):
-    extractor = FakeExtractor()
-    extractor.precision = precision
-    extractor.model.device = gpu(monkeypatch, free, unused, index=1)
-    assert estimated_batch_size(extractor, images) == expected
+    device = gpu(monkeypatch, free, unused, index=1)
+    assert estimated_batch_size(device, precision, images) == expected
 
 
 def test_on_the_cpu_it_is_one(out, images, caplog):
@@ -153,9 +128,3 @@ def test_a_run_may_go_on_with_another_number(out, images):
     for part, batch_size in ((images[:7], 3), (images, "auto")):
         run(out, part, batch_size=batch_size, formats=["mmf"])
     assert [r["mismatch"] for r in manifest(out)["runs"]] == [[], []]
-
-
-def test_wrong_values_are_refused_before_any_work(out):
-    for values in ({"batch_size": 0}, {"batch_size": "auto", "batching": "mmf"}):
-        with pytest.raises(ConfigError, match="batch_size"):
-            ExtractionJob(out, **values)

@@ -19,6 +19,7 @@ from status_records import (
     spoil,
 )
 
+from vmb_d2.data.batching import Batching
 from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.output.shards import Shard
 from vmb_d2.status import STATES, read_status
@@ -148,7 +149,7 @@ def test_a_shard_without_images_is_done(tmp_path, images, out):
 def test_shards_that_have_not_begun_have_the_share_that_they_will_have(tmp_path, out, batch_size):
     """Also with MMF's batches, which are not cut."""
     images = small_images(tmp_path / "in", 26)
-    chunk = {"batching": "mmf", "batch_size": batch_size}
+    chunk = {"batching": Batching("mmf", batch_size)}
     first, *others = shards(5)
     record = record_of(out, images, first)
     own = first.share(images, images, batch_size)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fakes import FakeExtractor
 
+from vmb_d2.data.batching import Batching
 from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.output.open_stores import open_reader
 
@@ -18,12 +19,12 @@ def run(folder, images, extractor=None, shard=None, load=None, own=None, **value
     """Run a job, or a shard's part of it: its share, unless ``own`` says which images are its."""
     extractor = extractor or FakeExtractor()
     values = {"formats": SOME_FORMATS, "options": extractor.options, **values}
+    batching = Batching(values.pop("batching", "bucketed"), values.pop("batch_size", 1))
     own = own or images
     if shard and own is images:
-        chunk = values["batch_size"] if values.get("batching") == "mmf" else 1
-        own = shard.share(images, images, chunk)
+        own = shard.share(images, images, batching.chunk)
         values = {"record": {"shard": shard.describe(images)}, **values}
-    job = ExtractionJob(folder, shard=shard, **values)
+    job = ExtractionJob(folder, shard=shard, batching=batching, **values)
     return job.run(own, load or (lambda: extractor), of_all_shards=images)
 
 

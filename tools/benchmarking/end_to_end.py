@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from vmb_d2.data.batching import Batching
 from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.errors import ConfigError, OutputError
 from vmb_d2.extractor import RegionFeatureExtractor
@@ -42,7 +43,7 @@ class Runs:
             folder,
             formats=[self.store_format],
             options=extractor.options,
-            batch_size=self.batch_size,
+            batching=Batching(batch_size=self.batch_size),
         )
         with _quiet():
             report = job.run(images, lambda: extractor, extractor.description)

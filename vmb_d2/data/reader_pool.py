@@ -22,7 +22,7 @@ from .preprocessing import LONG_SIDE, SHORT_SIDE, NetworkImage, as_network_image
 
 MOST_DEATHS = 2  # of processes over one image, before it counts as what kills them
 _SLOT = 3 * SHORT_SIDE * LONG_SIDE * np.dtype(np.float32).itemsize  # the most that an image takes
-_PROGRAM = Path(__file__).with_name("process.py")
+_PROGRAM = Path(__file__).with_name("reader_process.py")
 _BLOCKED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
 
 logger = logging.getLogger(__name__)

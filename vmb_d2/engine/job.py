@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import VMBModel
+from ..data.batching import Batching
 from ..data.given_boxes import GivenBoxes
 from ..data.image_list import is_folder
 from ..errors import ConfigError
@@ -24,16 +25,13 @@ from ..stores import format_named
 from ..structures.class_names import NO_NAMES, ClassNames
 from ..structures.input_image import InputImage
 from ..utils import interruption
-from ..utils.devices import check_precision
+from ..utils.devices import check_precision, device_name, estimated_batch_size
 from ..utils.lease import Lease, LeaseLost
 from ..utils.text import bytes_in_words
-from .batch_size import checked_batch_size, estimated_batch_size
 from .pipeline import Counts, ExtractionPipeline, pending_images
 
 if TYPE_CHECKING:  # a run with nothing to do doesn't import torch
     from ..extractor import RegionFeatureExtractor
-
-BATCHINGS = ("bucketed", "mmf")
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +47,9 @@ class ExtractionJob:
         precision: of the extractor, where it is known before loading.
         boxes: to take instead of the proposals, assigned to the images.
         naming: how the images got their names.
-        batch_size: the most images of a batch; ``"auto"``: see
-            :func:`vmb_d2.engine.batch_size.estimated_batch_size`.
-        batching, max_failures, workers: see :class:`vmb_d2.engine.pipeline.ExtractionPipeline`.
+        batching: how images are grouped into batches. For the batch size ``"auto"`` see
+            :func:`vmb_d2.utils.devices.estimated_batch_size`.
+        max_failures, workers: see :class:`vmb_d2.engine.pipeline.ExtractionPipeline`.
         allow_mismatch: write into a folder whose features come of other settings.
         foreign: what to do with whole images that are there and that the folder's manifest doesn't
             vouch for: ``"keep"`` or ``"redo"``. Damaged ones are extracted again.
@@ -71,8 +69,7 @@ class ExtractionJob:
     precision: str | None = None
     boxes: GivenBoxes | None = None
     naming: str = "mmf"
-    batch_size: int | str = 1
-    batching: str = "bucketed"
+    batching: Batching = field(default_factory=Batching)
     max_failures: int | None = None
     workers: int | None = None
     allow_mismatch: bool = False
@@ -82,9 +79,6 @@ class ExtractionJob:
     record: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.batching not in BATCHINGS:
-            raise ConfigError(field="batching", value=self.batching, valid=BATCHINGS)
-        self.batch_size = checked_batch_size(self.batch_size, self.batching)
         for name in ("max_failures", "workers"):
             value = getattr(self, name)
             if value is not None and value < 0:
@@ -158,17 +152,16 @@ class ExtractionJob:
                 return counts
             _show(lease, counts)
             extractor = load_extractor()
-            batch_size = self._batch_size(extractor, len(pending))
+            batching = self._chosen_batching(extractor, len(pending))
             self._require_dimension(foreign, extractor.model.feature_dimension)
             foreign.remove()
-            self._record_begin(manifest, content, extractor, batch_size, counts)
+            self._record_begin(manifest, content, extractor, batching, counts)
             self._log_begin(stores, extractor, len(pending), len(images))
             pipeline = ExtractionPipeline(
                 extractor,
                 stores,
                 failures,
-                batch_size=batch_size,
-                batching=self.batching,
+                batching=batching,
                 boxes=self.boxes,
                 max_failures=self.max_failures,
                 workers=self.workers,
@@ -220,14 +213,13 @@ class ExtractionJob:
         if self.boxes is not None:
             background = self.options.background
             regions = {"source": "given", "background": background, **self.boxes.settings()}
-        batches = f"mmf, of {self.batch_size}" if self.batching == "mmf" else self.batching
         return {
             "model": description.to_dict() if description else None,
             "weights_sha256": extractor.weights_sha256 if extractor else None,
             "precision": extractor.precision if extractor else self.precision,
             "feature_names": features,
             "regions": regions,
-            "batching": batches,
+            "batching": str(self.batching),
             "dtype": self.dtype,
             "clip_boxes": {n: format_named(n).clips(self.clip_boxes) for n in self.formats},
             "names": self.naming,
@@ -254,24 +246,22 @@ class ExtractionJob:
         if not self.allow_mismatch:
             foreign.require(dimension)
 
-    def _batch_size(self, extractor: RegionFeatureExtractor, pending: int) -> int:
-        if isinstance(self.batch_size, int):
-            return self.batch_size
-        batch_size = estimated_batch_size(extractor, pending)
+    def _chosen_batching(self, extractor: RegionFeatureExtractor, pending: int) -> Batching:
+        if not self.batching.is_auto:
+            return self.batching
+        batch_size = estimated_batch_size(extractor.model.device, extractor.precision, pending)
         logger.info("batch size: %d, as an estimate of what memory allows", batch_size)
-        return batch_size
+        return replace(self.batching, batch_size=batch_size)
 
     def _record_begin(
         self,
         manifest: Manifest,
         content: dict[str, Any],
         extractor: RegionFeatureExtractor,
-        batch_size: int,
+        batching: Batching,
         counts: Counts,
     ) -> None:
         """Record what is known of the run now that the model is loaded."""
-        from ..utils.devices import device_name
-
         self.class_names.require(extractor.model.num_classes)
         settings = self._settings(extractor.description, extractor)
         manifest.share(settings)
@@ -280,7 +270,7 @@ class ExtractionJob:
             "device": str(device),
             "device_name": device_name(device),
             "precision": extractor.precision,
-            "batch_size": batch_size,
+            "batch_size": batching.most,
             "mismatch": manifest.require(settings, self.allow_mismatch),
         }
         settings["clip_boxes"] = manifest.clip_boxes | settings["clip_boxes"]

@@ -12,11 +12,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..data.batching import Batch, Size
+from ..data.batching import Batch, Batching, Size, planned_batches
 from ..data.given_boxes import GivenBoxes
 from ..data.image_list import is_folder
 from ..data.loading import Outcome, default_workers, loaded_batches
-from ..data.plan import planned_batches
 from ..data.preprocessing import CONVERSIONS, NetworkImage, warnings_to
 from ..errors import BoxesError, ImageReadError, TooManyFailures
 from ..output.failures import FailureLog
@@ -24,6 +23,7 @@ from ..output.store_set import StoreSet
 from ..structures.input_image import InputImage
 from ..structures.regions import RegionFeatures
 from ..utils import interruption
+from ..utils.devices import is_out_of_memory
 from ..utils.progress import progress_of
 
 if TYPE_CHECKING:  # a run with nothing to do doesn't import torch
@@ -85,10 +85,7 @@ class ExtractionPipeline:
         extractor: gives the regions.
         stores: open.
         failures: where images that fail are recorded.
-        batch_size: the most images of a batch.
-        batching: ``"bucketed"``: only images of one padded size share a batch, so that features
-            don't depend on batch size, order or batch mates. ``"mmf"``: the original's chunks,
-            padded, and clipped to, the largest of the chunk.
+        batching: how images are grouped into batches.
         boxes: to take instead of the proposals.
         max_failures: with more failures than this the run stops; None for no limit.
         workers: how many processes read images; 0: none but this one; None: as
@@ -104,8 +101,7 @@ class ExtractionPipeline:
         stores: StoreSet,
         failures: FailureLog,
         *,
-        batch_size: int = 1,
-        batching: str = "bucketed",
+        batching: Batching,
         boxes: GivenBoxes | None = None,
         max_failures: int | None = None,
         workers: int | None = None,
@@ -115,7 +111,6 @@ class ExtractionPipeline:
         self.extractor = extractor
         self.stores = stores
         self.failures = failures
-        self.batch_size = self._most_at_once = batch_size
         self.batching = batching
         self.boxes = boxes
         self.max_failures = max_failures
@@ -123,6 +118,7 @@ class ExtractionPipeline:
         self.counts = counts or Counts()
         self.before_write = before_write
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._most_at_once = batching.most
         self._unwritten: deque[Future[None]] = deque()
         self._conversions: Counter[str] = Counter()  # images of each kind
 
@@ -130,8 +126,8 @@ class ExtractionPipeline:
         """Extract ``pending``, once.
 
         Args:
-            images: all images of the run. With ``"mmf"``, those that are done count in the padded
-                size of their chunk.
+            images: all images of the run: those that are done can have a part in the padded size
+                of a batch.
             pending: what :func:`pending_images` gave for them.
 
         Raises:
@@ -153,13 +149,12 @@ class ExtractionPipeline:
             batches = planned_batches(
                 images,
                 pending,
-                batching=self.batching,
-                batch_size=self.batch_size,
+                self.batching,
                 ahead=self.workers > 0,
                 fail=lambda image, error: self._fail(image, error, "read"),
             )
             stack.enter_context(contextlib.closing(batches))
-            loaded = loaded_batches(batches, self.workers, self.batch_size)
+            loaded = loaded_batches(batches, self.workers, self.batching.most)
             for batch, outcomes in stack.enter_context(contextlib.closing(loaded)):
                 interruption.check()
                 self._check_writes()
@@ -194,9 +189,7 @@ class ExtractionPipeline:
         """The image that was read. Raises ImageReadError where it isn't the one expected."""
         if isinstance(outcome, ImageReadError):
             raise outcome
-        own = outcome.padded_size
-        larger = any(a > b for a, b in zip(own, padded_size, strict=True))
-        if larger or (self.batching == "bucketed" and own != padded_size):
+        if not self.batching.fits(outcome.padded_size, padded_size):
             raise ImageReadError(f"{path}: was exchanged for another image while being read")
         return outcome
 
@@ -224,8 +217,6 @@ class ExtractionPipeline:
     def _regions(self, loaded: list[_Loaded], padded_size: Size) -> list[RegionFeatures] | None:
         """What the extractor gives; None where it runs out of memory."""
         import torch
-
-        from ..utils.devices import is_out_of_memory
 
         images = [item.content for item in loaded]
         boxes = [item.boxes for item in loaded if item.boxes is not None]

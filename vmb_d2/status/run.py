@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..data.batching import Batching
 from ..errors import OutputError
 from ..output.shards import Shard, shards_in
 from .part import DAMAGED, DONE, NOT_STARTED, RUNNING, Part, read_part
@@ -116,8 +116,8 @@ def _with_share(part: Part, content: Mapping[str, Any]) -> Part:
     total = whole_number(look_up(content, "shard", "of_images"))
     if total is None:
         return part
-    batching = re.fullmatch(r"mmf, of ([1-9]\d*)", str(look_up(content, "settings", "batching")))
-    begin, end = part.shard.bounds(total, int(batching[1]) if batching else 1)
+    batching = Batching.of_manifest(look_up(content, "settings", "batching"))
+    begin, end = part.shard.bounds(total, batching.chunk)
     options = look_up(content, "configuration", "input")
     leaving_out = ("exclude_list", "start_index", "end_index")
     at_most = options is None or any(look_up(options, key) not in (None, 0) for key in leaving_out)
