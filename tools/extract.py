@@ -33,8 +33,8 @@ from vmb_d2.output.shards import Shard, source_name
 from vmb_d2.selection.options import RegionOptions
 from vmb_d2.stores import format_named
 from vmb_d2.structures.class_names import NO_NAMES, ClassNames, read_class_names
+from vmb_d2.utils.devices import keep_freed_memory
 from vmb_d2.utils.downloads import cache_folder
-from vmb_d2.utils.heap import keep_freed_memory
 
 if TYPE_CHECKING:
     from vmb_d2.extractor import RegionFeatureExtractor
@@ -201,7 +201,7 @@ def load_extractor(cfg: DictConfig, description: VMBModel | None) -> RegionFeatu
 def extract(cfg: DictConfig) -> None:
     extraction, selected, images = extraction_job(cfg)
     description = model_description(cfg)
-    counts = extraction(
+    counts = extraction.run(
         images,
         lambda: load_extractor(cfg, description),
         description,

@@ -30,7 +30,7 @@ def extract(images, output, shard, departure):
     job = ExtractionJob(
         output, formats, options=options, batching=Batching(batch_size=2), shard=shard
     )
-    job(shard.share(images, images) if shard else images, lambda: extractor)
+    job.run(shard.share(images, images) if shard else images, lambda: extractor)
 
 
 def main():

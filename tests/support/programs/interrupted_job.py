@@ -64,7 +64,7 @@ def extract(images, output, workers, departure):
     interrupted = False
     try:
         with handled():
-            job(images, lambda: extractor)
+            job.run(images, lambda: extractor)
     except Interrupted:
         interrupted = True
     # A batch that comes out of the network as the signal comes is not on its way to the disk yet.
