@@ -154,7 +154,7 @@ def test_extensions(tmp_path, photographs):
 
 
 def test_a_batch_size_found_out_can_be_followed_by_a_given_one(tmp_path, photographs):
-    """On the CPU it is 1. What a GPU would give is in test_memory_probe.py."""
+    """On the CPU it is 1. What a GPU would give is in test_batch_size.py."""
     out = tmp_path / "out"
     sizes = []
     for options in (["extract.batch_size=auto", "input.end_index=2"], ["extract.batch_size='2'"]):

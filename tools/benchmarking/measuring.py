@@ -33,7 +33,7 @@ class Plan:
 
     Attributes:
         images: each with a name of its own.
-        precisions: of :data:`vmb_d2.utils.precision.PRECISIONS`.
+        precisions: of :data:`vmb_d2.utils.devices.PRECISIONS`.
         batch_sizes: images in the network at a time.
         repeats: how many times each figure is taken, after one round to warm up.
         parts: of :data:`PARTS`.
