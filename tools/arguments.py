@@ -17,7 +17,7 @@ from vmb_d2.utils.command_line import at_home
 
 SEVERAL = "input.list"  # takes a list of paths too
 
-_WORD = re.compile(r"[A-Za-z_/][A-Za-z0-9_/.-]*")
+_WORD = re.compile(r"(\.{0,2}/)?[A-Za-z_][A-Za-z0-9_/.-]*")
 _NO_TEXT = ("null", "true", "false", "on", "off", "yes", "no", "inf", "nan")
 _PART = re.compile(r"""\[[^\]]*\]|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,]+""")
 

@@ -12,8 +12,10 @@ from omegaconf import OmegaConf
 
 TINY = support.TINY_FPN
 ODD = 'it\'s (my) photos, 100% [a=b] #1 & $x {y} фото é\xa0日本 !;<>|`^\\ "q" ~'
-TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
-SPECIAL = st.text("a1.e- ~'\"\\${}[](),=:#é_/", min_size=1)
+TEXTS = (
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
+    | st.text("a1.e- ~'\"\\${}[](),=:#é_/", min_size=1)
+).filter(lambda text: text != "???")  # for OmegaConf, what is missing
 
 
 def read(argument):
@@ -26,12 +28,12 @@ def given_to_hydra(*words):
     return read(arguments.for_hydra(words)[-1])
 
 
-@given(TEXTS | SPECIAL)
+@given(TEXTS)
 @settings(max_examples=300)
 @example("${x}")
 @example("it's \\${x}\\")
 def test_an_option_is_the_text_whatever_characters_it_has(text):
-    assert read(arguments.option("output.dir", text)) == (None if text == "???" else text)
+    assert read(arguments.option("output.dir", text)) == text
 
 
 @pytest.mark.parametrize(
