@@ -121,16 +121,10 @@ def test_lists_of_paths(value, expected, monkeypatch):
 )
 def test_sweeps_over_paths(value, expected, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    _, argument = arguments.for_hydra(["--multirun", f"input.list={value}"])
-    values = OverridesParser.create().parse_override(argument).sweep_string_iterator()
-    assert [read(f"x={value}") for value in values] == expected
-
-
-def test_in_a_sweep_commas_separate_paths(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/me")
-    _, argument = arguments.for_hydra(["-m", "output.dir=~/it's,b"])
-    override = OverridesParser.create().parse_override(argument)
-    assert [read(f"x={v}") for v in override.sweep_string_iterator()] == ["/home/me/it's", "b"]
+    for key in ["input.list"] if "[" in value else ["input.list", "output.dir"]:
+        _, argument = arguments.for_hydra(["--multirun", f"{key}={value}"])
+        values = OverridesParser.create().parse_override(argument).sweep_string_iterator()
+        assert [read(f"x={value}") for value in values] == expected
 
 
 def test_other_options_and_flags_stay_as_they_are():
@@ -201,7 +195,6 @@ def test_an_image_list_given_as_the_folder(home):
         ("compare_features", ["~/a", "~/b", "--json=~/c"]),
         ("visualize", ["~/a", "~/b", "--output=~/c", "--classes=~/d", "--cache-dir=~/e"]),
         ("benchmark", ["--images=~/a", "--weights=~/b", "--model=~/c", "--json=~/d"]),
-        ("benchmark", ["--images=~/a", "--temporary=~/b", "--cache-dir=~/c", "--chart=~/d"]),
     ],
 )
 def test_home_in_the_other_tools(tool, words, monkeypatch):
@@ -212,24 +205,11 @@ def test_home_in_the_other_tools(tool, words, monkeypatch):
     assert "~" not in found
 
 
-def test_the_other_tools_make_no_folder_of_that_name(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    pack = support.in_this_process(support.ROOT / "tools" / "pack.py", monkeypatch, capsys)
-    for source in ("~/a", "~nobody_here/a"):
-        assert pack(source, "--to=npz", "--output=~/b")[0] == 2
-    status, _, stderr = pack("a", "--to=npz", "--output=~nobody_here/b")
-    assert (status, stderr.count("\n")) == (2, 1)
-    assert stderr.startswith("error: ~nobody_here/b: there is no such user")
-    assert list(tmp_path.glob("~*")) == []
-
-
 @pytest.mark.parametrize(
     ("flags", "shown"),
     [
         (["--help"], "model= is one of"),
         (["--version"], "Hydra 1.3"),
-        (["--cfg", "job"], "num_features: 100"),
         (["-c", "job", "--resolve", "--package", "input"], "dir: ./~"),
         (["--info", "defaults"], "hydra/launcher"),
     ],

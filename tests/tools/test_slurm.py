@@ -210,7 +210,7 @@ def test_lists_swept_over_and_jobs_that_fail(slurm, tmp_path):
     assert f"this job of the sweep failed: {reason}\n" in log_of(out, job.replace("_1", "_2"))
     done = slurm.run(*[place.replace(f",{tmp_path}/none.txt", "") for place in places], *SHARES)
     assert done.status == 1
-    assert done.stderr == f"error: 1 images failed; `python tools/status.py {out}` lists them\n"
+    assert done.stderr == f"error: 1 images failed: python tools/status.py {out} lists them\n"
 
 
 def test_ctrl_c_says_that_the_jobs_go_on(slurm, source, tmp_path):
