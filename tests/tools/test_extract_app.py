@@ -136,7 +136,7 @@ def test_extensions(tmp_path, photographs):
     done = support.extract_tiny(TINY_FPN, photographs, out, "input.extensions=webp")
     assert done.returncode == 0, done.stderr
     assert sorted(stored(out)) == ["small.npy", "small_info.npy"]
-    assert "1 images; not taken: 2 .png, 1 .jpg ('input.extensions=[webp,png,jpg]'" in done.stdout
+    assert "1 images; not taken: 2 .png, 1 .jpg (the extensions [webp,png,jpg], or a" in done.stdout
 
 
 def test_a_batch_size_found_out_can_be_followed_by_a_given_one(tmp_path, photographs):
