@@ -153,11 +153,6 @@ def test_a_box_that_ends_before_it_begins(box):
         boxes.of("a", 200, 100)
 
 
-def test_reading_twice_gives_equal_boxes():
-    boxes = GivenBoxes([("a", [[1, 2, 3, 4]])], normalized=True)
-    assert torch.equal(boxes.of("a", 20, 10), boxes.of("a", 20, 10))
-
-
 def test_settings_tell_boxes_apart():
     def settings(values=((1, 2, 3, 4),), key="a", **options):
         return json.dumps(GivenBoxes([(key, values)], **options).settings())
@@ -241,14 +236,6 @@ def test_boxes_of_another_unit_or_order_than_declared(caplog, true, declared, fi
     assert found[0][0] == "WARNING"
     assert found[0][1].startswith("boxes.json: ")
     assert found[0][1].endswith(f"; they look like {fits}")
-
-
-def test_it_is_said_before_the_first_image_where_the_boxes_show_it(caplog):
-    for values, options in [(shares(PIXELS), {}), (PIXELS, NORMALIZED), (sides(PIXELS), {})]:
-        caplog.clear()
-        given = GivenBoxes([("a", values)], **options)
-        given.assign([InputImage("a.jpg", "a")])
-        assert "they look like" in caplog.text
 
 
 def test_some_boxes_that_are_wrong_are_no_other_unit(caplog):

@@ -26,50 +26,36 @@ def saved(folder, image, name="image.png", **options):
     return path
 
 
-def grey_in_three_channels(grey):
-    return np.repeat(grey[:, :, None], 3, axis=2)
-
-
-def test_colour_is_read_as_it_is(tmp_path):
-    path = saved(tmp_path, Image.fromarray(COLOUR))
-    assert np.array_equal(images.read_image(path), COLOUR)
-
-
-def test_grey(tmp_path):
-    path = saved(tmp_path, Image.fromarray(GREY))
-    assert np.array_equal(images.read_image(path), grey_in_three_channels(GREY))
-
-
-def test_alpha_is_dropped_not_blended(tmp_path):
-    path = saved(tmp_path, Image.fromarray(np.dstack([COLOUR, ALPHA])))
-    assert np.array_equal(images.read_image(path), COLOUR)
-
-
-def test_grey_with_alpha_is_the_grey(tmp_path):
-    path = saved(tmp_path, Image.fromarray(np.dstack([GREY, ALPHA])))
-    assert Image.open(path).mode == "LA"
-    assert np.array_equal(images.read_image(path), grey_in_three_channels(GREY))
-
-
-def test_palette_with_transparency(tmp_path):
+def palette():
     image = Image.new("P", (17, 13))
     image.putpalette([10, 20, 30, 200, 100, 50])
     image.putdata([i % 2 for i in range(17 * 13)])
-    path = saved(tmp_path, image, transparency=0)
-    assert images.read_image(path)[0, :2].tolist() == [[10, 20, 30], [200, 100, 50]]
+    return image
 
 
-def test_one_bit(tmp_path):
-    path = saved(tmp_path, Image.fromarray(GREY > 128))
-    expected = grey_in_three_channels((GREY > 128).astype(np.uint8) * 255)
-    assert np.array_equal(images.read_image(path), expected)
+DARK = RNG.integers(0, 700, (13, 17), dtype=np.uint16)
 
 
-def test_sixteen_bit_grey_is_clipped(tmp_path):
-    values = RNG.integers(0, 700, (13, 17), dtype=np.uint16)
-    path = saved(tmp_path, Image.fromarray(values))
-    expected = grey_in_three_channels(np.minimum(values, 255).astype(np.uint8))
-    assert np.array_equal(images.read_image(path), expected)
+@pytest.mark.parametrize(
+    ("image", "options", "expected"),
+    [
+        (COLOUR, {}, COLOUR),
+        (GREY, {}, GREY),
+        (np.dstack([COLOUR, ALPHA]), {}, COLOUR),  # dropped, not blended
+        (np.dstack([GREY, ALPHA]), {}, GREY),
+        (GREY > 128, {}, np.where(GREY > 128, 255, 0)),
+        (DARK, {}, np.minimum(DARK, 255)),
+        (palette(), {"transparency": 0}, np.array(palette().convert("RGB"))),
+    ],
+)
+def test_modes(tmp_path, image, options, expected):
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    found = images.read_image(saved(tmp_path, image, **options))
+    assert found.dtype == np.uint8
+    if expected.ndim == 2:
+        expected = np.repeat(expected[:, :, None], 3, axis=2)
+    assert np.array_equal(found, expected)
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "L", "RGB"])
@@ -78,14 +64,6 @@ def test_jpeg_modes(tmp_path, mode):
     with Image.open(path) as image:
         expected = np.array(image.convert("RGB"))
     assert np.array_equal(images.read_image(path), expected)
-
-
-def test_exif_rotation_is_not_applied(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # rotate by 90 degrees
-    path = saved(tmp_path, Image.fromarray(COLOUR), exif=exif)
-    assert images.read_image(path).shape == COLOUR.shape
-    assert images.read_size(path) == COLOUR.shape[:2]
 
 
 def test_damaged_files(tmp_path):

@@ -40,11 +40,6 @@ def test_folders_below_and_links_to_folders(tmp_path):
     assert below(tmp_path / "in", inputs.list_images(tmp_path / "in")) == ["b.png"]
 
 
-def test_one_file(tmp_path):
-    make(tmp_path, "a.b.png")
-    assert inputs.list_images(tmp_path / "a.b.png") == [str(tmp_path / "a.b.png")]
-
-
 def test_nothing_to_list(tmp_path):
     make(tmp_path, "sub/a.png")
     with pytest.raises(InputError, match=r"input_dir=.*no \.png.*recursive=true"):
@@ -72,13 +67,6 @@ def test_what_is_not_taken_is_counted_in_one_line(tmp_path, caplog):
     (line,) = caplog.messages
     assert "3 .webp, 1 .tif" in line
     assert "folder" not in line
-
-
-def test_where_all_is_taken_nothing_is_said(tmp_path, caplog):
-    caplog.set_level("INFO")
-    make(tmp_path, "a.png", "notes.txt", "README", ".hidden.webp")
-    inputs.list_images(tmp_path)
-    assert caplog.messages == []
 
 
 def test_other_extensions(tmp_path, caplog):
@@ -172,10 +160,6 @@ def test_lists_that_are_none(tmp_path):
         inputs.read_image_lists([tmp_path / "empty.txt"])
     with pytest.raises(InputError, match=r"input_list=.*none\.txt: No such file"):
         inputs.read_image_lists([tmp_path / "none.txt"])
-
-
-def test_name_ends_at_the_first_dot():
-    assert inputs.output_name("/x.y/COCO_val2014_1.tar.jpg") == "COCO_val2014_1"
 
 
 @pytest.mark.parametrize(
@@ -290,10 +274,3 @@ def test_two_images_of_one_name_are_refused_with_a_list():
     with pytest.raises(InputError, match=r"\(both x\)"):
         inputs.select_images(inputs.name_images(paths, "relative"))
     assert len(inputs.select_images(inputs.name_images(paths, "relative_with_extension"))) == 5
-
-
-def test_a_long_list_is_cut():
-    images = [InputImage(f"{i}/x.png", "x") for i in range(100)]
-    with pytest.raises(InputError, match="and 89 more") as caught:
-        inputs.select_images(images)
-    assert str(caught.value).count(" and ") < 15
