@@ -48,21 +48,19 @@ def mixed_images(folder):
 
 
 @pytest.mark.parametrize("batching", ["bucketed", "mmf"])
-@pytest.mark.parametrize("batch_size", [1, 4])
-def test_workers_change_nothing(tmp_path, batching, batch_size):
+def test_workers_change_nothing(tmp_path, batching):
     images = mixed_images(tmp_path / "in")
     found = {}
-    for workers in (0, 1, 3):
+    for workers in (0, 3):
         out, extractor = tmp_path / f"{workers}", FakeExtractor()
-        values = {"batching": batching, "batch_size": batch_size, "workers": workers}
+        values = {"batching": batching, "batch_size": 4, "workers": workers}
         report = run(out, images, extractor, **values)
         assert (report.extracted, report.failed) == (19, 2)
         lines = sorted(failures(out), key=lambda failure: failure["path"])
         assert [failure["name"] for failure in lines] == ["04", "11"]
         found[workers] = everything(out), lines, extractor.batches, manifest(out)["counts"]
-    assert found[1] == found[0]
     assert found[3] == found[0]
-    assert max(found[0][2]) == batch_size
+    assert max(found[0][2]) == 4
 
 
 def test_workers_change_nothing_that_a_network_makes(tmp_path):
