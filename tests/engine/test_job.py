@@ -222,7 +222,7 @@ def test_boxes_outside_of_their_images_are_said_at_the_end(tmp_path, images, cap
 
 def test_boxes_of_another_order_are_said_before_the_second_image(tmp_path, images, caplog):
     def look(batch):
-        told.append("boxes.format=xyxy would fit" in caplog.text)
+        told.append("they look like xyxy in pixels" in caplog.text)
 
     told = []
     boxes = GivenBoxes([(i.name, [[5, 3, 7, 5]]) for i in images], box_format="xywh")

@@ -136,7 +136,23 @@ def test_extensions(tmp_path, photographs):
     done = support.extract_tiny(TINY_FPN, photographs, out, "input.extensions=webp")
     assert done.returncode == 0, done.stderr
     assert sorted(stored(out)) == ["small.npy", "small_info.npy"]
-    assert "1 images; not taken: 2 .png, 1 .jpg ('input.extensions=[webp,png,jpg]'" in done.stdout
+    assert "1 images; not taken: 2 .png, 1 .jpg (the extensions [webp,png,jpg], or a" in done.stdout
+
+
+def test_a_batch_size_found_out_can_be_followed_by_a_given_one(tmp_path, photographs):
+    """On the CPU it is 1. What a GPU would give is in test_batch_size.py."""
+    out = tmp_path / "out"
+    sizes = []
+    for options in (["extract.batch_size=auto", "input.end_index=2"], ["extract.batch_size='2'"]):
+        done = support.extract_tiny(TINY_FPN, photographs, out, "device=cpu", *options)
+        assert done.returncode == 0, done.stderr
+        line = "batch size: 1, as an estimate of what memory allows"
+        assert [x.endswith(line) for x in done.stdout.splitlines()].count(True) == 1 - len(sizes)
+        manifest = json.loads((out / "manifest.json").read_text())
+        configured = manifest["configuration"]["extract"]["batch_size"]
+        sizes.append((configured, manifest["runs"][-1]["batch_size"]))
+    assert sizes == [("auto", 1), ("2", 2)]
+    assert len(stored(out)) == 6
 
 
 def test_folders_below_and_names_by_path(tmp_path, photographs):
