@@ -40,8 +40,8 @@ def one_by_one(tmp_path_factory):
     return extract(tmp_path_factory.mktemp("one_by_one"), IMAGES, 1)
 
 
-@pytest.mark.parametrize("batch_size", [2, 5])
-@pytest.mark.parametrize("seed", [None, 0, 1])
+@pytest.mark.slow
+@pytest.mark.parametrize(("batch_size", "seed"), [(2, None), (5, 0), (5, 1)])
 def test_batches_make_no_difference(tmp_path, one_by_one, batch_size, seed):
     names = list(IMAGES)
     if seed is not None:
@@ -54,6 +54,7 @@ def test_batches_make_no_difference(tmp_path, one_by_one, batch_size, seed):
         assert regions.num_boxes == one_by_one[name].num_boxes
 
 
+@pytest.mark.slow
 def test_mmf_batches_do_make_a_difference(tmp_path, one_by_one):
     """Or the test above could not fail: next to a wide image, horse.png's boxes reach further."""
     mixed = extract(tmp_path, ("coffee.png", "horse.png"), 2, batching="mmf")

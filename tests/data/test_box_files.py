@@ -157,6 +157,7 @@ def golden():
     return image, np.load(path)["boxes"].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["imdb", "coco", "ground_truth", "mmf"])
 def test_the_features_are_those_of_the_same_boxes_in_lines(tmp_path, golden, kind):
     """The golden's boxes; test_extract_goldens.py compares the lines' features with the golden."""

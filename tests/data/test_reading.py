@@ -4,14 +4,17 @@ import itertools
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import support
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -191,8 +194,18 @@ def test_no_process_is_left(mishaps, tmp_path, count):
     assert not multiprocessing.active_children()
 
 
-def test_the_programs_handlers_and_threads_stay(monkeypatch):
-    """Of the DataLoader, none is left: an error of its own could come at any time."""
+@pytest.mark.slow
+def test_a_program_ends_that_takes_only_some_images():
+    program = (
+        "from vmb_d2.data.workers import read_in_processes\n"
+        f"images = read_in_processes([{PHOTOGRAPHS[0]!r}] * 20, 2, ahead=2, kept=1)\n"
+        "next(images)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=100, cwd=support.ROOT)
+
+
+def test_the_handler_of_ended_processes_stays():
+    """The DataLoader's would raise an error at any moment."""
     handler = signal.getsignal(signal.SIGCHLD)
     images = read(PHOTOGRAPHS, 2)
     next(images)
@@ -200,8 +213,7 @@ def test_the_programs_handlers_and_threads_stay(monkeypatch):
     images.close()
 
 
-@settings(max_examples=4, deadline=None)
-@given(st.integers(1, 2), st.integers(1, 3))
+@pytest.mark.parametrize(("count", "size"), [(2, 1), (1, 3)])
 def test_batches_are_not_read_far_ahead(count, size):
     asked, most = [], max(2 * size, 2 * count)
     batches = batches_of(PHOTOGRAPHS[2:] * 40, size, asked)

@@ -8,8 +8,10 @@ they end with the run, however that ends. Signals are for the run alone, and don
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
+import functools
 import itertools
 import logging
 import math
@@ -20,6 +22,7 @@ import re
 import signal
 import threading
 from collections.abc import Generator, Iterable, Iterator
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import cv2
@@ -140,7 +143,8 @@ def _answers(
         prefetch_factor=ahead,
         multiprocessing_context="fork",
     )
-    before = set(multiprocessing.active_children())
+    end = functools.partial(_end, but=set(multiprocessing.active_children()))
+    atexit.register(end)  # before multiprocessing waits for all processes, where this isn't closed
     iterator = None
     try:
         try:
@@ -164,9 +168,15 @@ def _answers(
         raise ConfigError(reason, field="workers", value=workers)
     finally:
         iterator = None  # this ends the processes, unless they are stuck
-        for process in set(multiprocessing.active_children()) - before:
-            process.kill()
-            process.join()
+        end()
+        atexit.unregister(end)
+
+
+def _end(but: set[BaseProcess]) -> None:
+    """Kill the processes that this one has started, but these."""
+    for process in set(multiprocessing.active_children()) - but:
+        process.kill()
+        process.join()
 
 
 @contextlib.contextmanager
