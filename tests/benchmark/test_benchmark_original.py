@@ -17,7 +17,6 @@ from detectron2.layers import ROIAlign
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import assert_same_regions
-from test_selection import regions
 
 from vmb_d2.data.preprocessing import load
 from vmb_d2.errors import ImageReadError
@@ -28,7 +27,7 @@ from vmb_d2.stores.mmf import MMFReader
 from vmb_d2.structures.input_image import InputImage
 
 
-@given(regions(), st.sampled_from([0.0, 0.25, 0.5]))
+@given(naive.regions(), st.sampled_from([0.0, 0.25, 0.5]))
 @settings(max_examples=100)
 def test_confidences_equal_the_naive_loop(example, threshold):
     boxes, scores = example

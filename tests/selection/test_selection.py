@@ -8,29 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_box_geometry import box
 
 from vmb_d2.errors import ConfigError
 from vmb_d2.selection import most_confident as selection
 from vmb_d2.selection.most_confident import select_adaptively, select_regions
 from vmb_d2.selection.options import RegionOptions
 from vmb_d2.structures import box_geometry
-
-# Near one place, so that most of them overlap; quarter pixels, as those of ``box``.
-crowded_box = st.tuples(*[st.integers(0, 20)] * 2, *[st.integers(40, 80)] * 2).map(
-    lambda b: [b[0] / 4, b[1] / 4, (b[0] + b[2]) / 4, (b[1] + b[3]) / 4]
-)
-
-
-@st.composite
-def regions(draw):
-    """Boxes and class scores with many equal values."""
-    any_box = draw(st.sampled_from([box, crowded_box, st.one_of(box, crowded_box)]))
-    boxes = draw(st.lists(any_box, min_size=1, max_size=14))
-    classes = draw(st.integers(1, 5))
-    score = st.integers(0, 6).map(lambda n: n / 8)
-    row = st.lists(score, min_size=classes, max_size=classes)
-    return boxes, draw(st.lists(row, min_size=len(boxes), max_size=len(boxes)))
 
 
 def check(selection, confidence, num_features):
@@ -41,7 +24,7 @@ def check(selection, confidence, num_features):
     assert selection.num_boxes == sum(confidence[i] > 0 for i in expected)
 
 
-@given(regions(), st.integers(1, 20), st.sampled_from([0.0, 0.25, 0.5]))
+@given(naive.regions(), st.integers(1, 20), st.sampled_from([0.0, 0.25, 0.5]))
 @settings(max_examples=400)
 def test_selection_equals_the_naive_loop(example, num_features, threshold):
     boxes, scores = example
@@ -197,7 +180,7 @@ def test_no_regions():
     assert selection.num_boxes == 0
 
 
-@given(regions(), st.integers(0, 6), st.integers(1, 8), st.sampled_from([0.0, 0.25, 0.5]))
+@given(naive.regions(), st.integers(0, 6), st.integers(1, 8), st.sampled_from([0.0, 0.25, 0.5]))
 def test_the_adaptive_number_is_that_of_bottom_up_attention(example, least, more, threshold):
     """Its rule, as its extractor has it: those above the threshold, but 10 to 100 of them."""
     boxes, scores = torch.tensor(example[0]), torch.tensor(example[1])

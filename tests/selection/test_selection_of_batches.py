@@ -2,12 +2,11 @@
 
 from unittest import mock
 
+import naive
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_box_geometry import box
-from test_selection import crowded_box
 
 from vmb_d2.selection import most_confident as selection
 from vmb_d2.selection.most_confident import (
@@ -28,8 +27,8 @@ def batches(draw):
     row = st.lists(score, min_size=classes, max_size=classes)
     all_boxes, all_scores = [], []
     for _ in range(draw(st.integers(0, 5))):
-        any_box = draw(st.sampled_from([box, crowded_box]))
-        boxes = draw(st.lists(any_box, max_size=draw(st.sampled_from([0, 3, 14]))))
+        kind = draw(st.sampled_from([naive.any_box, naive.crowded_box]))
+        boxes = draw(st.lists(kind, max_size=draw(st.sampled_from([0, 3, 14]))))
         scores = draw(st.lists(row, min_size=len(boxes), max_size=len(boxes)))
         all_boxes.append(torch.tensor(boxes).reshape(-1, 4))
         all_scores.append(torch.tensor(scores).reshape(-1, classes))

@@ -3,12 +3,12 @@
 import contextlib
 from unittest import mock
 
+import naive
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_box_geometry import naive_nms
 
 from vmb_d2.selection import suppression
 from vmb_d2.selection.suppression import survivors
@@ -46,7 +46,7 @@ def naive_survivors(scores, candidates, overlapping):
     for c in range(scores.shape[1]):
         regions = np.flatnonzero(candidates[:, c])
         overlaps = overlapping[np.ix_(regions, regions)].astype(int)
-        result[regions[naive_nms(overlaps, scores[regions, c], 1)], c] = True
+        result[regions[naive.nms_of_overlaps(overlaps, scores[regions, c], 1)], c] = True
     return result
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 import support
 from support import TINY_FPN, links
-from test_extract_goldens import check
+from golden_checks import check
 
 from reference import goldens
 from vmb_d2.output.open_stores import open_reader
