@@ -199,7 +199,7 @@ def test_end_to_end_is_a_run_of_the_job(tmp_path, images, caplog):
     assert manifest["counts"] == {"images": 2, "done": 2, "failed": 0}
     assert manifest["runs"][0]["batch_size"] == 2
     assert 0 < seconds < manifest["runs"][0]["seconds"] + 1
-    expected = extractor([image.path for image in images], batch_size=2)
+    expected = extractor.extract([image.path for image in images], batch_size=2)
     for image, regions in zip(images, expected, strict=True):
         found = MMFReader(tmp_path / "out").read(image.name)
         support.assert_same_regions(found, regions, but=["confidence"])

@@ -182,7 +182,7 @@ def test_random_weights_make_a_model_that_works(tmp_path, model):
     network, description = load_described_model(path)
     assert description == support.description(model)
     extractor = RegionFeatureExtractor(network)
-    first, second = (extractor(image.path) for image in strips(tmp_path / "in", 2))
+    first, second = (extractor.extract(image.path) for image in strips(tmp_path / "in", 2))
     assert (len(first), first.num_boxes) == (100, 100)
     assert np.isfinite(first.features).all()
     assert 0.01 < np.abs(first.features).max() < 10
@@ -199,7 +199,7 @@ def test_random_weights_make_a_model_that_works(tmp_path, model):
 @pytest.mark.parametrize("model", support.TINY_MODELS)
 def test_a_stand_in_gives_regions_of_the_models_shapes(tmp_path, model):
     (image,) = strips(tmp_path, 1)
-    found = stand_in_extractor(support.description(model))(image.path)
+    found = stand_in_extractor(support.description(model)).extract(image.path)
     expected = RegionFeatureExtractor(support.tiny_model(model))(image.path)
     assert len(found) == 10
     assert found.features.shape[1] == expected.features.shape[1]

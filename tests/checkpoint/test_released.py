@@ -58,7 +58,7 @@ def test_weights_and_yaml_are_fetched_once_and_used(release, tmp_path, name):
         extractor = RegionFeatureExtractor.from_pretrained(name, cache_dir=tmp_path, device="cpu")
         assert extractor.description == support.description(TINY)
     assert release.requests == [f"{PATH}.yaml", f"{PATH}.pth"]
-    assert extractor(COFFEE).features.shape == (100, 128)
+    assert extractor.extract(COFFEE).features.shape == (100, 128)
 
 
 def test_what_came_from_the_mirror_serves_without_it(release, tmp_path, monkeypatch):

@@ -45,7 +45,7 @@ def test_extraction_runs_without_tf32(monkeypatch):
     monkeypatch.setattr(
         model, "regions", lambda *args: seen.append(settings()[0]) or regions(*args)
     )
-    RegionFeatureExtractor(model)(goldens.image_path("horse.png"))
+    RegionFeatureExtractor(model).extract(goldens.image_path("horse.png"))
     assert seen == [(False, False)]
 
 
@@ -110,7 +110,7 @@ def test_float32_is_the_default():
     default = RegionFeatureExtractor(model)
     assert default.precision == "fp32"
     named = RegionFeatureExtractor(model, precision="fp32")
-    support.assert_same_regions(named(image), default(image))
+    support.assert_same_regions(named.extract(image), default.extract(image))
 
 
 def test_the_fingerprint_is_of_the_checkpoints_weights():
@@ -130,7 +130,7 @@ def test_bfloat16_against_the_goldens(name):
     for path, _, image in goldens.find(rf"{name}\.seed0\.bs1\."):
         if image == "horse.png":
             continue
-        expected, found = goldens.load(path), extractor(goldens.image_path(image))
+        expected, found = goldens.load(path), extractor.extract(goldens.image_path(image))
         nearest, distances = nearest_boxes(expected.bbox, found.bbox)
         near = distances <= 2
         errors = relative_errors(expected.features, found.features[nearest])[near]
@@ -148,7 +148,7 @@ def test_bfloat16_of_given_boxes():
     ((path, _, image),) = goldens.find(r"tiny_x152_fpn\.seed0\.given_boxes\.")
     golden = np.load(path)
     extractor = RegionFeatureExtractor(support.tiny_model("tiny_x152_fpn"), precision="bf16")
-    found = extractor(goldens.image_path(image), boxes=golden["boxes"])
+    found = extractor.extract(goldens.image_path(image), boxes=golden["boxes"])
     np.testing.assert_array_equal(found.bbox, golden["boxes"])
     errors = relative_errors(golden["fc6"], found.features)
     logits = np.abs(found.class_logits - golden["scores"]).max()
@@ -229,7 +229,7 @@ def test_the_option(tmp_path, out):
     assert manifest["settings"]["weights_sha256"] == fingerprint(model)
     found = MMFReader(out).read("coffee")
     extractor = RegionFeatureExtractor(model, precision="bf16")
-    expected = extractor(goldens.image_path("coffee.png"))
+    expected = extractor.extract(goldens.image_path("coffee.png"))
     assert relative_errors(expected.features, found.features).max() < 1e-5
 
 
