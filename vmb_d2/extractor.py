@@ -123,7 +123,7 @@ class RegionFeatureExtractor:
         return cls(network, chosen, description, precision)
 
     @overload
-    def extract(
+    def extract(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
         self, images: ImageSource, boxes: Any = None, batch_size: int = 1
     ) -> RegionFeatures: ...
 

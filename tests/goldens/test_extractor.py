@@ -45,7 +45,9 @@ def test_from_pretrained(tmp_path):
     (converted,) = (tmp_path / "converted").glob("*.pth")
     again = RegionFeatureExtractor.from_pretrained(None, weights=converted, device="cpu")
     assert again.description == support.description(TINY)
-    support.assert_same_regions(RegionFeatureExtractor(extractor.model).extract(COFFEE), again.extract(COFFEE))
+    support.assert_same_regions(
+        RegionFeatureExtractor(extractor.model).extract(COFFEE), again.extract(COFFEE)
+    )
 
 
 def test_released_weights_are_the_default(server, tmp_path, monkeypatch):

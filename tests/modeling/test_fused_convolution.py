@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from vmb_d2.modeling import fused_convolution
-from vmb_d2.modeling.fused_convolution import FusedBottleneckBlock, PackedConv2d, can_fuse, fuse
+from vmb_d2.modeling.inference_form import FusedBottleneckBlock, PackedConv2d, can_fuse, fuse
 
 # Float32 shows more than bfloat16 does; a bfloat16 result is a float32 one that was rounded.
 TOLERANCES = {torch.float32: (1e-5, 1e-5), torch.bfloat16: (1e-2, 3e-2)}
@@ -154,5 +153,5 @@ def test_without_such_operators(monkeypatch, missing):
         monkeypatch.setattr(torch._C, "_nn", object())
     elif missing == "oneDNN":
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    monkeypatch.setattr(fused_convolution.torch.ops, "mkldnn", Operators())
+    monkeypatch.setattr(torch.ops, "mkldnn", Operators())
     assert can_fuse() == (missing == "nothing")

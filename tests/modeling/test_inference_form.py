@@ -14,8 +14,11 @@ from reference import goldens
 from vmb_d2.checkpoint.pretrained import fingerprint
 from vmb_d2.data import preprocessing as images
 from vmb_d2.extractor import pad
-from vmb_d2.modeling.fused_convolution import FusedBottleneckBlock, PackedConv2d
-from vmb_d2.modeling.inference_form import inference_form
+from vmb_d2.modeling.inference_form import (
+    FusedBottleneckBlock,
+    PackedConv2d,
+    inference_form,
+)
 
 FPN, C4 = "tiny_x152_fpn", "tiny_r101_c4"
 LAST = ("objectness_logits", "anchor_deltas", "cls_score", "bbox_pred")

@@ -6,7 +6,7 @@ from detectron2.layers import ROIAlign
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from vmb_d2.modeling.roi_align import BagROIAlign
+from vmb_d2.modeling.poolers import BagROIAlign
 
 LAYOUTS = torch.contiguous_format, torch.channels_last
 REVERSED = torch.tensor([[0.0, 40, 20, 10, 30], [1, 10, 40, 30, 12], [0, 10, 10, 30, 30]])

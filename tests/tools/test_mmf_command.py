@@ -8,8 +8,8 @@ import sys
 
 import pytest
 import support
-from support import TINY_FPN, links
 from golden_checks import check
+from support import TINY_FPN, links
 
 from reference import goldens
 from vmb_d2.output.open_stores import open_reader

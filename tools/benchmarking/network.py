@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from vmb_d2.data.batching import bucketed_batches
 from vmb_d2.data.preprocessing import load
 from vmb_d2.extractor import RegionFeatureExtractor
-from vmb_d2.modeling.fused_convolution import can_fuse
+from vmb_d2.modeling.inference_form import can_fuse
 from vmb_d2.structures.input_image import InputImage
 
 from .stages import Laps, Write, clock, pass_through
@@ -49,7 +49,7 @@ def count_macs(
 
 
 def _fused() -> dict:
-    """How to count the operators of ``modeling.fused_convolution``, which the counter lacks."""
+    """How to count the operators of ``modeling.inference_form``, which the counter lacks."""
     if not can_fuse():
         return {}
 

@@ -49,7 +49,7 @@ def shim_extension(package: str = "detectron2") -> bool:
         return False
     stand_in = MissingExtension(name)
     sys.modules[name] = stand_in
-    sys.modules[package]._C = stand_in
+    sys.modules[package].__dict__["_C"] = stand_in
     return True
 
 
