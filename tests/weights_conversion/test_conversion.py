@@ -13,7 +13,7 @@ from support import saved, shapes_only
 from vmb_d2 import get_cfg
 from vmb_d2.config import VMBModel, parse_vmb_config
 from vmb_d2.version import __version__
-from weights_conversion import layouts, state_dict
+from weights_conversion import state_dict
 from weights_conversion.convert import convert_checkpoint, revert_checkpoint
 
 
@@ -66,14 +66,14 @@ def test_batch_norm_keeps_its_function(variance):
     var = variance * (0.5 + torch.rand(32, generator=generator))
     mean = shift * var.sqrt()
     x = torch.randn(500, 32, 1, 1, generator=generator) * var.sqrt()[:, None, None]
-    new_weight, new_var = layouts.batch_norm_to_d2(weight, var)
-    result = F.batch_norm(x, mean, new_var, new_weight, bias, eps=layouts.BATCH_NORM_EPS)
+    new_weight, new_var = state_dict.batch_norm_to_d2(weight, var)
+    result = F.batch_norm(x, mean, new_var, new_weight, bias, eps=state_dict.BATCH_NORM_EPS)
     x64, mean64, std64 = (t.double() for t in (x[:, :, 0, 0], mean, var.double().sqrt()))
     expected = (x64 - mean64) / std64 * weight.double() + bias.double()
     assert torch.allclose(result[:, :, 0, 0].double(), expected, rtol=0, atol=1e-5)
-    if variance > layouts.BATCH_NORM_EPS:
+    if variance > state_dict.BATCH_NORM_EPS:
         assert torch.equal(new_weight, weight)
-        assert torch.allclose(layouts.batch_norm_to_vmb(new_var), var, rtol=1.2e-7, atol=0)
+        assert torch.allclose(new_var + state_dict.BATCH_NORM_EPS, var, rtol=1.2e-7, atol=0)
 
 
 def test_metadata_and_safe_loading(tmp_path, model):
