@@ -41,14 +41,14 @@ runpy.run_path("tools/pack.py", run_name="__main__")
 def pack(monkeypatch, capsys, caplog):
     """Runs the command in this process. Returns status, log lines, and stderr's lines."""
     monkeypatch.syspath_prepend(support.ROOT / "tools")
-    module, plain_command = map(importlib.import_module, ("pack", "plain_command"))
+    module = importlib.import_module("pack")
     caplog.set_level(logging.INFO)
 
     def run(*arguments):
         caplog.clear()
         monkeypatch.setattr(sys, "argv", ["pack.py", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
-            plain_command.run(module.parser(), module.main)
+            sys.exit(module.program())
         return end.value.code, caplog.messages, capsys.readouterr().err.splitlines()
 
     return run

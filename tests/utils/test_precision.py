@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import support
 import torch
-from benchmarking.precision_price import price
 from fakes import FakeExtractor, small_images
 
 from reference import goldens
@@ -231,12 +230,3 @@ def test_the_option(tmp_path, out):
     extractor = RegionFeatureExtractor(model, precision="bf16")
     expected = extractor.extract(goldens.image_path("coffee.png"))
     assert relative_errors(expected.features, found.features).max() < 1e-5
-
-
-def test_the_price_of_float32_is_nothing():
-    model = support.tiny_model("tiny_r101_c4")
-    images = [goldens.image_path("coffee.png")]
-    near, errors, same, given_errors, given_same = price(model, "fp32", images)
-    assert (near, len(errors), errors.max(), same.all()) == (1, 100, 0, True)
-    assert (len(given_errors), given_same.all()) == (100, True)
-    assert given_errors.max() < 2e-5
