@@ -32,7 +32,7 @@ def price(model: VMBRCNN, precision: str, images: Sequence[str]) -> dict[str, An
     rough = RegionFeatureExtractor(model, precision=precision)
     near, errors, same = [], defaultdict(list), defaultdict(list)
     for image in images:
-        expected, own = exact(image), rough(image)
+        expected, own = exact.extract(image), rough.extract(image)
         nearest, distances = nearest_boxes(expected.bbox, own.bbox)
         is_near = distances <= NEAR
         near.append(is_near)
