@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import support
 import torch
+from golden_checks import check_regions
 from PIL import Image
 
 from reference import goldens
@@ -25,6 +26,24 @@ def extractor():
 def golden(tag):
     ((path, _, _),) = goldens.find(rf"{TINY}\.seed0\.{tag}\.coffee")
     return np.load(path)
+
+
+@pytest.mark.parametrize(
+    ("tag", "options"),
+    [
+        ("background", {"background": True}),
+        ("conf0.3", {"confidence_threshold": 0.3}),
+        ("conf0.6", {"confidence_threshold": 0.6}),
+        ("num36", {"num_features": 36}),
+        ("fc7", {"feature_names": ["fc7"]}),
+    ],
+)
+def test_goldens_of_options(tag, options):
+    ((path, _, image),) = goldens.find(rf"{TINY}\.seed0\.{tag}\.")
+    extractor = RegionFeatureExtractor(support.tiny_model(TINY), RegionOptions(**options))
+    found = extractor.extract(goldens.image_path(image))
+    # With a threshold, the original fills up with boxes of confidence 0 in no defined order.
+    check_regions(path, found, image, confident_only=tag.startswith("conf"))
 
 
 def test_from_pretrained(tmp_path):

@@ -18,6 +18,8 @@ from reference import goldens
 from vmb_d2.comparison.fidelity import distance
 from vmb_d2.config import RELEASED_WEIGHTS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def full(request, tmp_path_factory):
