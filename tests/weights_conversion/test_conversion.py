@@ -50,12 +50,6 @@ def test_background_moves_from_first_to_last(tmp_path, state, model):
     assert torch.equal(dropped["roi_heads.box_predictor.bbox_pred.weight"], boxes[:4])
 
 
-def test_what_was_dropped_comes_back_as_zeros_if_lost(state, model):
-    converted, _ = state_dict.to_d2(state, state_dict.audit(state, model))
-    back = state_dict.to_vmb(converted, model)
-    assert not back["roi_heads.box.predictor.bbox_pred.bias"][:4].any()
-
-
 @pytest.mark.parametrize(
     "variance", [1e-12, 1e-8, 4e-6, 6e-6, 1e-5, 1.1e-5, 7e-5, 1e-3, 0.3, 1.0, 17.0, 2e4]
 )
@@ -95,15 +89,14 @@ def wrapped(state):
         "model": {"model": state},
         "training state": support.with_training_state(state),
         "module prefix": {"model": prefixed},
-        "bare": state,
-        "bare with module prefix": prefixed,
-        "ordered": {"model": collections.OrderedDict(state)},
+        "bare with module prefix": collections.OrderedDict(prefixed),
         "half precision": {"model": {k: v.half().float().half() for k, v in state.items()}},
     }
 
 
-@pytest.mark.parametrize("layout", list(wrapped({})))
-@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    ("layout", "zipped"), [*((layout, True) for layout in wrapped({})), ("training state", False)]
+)
 def test_wrapped_layouts(tmp_path, state, model, layout, zipped):
     source = saved(tmp_path, wrapped(state)[layout], _use_new_zipfile_serialization=zipped)
     convert_checkpoint(source, tmp_path / "out.pth", model)
