@@ -26,10 +26,8 @@ from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.stores.formats import format_named
 from vmb_d2.structures.input_image import InputImage
 from vmb_d2.utils.command_line import at_home, command_line, run
-from vmb_d2.utils.devices import device_of
+from vmb_d2.utils.devices import PRECISIONS, device_of, keep_freed_memory
 from vmb_d2.utils.files import write_whole
-from vmb_d2.utils.heap import keep_freed_memory
-from vmb_d2.utils.precision import PRECISIONS
 
 EXIT_STATUS = (
     "Exit status: 0 if everything was measured; 2 if not, with one line that says why; 130 after "

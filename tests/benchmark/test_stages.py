@@ -14,7 +14,7 @@ from torch import nn
 from vmb_d2.errors import ImageReadError
 from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.structures.input_image import InputImage
-from vmb_d2.utils.precision import PRECISIONS
+from vmb_d2.utils.devices import PRECISIONS
 
 
 class Clock:

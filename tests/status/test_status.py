@@ -25,6 +25,7 @@ from status_records import (
 )
 
 from vmb_d2 import status as status_module
+from vmb_d2.data.batching import Batching
 from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.errors import OutputError
 from vmb_d2.output.shards import Shard
@@ -114,10 +115,9 @@ def test_shards_that_have_not_begun_have_the_share_that_they_will_have(tmp_path,
         out,
         shard=first,
         record=record_of(images, first),
-        batching="mmf",
-        batch_size=batch_size,
+        batching=Batching("mmf", batch_size),
     )
-    job(own, FakeExtractor)
+    job.run(own, FakeExtractor)
     parts = read_status(out).parts
     for shard in others:
         assert parts[shard.index].images == len(shard.share(images, images, batch_size))

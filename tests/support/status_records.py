@@ -46,7 +46,7 @@ def run(output, images, shard=None, extractor=None, record=None, load=None, **va
     record = record_of(images, shard) if record is None else record
     own = shard.share(images, images) if shard else images
     job = ExtractionJob(output, options=extractor.options, shard=shard, record=record, **values)
-    return job(own, load or (lambda: extractor))
+    return job.run(own, load or (lambda: extractor))
 
 
 def interrupt(output, images, shard=None, **values):

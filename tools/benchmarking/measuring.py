@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from vmb_d2.data.batching import Batching
 from vmb_d2.data.preprocessing import read_padded_size
 from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.errors import ConfigError
@@ -38,7 +39,7 @@ class Plan:
 
     Attributes:
         images: each with its own name.
-        precisions: of :data:`vmb_d2.utils.precision.PRECISIONS`.
+        precisions: of :data:`vmb_d2.utils.devices.PRECISIONS`.
         batch_sizes: images in the network at a time.
         repeats: how many times each figure is taken, after one round to warm up.
         parts: of :data:`PARTS`.
@@ -127,9 +128,9 @@ class Configuration:
             folder,
             formats=[self.plan.store_format],
             options=self.extractor.options,
-            batch_size=self.batch_size,
+            batching=Batching(batch_size=self.batch_size),
         )
-        counts = job(self.plan.images, lambda: self.extractor, self.extractor.description)
+        counts = job.run(self.plan.images, lambda: self.extractor, self.extractor.description)
         if counts.out_of_memory:
             raise self._out_of_memory()
         return counts.seconds

@@ -20,7 +20,7 @@ from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.modeling.inference_form import can_fuse
 from vmb_d2.structures.input_image import InputImage
 from vmb_d2.structures.regions import RegionFeatures
-from vmb_d2.utils.precision import arithmetic, dtype_of
+from vmb_d2.utils.devices import arithmetic, dtype_of
 
 STAGES = (
     "decode",  # the header, then the pixels
