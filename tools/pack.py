@@ -22,7 +22,7 @@ from plain_command import at_home, command_line, run
 
 from vmb_d2.errors import DownloadError
 from vmb_d2.packing.job import pack
-from vmb_d2.packing.packing import DUPLICATES
+from vmb_d2.packing.sources import DUPLICATES
 from vmb_d2.stores import FEATURE_DTYPES, FORMATS
 from vmb_d2.structures.class_names import CLASSES_URL, NO_NAMES, ClassNames, read_class_names
 from vmb_d2.utils.downloads import default_cache_dir

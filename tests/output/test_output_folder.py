@@ -13,8 +13,7 @@ from vmb_d2.errors import ConfigError, OutputError
 from vmb_d2.output import lock as output_folder
 from vmb_d2.output.lock import LEASE_NAME, sole_use
 from vmb_d2.output.shards import Shard
-from vmb_d2.utils.lease import Lease, LeaseHeld, read
-from vmb_d2.utils.owner import this_process
+from vmb_d2.utils.lease import Lease, LeaseHeld, read, this_process
 
 FIRST, SECOND = Shard("", 2, 0), Shard("", 2, 1)
 WHOLE = None

@@ -11,7 +11,7 @@ import support
 from sharded import ONE_FILE, PARTS, alone, check, files_open, place, together, write_shards
 
 from vmb_d2.errors import StoreError
-from vmb_d2.output import pool
+from vmb_d2.output import union as pool
 from vmb_d2.output.open_stores import find_stores, open_reader
 from vmb_d2.output.union import UnionReader
 from vmb_d2.stores import FORMATS

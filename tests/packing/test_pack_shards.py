@@ -20,7 +20,7 @@ from sharded import (
 from test_packing import assert_images, kept, read
 
 from vmb_d2.errors import ConfigError, InputError, StoreError
-from vmb_d2.output import pool
+from vmb_d2.output import union as pool
 from vmb_d2.output.lock import sole_use
 from vmb_d2.output.open_stores import open_reader
 from vmb_d2.output.shards import Shard

@@ -20,7 +20,8 @@ import support
 
 from vmb_d2.errors import ConfigError, InputError, OutputError, StoreError
 from vmb_d2.packing import packing
-from vmb_d2.packing.packing import Packing, check_target, list_sources
+from vmb_d2.packing.packing import Packing
+from vmb_d2.packing.sources import check_target, list_sources
 from vmb_d2.stores import FORMATS
 from vmb_d2.stores.format_differences import FIELDS, INSTEAD, KEPT_KEYS, NEEDED, NO_PLACE
 from vmb_d2.structures.regions import RegionFeatures
@@ -63,10 +64,10 @@ def pack(stores, target, path, duplicates="error", dtype=None, skip=False):
     """Pack stores, given as (format, path), as tools/pack.py does."""
     readers = [FORMATS[f].reader(p) for f, p in stores]
     try:
-        sources, _ = list_sources(readers, duplicates)
+        sources = list_sources(readers, duplicates)
         check_target(FORMATS[target], path, sources, skip)
         work = Packing(FORMATS[target], sources, dtype, skip=skip)
-        return work(FORMATS[target].writer(path, work.dtype.name))
+        return work.run(FORMATS[target].writer(path, work.dtype.name))
     finally:
         for reader in readers:
             reader.close()

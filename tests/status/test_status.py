@@ -23,7 +23,7 @@ from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.output.shards import Shard
 from vmb_d2.status import STATES, read_status
 from vmb_d2.utils import lease
-from vmb_d2.utils.owner import this_process
+from vmb_d2.utils.lease import this_process
 
 COUNT = 9
 EXPECTED = {

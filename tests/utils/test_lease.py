@@ -18,9 +18,17 @@ from races import at_once
 
 from vmb_d2.errors import OutputError
 from vmb_d2.utils import lease as module
-from vmb_d2.utils import owner
-from vmb_d2.utils.lease import Lease, LeaseHeld, read, require_free
-from vmb_d2.utils.owner import describe, job_name, lives, this_process
+from vmb_d2.utils import lease as owner
+from vmb_d2.utils.lease import (
+    Lease,
+    LeaseHeld,
+    describe,
+    job_name,
+    lives,
+    read,
+    require_free,
+    this_process,
+)
 
 DEAD = {"process_start": "1"}  # of this machine, with this very process' number
 FAR = {"machine": "another", "host": "far", "pid": 77, "process_start": "1"}

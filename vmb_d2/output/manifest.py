@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import OutputError, first_line
 from ..utils import interruption
 from ..utils.files import write_new, write_whole
-from ..utils.owner import job_name
+from ..utils.lease import job_name
 from ..version import __version__
 
 FILE_NAME = "manifest.json"
