@@ -448,7 +448,7 @@ def test_a_whole_run_does_not_repeat_what_shards_have(tmp_path, images):
         run(tmp_path / "out", images, formats=formats, shard=shard)
     again = run(tmp_path / "out", images, formats=["mmf"])  # shards share these files
     assert (again.extracted, again.skipped) == (0, len(images))
-    with pytest.raises(ConfigError, match=r"has its hdf5 in shards: give shard\.count=1"):
+    with pytest.raises(ConfigError, match=r"has its hdf5 in shards: give shard_count=1"):
         run(tmp_path / "out", images, formats=["mmf", "hdf5"])
     pack([tmp_path / "out"], "hdf5", tmp_path / "out", source_format="hdf5")
     again = run(tmp_path / "out", images, formats=["mmf", "hdf5"])

@@ -24,10 +24,10 @@ THREE_PARTS = [
 ]
 
 
-def write(path, format_name, images):
+def write(path, format_name, images, dtype="float32"):
     """Add images, by name, to the store at a path. Returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = FORMATS[format_name].writer(path)
+    writer = FORMATS[format_name].writer(path, dtype)
     for name, regions in images.items():
         writer.write(name, regions)
     writer.close()

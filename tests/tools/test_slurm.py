@@ -168,7 +168,7 @@ def test_a_shard_that_another_has_and_one_whose_time_is_up_too_often(slurm, sour
         other = slurm.run(*options, *places)
         assert other.status == 2
         assert (
-            f"error: #0: shard 1-of-3 of output.dir={out}: another run writes into it: process "
+            f"error: #0: {out}, shard 1-of-3: another run writes into it: process "
             f"{entry['pid']} on {entry['host']}, job {entry['job']}; log: "
         ) in other.stderr
         os.kill(entry["pid"], signal.SIGCONT)
