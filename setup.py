@@ -1,5 +1,20 @@
-"""All that setuptools has to know is in pyproject.toml."""
+"""What pyproject.toml can't say: that tools/ and conf/ have other names in the wheel."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
-setup()
+
+class BuildWithoutBenchmark(build_py):
+    def find_package_modules(self, package, package_dir):
+        modules = super().find_package_modules(package, package_dir)
+        return [module for module in modules if module[:2] != ("vmb_d2_tools", "benchmark")]
+
+
+setup(
+    packages=[
+        *find_packages(include=["vmb_d2", "vmb_d2.*", "weights_conversion"]),
+        *("vmb_d2_tools", "vmb_d2_tools.conf"),
+    ],
+    package_dir={"vmb_d2_tools": "tools", "vmb_d2_tools.conf": "conf"},
+    cmdclass={"build_py": BuildWithoutBenchmark},
+)

@@ -12,14 +12,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import sys
 
-from plain_command import at_home, command_line, run
 from tqdm import tqdm
 
 from vmb_d2.comparison import Settings, as_dict, compare, json_text, table
 from vmb_d2.errors import OutputError
 from vmb_d2.output.open_stores import open_reader
 from vmb_d2.stores import FORMATS
+from vmb_d2.utils.command_line import at_home, command_line, run
 from vmb_d2.utils.files import write_whole
 
 EXIT_STATUS = (
@@ -95,5 +96,10 @@ def main(args: argparse.Namespace) -> int:
     return int(not content["same"])
 
 
+def program() -> int:
+    """The console command. Returns the exit status."""
+    return run(parser(), main)
+
+
 if __name__ == "__main__":
-    run(parser(), main)
+    sys.exit(program())

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-import shlex
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import extract_config
+import extract_options
 import hydra
-from command_line import SomeImagesFailed, command, in_sweep, required, run, task
-from extract_config import Batching, strings
+from extract_options import strings
+from launching import SomeImagesFailed, command, in_sweep, run, task
 from omegaconf import DictConfig, OmegaConf
 
 from vmb_d2.checkpoint.released import released_model
 from vmb_d2.config import MODEL_NAMES, RELEASED_WEIGHTS, VMBModel, named_model, read_vmb_model
+from vmb_d2.data.batching import Batching
 from vmb_d2.data.given_boxes import GivenBoxes
 from vmb_d2.data.image_list import (
     ExcludeList,
@@ -25,18 +27,22 @@ from vmb_d2.data.image_list import (
     root_of,
     select_images,
 )
-from vmb_d2.engine.auto_batch_size import checked_batch_size
 from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.errors import ConfigError, DownloadError
 from vmb_d2.output.shards import Shard, source_name
 from vmb_d2.selection.options import RegionOptions
 from vmb_d2.stores import format_named
 from vmb_d2.structures.class_names import NO_NAMES, ClassNames, read_class_names
+from vmb_d2.utils.devices import keep_freed_memory
 from vmb_d2.utils.downloads import cache_folder
-from vmb_d2.utils.heap import keep_freed_memory
 
 if TYPE_CHECKING:
     from vmb_d2.extractor import RegionFeatureExtractor
+
+FOLDER = Path(__file__).resolve().parent
+CONFIGS = FOLDER / "conf"  # in the wheel
+if not CONFIGS.is_dir():
+    CONFIGS = FOLDER.parent / "conf"
 
 logger = logging.getLogger("extract")
 
@@ -57,18 +63,21 @@ def naming(cfg: DictConfig) -> str:
 
 def input_images(cfg: DictConfig) -> tuple[list[InputImage], list[InputImage]]:
     """All images, and those that the run is about."""
-    lists = strings(cfg.input.list, "input.list")
-    if lists and cfg.input.recursive:
-        raise ConfigError("input.recursive looks into input.dir; it doesn't go with input.list")
+    lists = strings(cfg.input.list, "input_list")
     folder = cfg.input.dir or ""
+    if lists and cfg.input.recursive:
+        raise ConfigError("`recursive` looks into `input_dir`; it doesn't go with `input_list`")
+    if not (lists or folder):
+        raise ConfigError("`input_dir` is missing: a folder of images, or one image")
     if is_image_list(folder):
-        given = shlex.quote(f"input.list={folder}")
-        raise ConfigError(f"input.dir={folder}: is a list of images, to be given as {given}")
+        reason = "is a list of images, to be given as `input_list`"
+        raise ConfigError(reason, field="input_dir", value=folder)
     if lists:
         paths = read_image_lists(lists, folder)
     else:
-        extensions = strings(cfg.input.extensions, "input.extensions")
-        paths = list_images(required(cfg, "input.dir"), cfg.input.recursive, extensions)
+        paths = list_images(
+            folder, cfg.input.recursive, strings(cfg.input.extensions, "extensions")
+        )
     root = root_of(folder)
     exclude = ()
     if cfg.input.exclude_list:
@@ -80,17 +89,17 @@ def input_images(cfg: DictConfig) -> tuple[list[InputImage], list[InputImage]]:
 def shard_of(cfg: DictConfig) -> Shard | None:
     """Which part of the images is this process'; None: all, and the output folder is its own."""
     index, count = cfg.shard.index, cfg.shard.count
-    lists = strings(cfg.input.list, "input.list")
+    lists = strings(cfg.input.list, "input_list")
     source = source_name(lists) if lists and in_sweep() else ""
     if index is None and count is None:
         return Shard(source) if source else None
     if count is None:
-        raise ConfigError(f"shard.count is missing: of how many shards {index} is one")
+        raise ConfigError(f"`shard_count` is missing: of how many shards {index} is one")
     if index is None:
         last = Shard(source, count).count - 1
         raise ConfigError(
-            f"shard.index is missing: valid are 0 to {last}; for all of them, "
-            f"-m shard.index='range(0,{count})'"
+            f"`shard_index` is missing: valid are 0 to {last}; for all of them, "
+            f"-m `shard_index`='range(0,{count})'"
         )
     return Shard(source, count, index)
 
@@ -106,12 +115,8 @@ def given_boxes(cfg: DictConfig, images: list[InputImage]) -> GivenBoxes | None:
     )
     without, unused = boxes.assign(images, root_of(cfg.input.dir or ""))
     if without:
-        logger.warning(
-            "%d of %d images have no entry in %s: they get no region",
-            without,
-            len(images),
-            cfg.boxes.file,
-        )
+        counts = (without, len(images), cfg.boxes.file)
+        logger.warning("%d of %d images have no entry in %s: they get no region", *counts)
     if unused:
         logger.info("%s: %d entries are of images beyond this run", cfg.boxes.file, unused)
     return boxes
@@ -119,7 +124,7 @@ def given_boxes(cfg: DictConfig, images: list[InputImage]) -> GivenBoxes | None:
 
 def region_options(cfg: DictConfig) -> RegionOptions:
     return RegionOptions(
-        feature_names=strings(cfg.extract.feature_name, "extract.feature_name"),
+        feature_names=strings(cfg.extract.feature_name, "feature_name"),
         num_features=cfg.extract.num_features,
         confidence_threshold=cfg.extract.confidence_threshold,
         background=cfg.extract.background,
@@ -135,22 +140,19 @@ def class_names(cfg: DictConfig, formats: list[str]) -> ClassNames:
     try:
         return read_class_names(cfg.output.class_names, cache_folder(cfg.cache_dir))
     except DownloadError as error:
-        raise DownloadError(f"{error}, or give a file with output.class_names=") from error
+        raise DownloadError(f"{error}, or give a file as `class_names`") from error
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="extract")
-@task
-def main(cfg: DictConfig) -> None:
-    batching = cfg.extract.batching
-    batch_size = checked_batch_size(cfg.extract.batch_size, batching.value)
+def extraction_job(cfg: DictConfig) -> tuple[ExtractionJob, list[InputImage], list[InputImage]]:
+    """The job, the images that it has a share of, and its share."""
+    batching = Batching(cfg.extract.batching, cfg.extract.batch_size)
     every_image, selected = input_images(cfg)
     boxes = given_boxes(cfg, selected)
     images, shard = selected, shard_of(cfg)
     if shard:
-        together = batch_size if batching is Batching.mmf else 1
-        images = shard.share(every_image, selected, together)
-    formats = strings(cfg.output.format, "output.format")
-    job = ExtractionJob(
+        images = shard.share(every_image, selected, batching.chunk)
+    formats = strings(cfg.output.format, "output_format")
+    extraction = ExtractionJob(
         folder=cfg.output.dir,
         formats=formats,
         dtype=cfg.output.dtype,
@@ -159,8 +161,7 @@ def main(cfg: DictConfig) -> None:
         precision=cfg.precision,
         boxes=boxes,
         naming=naming(cfg),
-        batch_size=batch_size,
-        batching=batching.value,
+        batching=batching,
         max_failures=cfg.input.max_failures,
         workers=cfg.extract.workers,
         allow_mismatch=cfg.output.allow_mismatch,
@@ -168,40 +169,56 @@ def main(cfg: DictConfig) -> None:
         shard=shard,
         class_names=class_names(cfg, formats),
         record={
-            "configuration": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
+            "configuration": OmegaConf.to_container(cfg, resolve=True),
             "command": command(),
             **({"shard": shard.describe(every_image)} if shard else {}),
         },
     )
-    description = model_description(cfg)
-    weights = OmegaConf.select(cfg, "model.weights")  # None where it is missing, too
+    return extraction, selected, images
+
+
+def load_extractor(cfg: DictConfig, description: VMBModel | None) -> RegionFeatureExtractor:
+    from vmb_d2.extractor import RegionFeatureExtractor
+
     released = cfg.model.name if cfg.model.name in RELEASED_WEIGHTS else None
+    weights = OmegaConf.select(cfg, "model.weights")  # None where it is missing, too
+    extractor = RegionFeatureExtractor.from_pretrained(
+        description or released,
+        weights=weights or (RELEASED_WEIGHTS.get(released) if description else None),
+        device=cfg.device,
+        cache_dir=cfg.cache_dir,
+        unsafe_load=cfg.model.unsafe_load,
+        precision=cfg.precision,
+        **vars(region_options(cfg)),
+    )
+    if extractor.model.device.type == "cpu":
+        keep_freed_memory()
+    return extractor
 
-    def load() -> RegionFeatureExtractor:
-        from vmb_d2.extractor import RegionFeatureExtractor
 
-        extractor = RegionFeatureExtractor.from_pretrained(
-            description or released,
-            weights=weights or (RELEASED_WEIGHTS.get(released) if description else None),
-            device=cfg.device,
-            cache_dir=cfg.cache_dir,
-            unsafe_load=cfg.model.unsafe_load,
-            precision=cfg.precision,
-            **vars(job.options),
-        )
-        if extractor.model.device.type == "cpu":
-            keep_freed_memory()
-        return extractor
+@hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="extract")
+@task
+def extract(cfg: DictConfig) -> None:
+    extraction, selected, images = extraction_job(cfg)
+    description = model_description(cfg)
+    counts = extraction.run(
+        images,
+        lambda: load_extractor(cfg, description),
+        description,
+        of_all_shards=selected,
+    )
+    done = f"{counts.extracted} extracted, {counts.skipped} there before"
+    if counts.failed:
+        failed = f"{counts.failed} of {len(images)} images failed; {done}"
+        raise SomeImagesFailed(f"{extraction.name}: {failed}" if extraction.shard else failed)
+    logger.info("%s: %s", extraction.name, done)
 
-    report = job(images, load, description, of_all_shards=selected)
-    counts = f"{report.extracted} extracted, {report.skipped} there before"
-    if report.failed:
-        failed = f"{report.failed} of {len(images)} images failed"
-        what = f"{job.name}: {failed}" if shard else failed
-        raise SomeImagesFailed(f"{what}; {counts}")
-    logger.info("%s: %s", job.name, counts)
+
+def program() -> int:
+    """The console command. Returns the exit status."""
+    extract_options.register()
+    return run(extract)
 
 
 if __name__ == "__main__":
-    extract_config.register()
-    run(main)
+    sys.exit(program())

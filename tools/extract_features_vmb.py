@@ -14,22 +14,19 @@ import os
 import shlex
 import sys
 
-from arguments import MMF_FLAGS, option
-from plain_command import at_home, command_line, run
+from arguments import option
+from extract_options import option_names
 
 from vmb_d2.data.image_list import is_image_list
 from vmb_d2.errors import ConfigError
+from vmb_d2.utils.command_line import at_home, command_line, run
 
 EXIT_STATUS = "Exit status: as of tools/extract.py, see docs/running.md."
 MODELS = {"X-152": "x152", "X-101": "x101"}
 NO_LIST = "./list"  # MMF's default for --exclude_list
-AS_THEY_ARE = (
-    "start_index",
-    "end_index",
-    "num_features",
-    "feature_name",
-    "confidence_threshold",
-    "background",
+SAME_NAMES = (
+    *("start_index", "end_index", "num_features", "feature_name"),
+    *("confidence_threshold", "background"),
 )
 
 logger = logging.getLogger("extract")
@@ -37,12 +34,12 @@ logger = logging.getLogger("extract")
 
 def model_options(args: argparse.Namespace) -> list[str]:
     """Raises ConfigError for an unknown model, unless a file is given in its place."""
-    own = {"--model_file": args.model_file, "--config_file": args.config_file}
-    given = [option(MMF_FLAGS[flag], at_home(path)) for flag, path in own.items() if path]
+    own = {"model.weights": args.model_file, "model.config_file": args.config_file}
+    given = [option(key, at_home(path)) for key, path in own.items() if path]
     if len(given) == 2:
         return ["model=vmb", *given]
     if args.model_name not in MODELS:
-        raise ConfigError(f"--model_name={args.model_name}: valid are {', '.join(MODELS)}")
+        raise ConfigError(field="model_name", value=args.model_name, valid=MODELS)
     return [f"model={MODELS[args.model_name]}", *given]
 
 
@@ -67,11 +64,11 @@ def options(args: argparse.Namespace) -> list[str]:
         f"extract.batch_size={args.batch_size}",
     ]
     if exclude_list := excluded(args):
-        found.append(option(MMF_FLAGS["--exclude_list"], exclude_list))
-    for name in AS_THEY_ARE:
+        found.append(option("input.exclude_list", exclude_list))
+    for name in SAME_NAMES:
         value = getattr(args, name)
         if value != parser().get_default(name):
-            key = MMF_FLAGS[f"--{name}"]
+            key = option_names()[name]
             found.append(option(key, value) if isinstance(value, str) else f"{key}={value}")
     return found
 
@@ -105,4 +102,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    run(parser(), main)
+    sys.exit(run(parser(), main))

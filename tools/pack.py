@@ -18,15 +18,14 @@ import logging
 import sys
 from pathlib import Path
 
-from plain_command import at_home, command_line, run
-
 from vmb_d2.errors import DownloadError
 from vmb_d2.packing.job import pack
 from vmb_d2.packing.sources import DUPLICATES
 from vmb_d2.stores import FEATURE_DTYPES, FORMATS
 from vmb_d2.structures.class_names import CLASSES_URL, NO_NAMES, ClassNames, read_class_names
+from vmb_d2.utils.command_line import at_home, command_line, run
 from vmb_d2.utils.downloads import default_cache_dir
-from vmb_d2.utils.interruption import Interrupted, handled
+from vmb_d2.utils.interruption import handled
 
 EXIT_STATUS = (
     "Exit status: 0; 1 if an image could not be read (each is reported, the others go on; those "
@@ -46,38 +45,34 @@ def class_names(args: argparse.Namespace) -> ClassNames:
     try:
         return read_class_names(args.class_names, default_cache_dir())
     except DownloadError as error:
-        raise DownloadError(f"{error}, or give a file with --class-names") from error
+        raise DownloadError(f"{error}, or give a file as `class_names`") from error
 
 
 def main(args: argparse.Namespace) -> int:
     """Returns the exit status."""
     logging.getLogger("iopath").setLevel(logging.CRITICAL)  # what fails is said by the error
-    try:
-        with handled():
-            report = pack(
-                args.sources,
-                args.to,
-                args.output,
-                source_format=args.source_format,
-                duplicates=args.duplicates,
-                dtype=args.dtype,
-                clip_boxes=CLIP_BOXES.get(args.clip_boxes),
-                allow_mismatch=args.allow_mismatch,
-                skip=args.skip,
-                class_names=class_names(args),
-            )
-    except Interrupted as interruption:
-        print("interrupted: run the same command again to go on", file=sys.stderr)
-        return 128 + interruption.signum
+    with handled():
+        result = pack(
+            args.sources,
+            args.to,
+            args.output,
+            source_format=args.source_format,
+            duplicates=args.duplicates,
+            dtype=args.dtype,
+            clip_boxes=CLIP_BOXES.get(args.clip_boxes),
+            allow_mismatch=args.allow_mismatch,
+            skip=args.skip,
+            class_names=class_names(args),
+        )
     logger.info(
         "%s: %d packed, %d there before, %d failed%s",
         Path(args.output) / FORMATS[args.to].place,
-        report.packed,
-        report.there_before,
-        len(report.failures),
-        f", {len(report.left_out)} left out" if report.left_out else "",
+        result.packed,
+        result.there_before,
+        len(result.failures),
+        f", {len(result.left_out)} left out" if result.left_out else "",
     )
-    return 1 if report.failures else 0
+    return 1 if result.failures else 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -127,5 +122,10 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
+def program() -> int:
+    """The console command. Returns the exit status."""
+    return run(parser(), main)
+
+
 if __name__ == "__main__":
-    run(parser(), main)
+    sys.exit(program())

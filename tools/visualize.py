@@ -11,14 +11,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import sys
 from collections.abc import Iterable
 from pathlib import Path
-
-from plain_command import at_home, command_line, run
 
 from vmb_d2.errors import ConfigError, InputError, OutputError
 from vmb_d2.output.open_stores import open_reader
 from vmb_d2.stores import FORMATS, FeatureReader
+from vmb_d2.utils.command_line import at_home, command_line, run
 from vmb_d2.utils.downloads import default_cache_dir
 from vmb_d2.visualization import (
     CLASSES_URL,
@@ -126,5 +126,10 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
+def program() -> int:
+    """The console command. Returns the exit status."""
+    return run(parser(), main)
+
+
 if __name__ == "__main__":
-    run(parser(), main)
+    sys.exit(program())

@@ -11,27 +11,19 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from os.path import expanduser
 from pathlib import Path
 
-try:
-    from vmb_d2 import __version__
-    from vmb_d2.config import (
-        MODEL_NAMES,
-        VMBModel,
-        canonical_name,
-        ignored_lines,
-        named_model,
-        read_vmb_model,
-    )
-    from vmb_d2.errors import CheckpointError, VMBError
-except ModuleNotFoundError as error:
-    if __name__ != "__main__":
-        raise
-    print(
-        f"error: {sys.executable} has no {error.name}: `make install` installs it", file=sys.stderr
-    )
-    sys.exit(2)
+from vmb_d2 import __version__
+from vmb_d2.config import (
+    MODEL_NAMES,
+    VMBModel,
+    canonical_name,
+    ignored_lines,
+    named_model,
+    read_vmb_model,
+)
+from vmb_d2.errors import CheckpointError, ConfigError
+from vmb_d2.utils.command_line import DONE, at_home, command_line, run
 
 from . import checkpoint_file, state_dict
 
@@ -117,7 +109,7 @@ def _raise_problems(source, state, audited: state_dict.Audit) -> None:
     what = f"it is a checkpoint of {fitting[0]}" if fitting else "first of them: " + problems[0]
     raise CheckpointError(
         f"{source}: doesn't fit the model ({counts}); {what} ("
-        "weights_conversion.convert --dry-run lists all)"
+        "weights_conversion.convert, with `dry_run`, lists all)"
     )
 
 
@@ -151,14 +143,10 @@ def _print_table(checkpoint, audited: state_dict.Audit) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m weights_conversion.convert",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("source", metavar="IN.pth", type=expanduser, help="the checkpoint to read")
+    parser = command_line(__doc__, "Exit status: 0; 2 if it could not be done.")
+    parser.add_argument("source", metavar="IN.pth", type=at_home, help="the checkpoint to read")
     parser.add_argument(
-        "target", metavar="OUT.pth", nargs="?", type=expanduser, help="the checkpoint to write"
+        "target", metavar="OUT.pth", nargs="?", type=at_home, help="the checkpoint to write"
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
@@ -168,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the model that IN.pth is of",
     )
     which.add_argument(
-        "--config", metavar="YAML", type=expanduser, help="the VMB yaml of any other model"
+        "--config", metavar="YAML", type=at_home, help="the VMB yaml of any other model"
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would become of each key; write nothing"
@@ -184,37 +172,30 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(args: argparse.Namespace) -> None:
+def _convert(args: argparse.Namespace) -> int:
+    if args.target is None and not args.dry_run:
+        raise ConfigError("OUT.pth is missing: only `dry_run` goes without")
+    if args.reverse and (args.dry_run or args.model or args.config):
+        raise ConfigError("`reverse` reads the model from the checkpoint: it takes no other option")
     if args.reverse:
         revert_checkpoint(args.source, args.target, args.unsafe_load)
-        return
+        return DONE
+    if not (args.model or args.config):
+        raise ConfigError("`model` or `config` is missing: of what model IN.pth is")
     model = read_vmb_model(args.config) if args.config else named_model(args.model)
     if args.dry_run:
         checkpoint, state, audited = _audit_file(args.source, model, args.unsafe_load)
         _print_table(checkpoint, audited)
         _raise_problems(args.source, state, audited)
-        return
+        return DONE
     audited = convert_checkpoint(args.source, args.target, model, args.unsafe_load)
     logger.info("%s: %d parameters converted", args.target, len(audited.parameters))
+    return DONE
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line. Returns the exit status: 0, or 1 with one line on stderr."""
-    parser = _parser()
-    args = parser.parse_args(argv)
-    if args.target is None and not args.dry_run:
-        parser.error("OUT.pth is missing (only --dry-run goes without)")
-    if args.reverse and (args.dry_run or args.model or args.config):
-        parser.error("--reverse reads the model from the checkpoint and takes no other option")
-    if not args.reverse and not (args.model or args.config):
-        parser.error(f"--model ({', '.join(MODEL_NAMES)}) or --config YAML is missing")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    try:
-        _run(args)
-    except VMBError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    """The command line. Returns the exit status: 0, or 2 with one line on stderr."""
+    return run(_parser(), _convert, arguments=argv)
 
 
 if __name__ == "__main__":

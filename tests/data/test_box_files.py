@@ -173,7 +173,7 @@ def test_the_features_are_those_of_the_same_boxes_in_lines(tmp_path, golden, kin
         assert boxes.assign(images, source) == (0, 0)
         extractor = RegionFeatureExtractor(support.tiny_model(TINY_FPN))
         out = tmp_path / f"out_of_{each.name}"
-        ExtractionJob(out, boxes=boxes)(images, lambda e=extractor: e)
+        ExtractionJob(out, boxes=boxes).run(images, lambda e=extractor: e)
         with open_reader(out) as reader:
             found[each] = reader.read(images[0].name)
     assert len(found[path]) == len(values) > 3

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -24,7 +23,6 @@ from vmb_d2.data.batching import Batch
 from vmb_d2.data.image_list import name_images
 from vmb_d2.data.loading import default_workers, loaded_batches
 from vmb_d2.data.reader_pool import ReaderPool
-from vmb_d2.data.sizes import sizes_ahead
 from vmb_d2.errors import ConfigError, ImageReadError
 
 MORTAL = support.ROOT / "tests/support/programs/mortal_reader.py"
@@ -295,41 +293,3 @@ def test_without_workers_batches_are_read_when_they_are_asked_for():
 def test_default_workers(monkeypatch, device, cores, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
     assert default_workers(torch.device(device)) == expected
-
-
-@given(st.lists(st.integers(-3, 9), max_size=30), st.integers(0, 3), st.integers(1, 5))
-def test_sizes_come_in_order_with_errors_in_their_place(numbers, threads, most):
-    def read(path):
-        return 1 // max(int(path), 0)
-
-    found = list(sizes_ahead(map(str, numbers), read, threads, most))
-    assert len(found) == len(numbers)
-    for number, size in zip(numbers, found, strict=True):
-        if number <= 0:
-            assert isinstance(size, ZeroDivisionError)
-        else:
-            assert size == 1 // number
-
-
-@pytest.mark.parametrize(("threads", "most"), [(0, 32), (2, 5)])
-def test_sizes_are_not_read_far_ahead(threads, most):
-    read = []
-    sizes = sizes_ahead(map(str, range(1000)), read.append, threads, most)
-    for count in range(1, 10):
-        next(sizes)
-        assert len(read) <= count + (most if threads else 0)
-    sizes.close()
-
-
-def test_sizes_are_read_ahead_and_no_thread_is_left():
-    before = threading.active_count()
-    read = threading.Semaphore(0)
-    sizes = sizes_ahead(map(str, range(1000)), lambda path: read.release(), 2, 5)
-    next(sizes)
-    for _ in range(6):
-        assert read.acquire(timeout=10)
-    sizes.close()
-    end = time.monotonic() + 10
-    while threading.active_count() > before and time.monotonic() < end:
-        time.sleep(0.001)
-    assert threading.active_count() == before

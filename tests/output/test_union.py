@@ -69,6 +69,7 @@ def few_files(number):
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+@pytest.mark.parametrize("name", ["lmdb", "oscar"])  # of one file, and of two
 @pytest.mark.parametrize("most_open", [5, 64])
 def test_few_files_are_open_at_a_time(tmp_path, out, name, monkeypatch, most_open):
     """By default fewer than any system allows."""
@@ -101,6 +102,7 @@ def test_listing_goes_on_while_others_are_read(out, monkeypatch):
         assert sorted(found) == sorted(expected)
 
 
+@pytest.mark.parametrize("name", ["lmdb", "hdf5"])
 def test_threads_read_at_the_same_time(tmp_path, out, name, monkeypatch):
     monkeypatch.setattr(union, "MOST_OPEN", 2)
     expected = alone(tmp_path / "alone", name, many(out, name, 8))

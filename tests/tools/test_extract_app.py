@@ -160,7 +160,7 @@ def test_a_batch_size_found_out_can_be_followed_by_a_given_one(tmp_path, photogr
     for options in (["extract.batch_size=auto", "input.end_index=2"], ["extract.batch_size='2'"]):
         done = support.extract_tiny(TINY_FPN, photographs, out, "device=cpu", *options)
         assert done.returncode == 0, done.stderr
-        line = "extract.batch_size=auto: 1 image at a time"
+        line = "batch size: 1, as an estimate of what memory allows"
         assert [x.endswith(line) for x in done.stdout.splitlines()].count(True) == 1 - len(sizes)
         manifest = json.loads((out / "manifest.json").read_text())
         configured = manifest["configuration"]["extract"]["batch_size"]

@@ -184,7 +184,7 @@ def test_names_that_dont_fit(tmp_path, state, capsys, change, expected):
     state = caffe2_state(state)
     change(state)
     status, _, err = dry_run(capsys, tmp_path, state)
-    assert status == 1
+    assert status == 2
     assert len(err.splitlines()) == 1
     assert all(text in err for text in expected)
 
@@ -210,7 +210,7 @@ def test_the_longest_name_is_taken(tmp_path, state, model):
 @pytest.mark.parametrize("of", ["x152", "x152_c4"])
 def test_of_another_model_is_refused_by_its_name(tmp_path, capsys, of):
     source = saved(tmp_path, caffe2_state(shapes_only(of)))
-    assert main([str(source), str(tmp_path / "out.pth"), "--model", "X-101"]) == 1
+    assert main([str(source), str(tmp_path / "out.pth"), "--model", "X-101"]) == 2
     err = capsys.readouterr().err
     assert f"it is a checkpoint of {of}" in err
     assert len(err.splitlines()) == 1

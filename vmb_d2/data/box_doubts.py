@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ..utils import interruption
 from ..utils.text import listed
 
 FAR = 0.25  # of the image's sides: so far beyond its edges lies no box by rounding or padding
@@ -118,8 +117,7 @@ class BoxDoubts:
         elif self.kind:
             advice = f"they look like {settings}, unlike {self.kind}: mend the file"
         self._warned = True
-        with interruption.held():
-            logger.warning("%s: %s; %s", self.source, sign, advice)
+        logger.warning("%s: %s; %s", self.source, sign, advice)
 
     def log_outside(self) -> None:
         """Say how many boxes lay wholly outside: a warning, unless there was one."""
@@ -127,6 +125,5 @@ class BoxDoubts:
             return
         level = logging.INFO if self._warned else logging.WARNING
         self._warned = True
-        with interruption.held():
-            words = "%s: %d of %d boxes lie wholly outside of their images, %s"
-            logger.log(level, words, self.source, self._outside, self._boxes, listed(self._images))
+        words = "%s: %d of %d boxes lie wholly outside of their images, %s"
+        logger.log(level, words, self.source, self._outside, self._boxes, listed(self._images))

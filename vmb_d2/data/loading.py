@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING
 
 from ..errors import ImageReadError
@@ -43,7 +43,7 @@ def slots(workers: int, batch_size: int) -> int:
 
 def loaded_batches(
     batches: Iterable[Batch[InputImage]], workers: int, batch_size: int
-) -> Iterator[tuple[Batch[InputImage], list[Outcome]]]:
+) -> Generator[tuple[Batch[InputImage], list[Outcome]]]:
     """Each batch with its images, or what they can't be read for, in order.
 
     The images' memory is theirs until the next batch is asked for.

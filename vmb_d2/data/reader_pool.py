@@ -18,12 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ConfigError, ImageReadError
-from ..utils import interruption
 from .preprocessing import LONG_SIDE, SHORT_SIDE, NetworkImage, as_network_image, load
 
 MOST_DEATHS = 2  # of processes over one image, before it counts as what kills them
 _SLOT = 3 * SHORT_SIDE * LONG_SIDE * np.dtype(np.float32).itemsize  # the most that an image takes
-_PROGRAM = Path(__file__).with_name("process.py")
+_PROGRAM = Path(__file__).with_name("reader_process.py")
 _BLOCKED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
 
 logger = logging.getLogger(__name__)
@@ -107,12 +106,11 @@ class ReaderPool:
         self._processes: list[_Process] = []
         self._file = None
         try:
-            with interruption.held():
-                self._file = os.memfd_create("vmb_d2")  # /dev/shm is small in containers
-                os.ftruncate(self._file, self._size)
-                self._memory = mmap.mmap(self._file, self._size)
-                for _ in range(processes):
-                    self._processes.append(self._start())
+            self._file = os.memfd_create("vmb_d2")  # /dev/shm is small in containers
+            os.ftruncate(self._file, self._size)
+            self._memory = mmap.mmap(self._file, self._size)
+            for _ in range(processes):
+                self._processes.append(self._start())
         except OSError as error:
             self.close()
             raise self._unusable(error.strerror) from error
@@ -154,9 +152,8 @@ class ReaderPool:
             self._receive(self._reader_of(number))
         path, (warned, answer) = self._answers.pop(number)
         self._taken += 1
-        with interruption.held():
-            for text in warned:
-                logger.warning("%s", text)
+        for text in warned:
+            logger.warning("%s", text)
         if isinstance(answer, str):
             raise ImageReadError(answer)
         if answer is None:
@@ -172,13 +169,12 @@ class ReaderPool:
 
     def close(self) -> None:
         """End the processes, at once."""
-        with interruption.held():
-            while self._processes:
-                self._processes[-1].end()
-                self._processes.pop()
-            if self._file is not None:
-                os.close(self._file)
-                self._file = None
+        while self._processes:
+            self._processes[-1].end()
+            self._processes.pop()
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
     def __enter__(self) -> ReaderPool:
         return self
@@ -213,24 +209,23 @@ class ReaderPool:
 
     def _replace(self, i: int) -> _Process:
         """Start another process instead of the one at ``i``, which is dead."""
-        with interruption.held():
-            dead = self._processes[i]
-            end = dead.end()
-            if not dead.ready:
-                raise self._unusable(f"ended by {end}")
-            tasks = dead.tasks
-            logger.warning("a process that reads images was ended by %s; another takes over", end)
-            if tasks:
-                number, path, _ = tasks[0]
-                self._deaths[number] += 1
-                if self._deaths[number] >= MOST_DEATHS:
-                    tasks.popleft()
-                    reason = f"{path}: {MOST_DEATHS} processes that read it were ended by {end}"
-                    self._answers[number] = path, ([], reason)
-            self._processes[i] = self._start()
-            for task in tasks:
-                self._processes[i].add(*task)
-            return self._processes[i]
+        dead = self._processes[i]
+        end = dead.end()
+        if not dead.ready:
+            raise self._unusable(f"ended by {end}")
+        tasks = dead.tasks
+        logger.warning("a process that reads images was ended by %s; another takes over", end)
+        if tasks:
+            number, path, _ = tasks[0]
+            self._deaths[number] += 1
+            if self._deaths[number] >= MOST_DEATHS:
+                tasks.popleft()
+                reason = f"{path}: {MOST_DEATHS} processes that read it were ended by {end}"
+                self._answers[number] = path, ([], reason)
+        self._processes[i] = self._start()
+        for task in tasks:
+            self._processes[i].add(*task)
+        return self._processes[i]
 
     def _unusable(self, reason: str | None) -> ConfigError:
         return ConfigError(

@@ -16,7 +16,6 @@ from ..stores.folder import FolderWriter
 from ..stores.formats import Format, format_named
 from ..structures.class_names import NO_NAMES, ClassNames
 from ..structures.regions import RegionFeatures
-from ..utils import interruption
 from ..utils.text import listed
 from .shards import Shard, shards_in
 
@@ -161,10 +160,9 @@ class StoreSet:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             if not isinstance(error, OutputError):
-                with interruption.held():
-                    while self._writers:
-                        self._writers[0].close()
-                        self._writers.pop(0)
+                while self._writers:
+                    self._writers[0].close()
+                    self._writers.pop(0)
         finally:
             self._abandon()
 

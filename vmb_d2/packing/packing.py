@@ -14,8 +14,8 @@ from ..stores import FeatureWriter, Format
 from ..stores.format_differences import Differences
 from ..structures.class_names import NO_NAMES, ClassNames
 from ..structures.regions import RegionFeatures
-from ..utils.interruption import held
-from ..utils.progress import Progress
+from ..utils.interruption import check, deferred
+from ..utils.progress import progress_of
 from .sources import Source, explained
 
 FLUSH_IMAGES = 64
@@ -100,17 +100,13 @@ class Packing:
             OutputError: the target can't be written; what was flushed stays.
             StoreError: a source is gone. As after Ctrl-C, what was written stays.
         """
-        stopped: BaseException | None = None
-        try:
+        with deferred():
             try:
-                self._copy_all(writer)
-            except (StoreError, KeyboardInterrupt) as error:
-                stopped = error
-            with held():
+                stopped = self._copy_all(writer)
                 writer.close()
-        except BaseException:
-            writer.abandon()
-            raise
+            except BaseException:
+                writer.abandon()
+                raise
         if stopped is not None:
             raise stopped
         if self._unreadable:
@@ -119,23 +115,36 @@ class Packing:
             logger.warning("%s: %d images %s: %s", self.target.name, count, what, reasons)
         return self.result
 
-    def _copy_all(self, writer: FeatureWriter) -> None:
+    def _copy_all(self, writer: FeatureWriter) -> BaseException | None:
+        """Copy the images. Returns what stopped it between two of them: a signal, or a source that
+        is gone."""
         images = [(source, name) for source in self.sources for name in source.names]
         pending = [(source, name) for source, name in images if name not in writer]
         self.result.there_before = len(images) - len(pending)
         logger.info("%d of %d images to pack", len(pending), len(images))
         unflushed = 0
-        with Progress(len(pending)) as progress:
-            for source, name in pending:
-                with held():
-                    unflushed += self._copy(source, name, writer)
-                    if unflushed == FLUSH_IMAGES:
-                        writer.flush()
-                        unflushed = 0
-                progress.update(failed=name in self.result.failures)
+        with progress_of(len(pending)) as progress:
+            for count, (source, name) in enumerate(pending, 1):
+                try:
+                    check()
+                    regions = self._read(source, name)
+                except (StoreError, KeyboardInterrupt) as error:
+                    return error
+                if regions is not None:
+                    self._differences.log([(source.format, regions)])
+                    writer.write(name, regions.clipped() if self.clips else regions)
+                    self.result.packed += 1
+                    unflushed += 1
+                del regions  # one image at a time is in memory
+                if unflushed == FLUSH_IMAGES:
+                    writer.flush()
+                    unflushed = 0
+                failed = len(self.result.failures)
+                progress.show(count - failed, failed)
+        return None
 
-    def _copy(self, source: Source, name: str, writer: FeatureWriter) -> bool:
-        """Copy an image. Returns whether it was written."""
+    def _read(self, source: Source, name: str) -> RegionFeatures | None:
+        """Read an image; None where it can't be read or is left out."""
         try:
             regions = source.reader.read(name)
         except StoreError as error:
@@ -143,16 +152,13 @@ class Packing:
                 raise StoreError(f"{source.reader.path}: is gone") from error
             self.result.failures[name] = str(error)
             logger.warning("failed: %s", error)
-            return False
-        if reason := writer.problem_of(regions):
+            return None
+        if reason := self.target.writer.problem_of(regions):
             self._unreadable[name] = reason
             if self.skip:
                 self.result.left_out[name] = reason
-                return False
-        self._differences.log([(source.format, regions)])
-        writer.write(name, regions.clipped() if self.clips else regions)
-        self.result.packed += 1
-        return True
+                return None
+        return regions
 
 
 def _first_images(sources: Iterable[Source]) -> Iterator[tuple[Format, RegionFeatures]]:

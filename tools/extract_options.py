@@ -1,8 +1,10 @@
-"""The types of tools/extract.py's options. Their values and meanings are in conf/extract.yaml."""
+"""The types and names of tools/extract.py's options. conf/extract.yaml has their meanings."""
 
 from __future__ import annotations
 
-import enum
+import dataclasses
+import functools
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,14 +29,6 @@ PATHS = (
     "hydra.sweep.dir",
     "hydra.launcher.submitit_folder",
 )
-
-
-class Batching(enum.Enum):
-    bucketed = "bucketed"
-    mmf = "mmf"
-
-    def __str__(self) -> str:  # for ${extract.batching} in a path
-        return self.value
 
 
 @dataclass
@@ -92,7 +86,7 @@ class ExtractOptions:
     confidence_threshold: float = 0.0
     background: bool = False
     batch_size: Any = 1
-    batching: Batching = Batching.bucketed
+    batching: str = "bucketed"
     workers: int | None = None
 
 
@@ -117,13 +111,31 @@ def register() -> None:
         store(group="model", name=alias, node={"defaults": [name]})
 
 
-def strings(value: Any, key: str) -> list[str]:
+@functools.cache
+def option_names() -> dict[str, str]:
+    """The option of each parameter of the library that an error can name in backticks.
+
+    A parameter is named as the last part of the option, or, where several options end so, as
+    ``group_option``.
+    """
+    keys = []
+    for group in dataclasses.fields(ExtractConfig):
+        options = group.default_factory
+        if dataclasses.is_dataclass(options):
+            keys += [f"{group.name}.{option.name}" for option in dataclasses.fields(options)]
+    leaves = Counter(key.partition(".")[2] for key in keys)
+    names = {key.partition(".")[2]: key for key in keys if leaves[key.partition(".")[2]] == 1}
+    return {**names, **{key.replace(".", "_"): key for key in keys}, "model_name": "model"}
+
+
+def strings(value: Any, field: str) -> list[str]:
     """The strings of an option that takes one or a list of them; none where it is null.
 
-    Raises ConfigError, naming ``key``, where it is something else.
+    Raises ConfigError where it is something else.
     """
     values = list(value) if isinstance(value, ListConfig) else [] if value is None else [value]
     for item in values:
         if not isinstance(item, (str, int)) or isinstance(item, bool) or item == "":
-            raise ConfigError(f"{key}={value}: has to be a value or a list of them, as in [a,b]")
+            reason = "has to be a value or a list of them, as in [a,b]"
+            raise ConfigError(reason, field=field, value=value)
     return [str(item) for item in values]
