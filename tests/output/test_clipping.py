@@ -12,16 +12,17 @@ import sys
 
 import h5py
 import hypothesis.extra.numpy
+import jobs
 import numpy as np
 import pytest
 import support
-from fakes import FakeExtractor, small_images
+from fakes import small_images
 from hypothesis import given
 from hypothesis import strategies as st
+from jobs import manifest
 from support import TINY_FPN
 
 from reference import goldens
-from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.errors import ConfigError, OutputError
 from vmb_d2.output.open_stores import open_reader
 from vmb_d2.output.shards import Shard
@@ -213,15 +214,8 @@ def images(tmp_path):
     return small_images(tmp_path / "in", 3)
 
 
-def run(out, images, *formats, shard=None, **values):
-    extractor = FakeExtractor()
-    job = ExtractionJob(out, formats, shard=shard, **values)
-    own = shard.share(images, images) if shard else images
-    return job.run(own, lambda: extractor, of_all_shards=images)
-
-
-def manifest(folder):
-    return json.loads((folder / "manifest.json").read_text())
+def run(out, images, *formats, **values):
+    return jobs.run(out, images, formats=formats, **values)
 
 
 @pytest.mark.parametrize("choice", [True, False])

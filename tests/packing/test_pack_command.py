@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 import support
+from jobs import manifest
 from packed import assert_images, read
 from sharded import write
 
@@ -56,10 +57,6 @@ def source(tmp_path, images):
     return write(tmp_path / "in", "mmf", images)
 
 
-def content(folder):
-    return json.loads((folder / "manifest.json").read_text())
-
-
 def test_as_users_run_it(tmp_path, source, images):
     target = tmp_path / "new" / "out"
     done = support.run_tool("tools/pack.py", source, "--to", "mmf", "--output", target)
@@ -68,13 +65,13 @@ def test_as_users_run_it(tmp_path, source, images):
     assert lines[0] == "40 of 40 images to pack"
     assert lines[-1] == f"{target}: 40 packed, 0 there before, 0 failed"
     assert_images(read(target, "mmf"), images)
-    manifest = content(target)
-    assert manifest["packed_from"] == [str(source)]
-    assert manifest["counts"] == {"packed": 40, "there_before": 0, "failed": 0}
-    assert manifest["stores"] == [
+    found = manifest(target)
+    assert found["packed_from"] == [str(source)]
+    assert found["counts"] == {"packed": 40, "there_before": 0, "failed": 0}
+    assert found["stores"] == [
         {"format": "mmf", "feature": None, "path": ".", "boxes_clipped": False}
     ]
-    assert [run["state"] for run in manifest["runs"]] == ["finished"]
+    assert [run["state"] for run in found["runs"]] == ["finished"]
 
 
 def test_every_option(tmp_path, source, images, pack):
@@ -94,8 +91,8 @@ def test_every_option(tmp_path, source, images, pack):
         f"{out / 'butd.tsv'}: 40 packed, 0 there before, 0 failed, 1 left out",
     )
     assert "1 images passed over: an earlier source has their name" in lines
-    assert content(out)["stores"][0]["boxes_clipped"] is True
-    assert content(out)["settings"] == {}
+    assert manifest(out)["stores"][0]["boxes_clipped"] is True
+    assert manifest(out)["settings"] == {}
     status, *_ = pack(other.parent, "--from", "lmdb", "--to", "mmf", "--output", tmp_path / "two")
     assert (status, sorted(read(tmp_path / "two", "mmf"))) == (0, ["sub/x3", "y"])
     pack(source, "--to", "npz", "--output", tmp_path / "half", "--dtype", "float16")
@@ -207,7 +204,7 @@ def test_damaged_images_are_status_1(tmp_path, source, images, pack):
         assert any("failed: " in line and "x3.npy" in line for line in lines)
         assert lines[0] == f"{40 - before} of 40 images to pack"
         assert lines[-1].endswith(f"{packed} packed, {before} there before, 1 failed")
-        assert content(tmp_path / "out")["counts"]["failed"] == 1
+        assert manifest(tmp_path / "out")["counts"]["failed"] == 1
         assert_images(read(tmp_path / "out", "mmf"), images)
 
 
@@ -224,7 +221,7 @@ def test_what_is_left_out_is_named_and_no_failure(tmp_path, pack):
     assert "hdf5: 1 images left out: a (a/b, an image too, is below it)" in lines
     assert lines[-1] == f"{out / 'features.h5'}: 4 packed, 0 there before, 0 failed, 1 left out"
     assert sorted(read(out / "features.h5", "hdf5")) == ["9", "a/b", "none", "x_9"]
-    assert content(out)["counts"] == {"packed": 4, "there_before": 0, "failed": 0, "left_out": 1}
+    assert manifest(out)["counts"] == {"packed": 4, "there_before": 0, "failed": 0, "left_out": 1}
     status, lines, _ = pack(source, "--to", "lmdb", "--output", out, "--skip")
     assert (status, lines[-1].endswith("5 packed, 0 there before, 0 failed")) == (0, True)
     assert any(line.startswith("lmdb: 1 names for which MMF's reader takes") for line in lines)
@@ -252,12 +249,12 @@ def test_after_a_signal_it_goes_on(tmp_path, source, images, pack, signum):
     else:
         assert process.returncode == 128 + signum
         assert re.fullmatch("interrupted.*run the same command.*to go on\n", err)
-        assert content(target)["runs"][0]["state"] == "interrupted"
-        assert content(target)["counts"]["packed"] == len(there)
+        assert manifest(target)["runs"][0]["state"] == "interrupted"
+        assert manifest(target)["counts"]["packed"] == len(there)
     status, lines, _ = pack(source, "--to", "mmf", "--output", target)
     assert status == 0
     assert lines[-1].endswith(f"{40 - len(there)} packed, {len(there)} there before, 0 failed")
     assert_images(read(target, "mmf"), images)
-    assert content(target)["runs"][0]["state"] == (
+    assert manifest(target)["runs"][0]["state"] == (
         "died" if signum == signal.SIGKILL else "interrupted"
     )

@@ -1,6 +1,5 @@
 """Packing what the shards of a run have left into the folder in which they are."""
 
-import json
 import os
 import random
 import shutil
@@ -11,6 +10,7 @@ import deaths
 import pytest
 import support
 from fakes import small_images
+from jobs import manifest
 from packed import assert_images, kept, read
 from sharded import (
     ONE_FILE,
@@ -42,10 +42,6 @@ def out(tmp_path):
     return three_finished(tmp_path / "out")
 
 
-def content(folder):
-    return json.loads((folder / "manifest.json").read_text())
-
-
 @pytest.mark.parametrize(
     ("name", "target"), [*((name, name) for name in ONE_FILE), *pairwise(ONE_FILE)]
 )
@@ -59,7 +55,7 @@ def test_merged_in_place_and_again(out, name, target):
         assert_images(read(store, target), expected)
         of_target = {"format": target, "feature": None, "path": FORMATS[target].place}
         clipped = FORMATS[target].clips_boxes
-        assert content(out)["stores"] == [{**of_target, "boxes_clipped": clipped}]
+        assert manifest(out)["stores"] == [{**of_target, "boxes_clipped": clipped}]
     with open_reader(out, target) as reader:
         assert_images({n: reader.read(n) for n in reader.names()}, expected)
 
@@ -83,15 +79,15 @@ def test_one_feature_in_place(tmp_path, name):
     out = tmp_path / "out"
     for shard in shards(3):
         extract(out, images, [name], shard, feature_names=BOTH)
-    before = content(out)
+    before = manifest(out)
     for packed in (6, 0):
         assert pack([out / "fc7"], name, out / "fc7").packed == packed
     extract(tmp_path / "one", images, [name], feature_names=BOTH)
     store = FORMATS[name].place
     assert_images(read(out / "fc7" / store, name), read(tmp_path / "one" / "fc7" / store, name))
     settings = {k: v for k, v in before["settings"].items() if k != "clip_boxes"}
-    assert content(out / "fc7")["settings"] == {**settings, "dtype": "float32"}
-    assert content(out) == before
+    assert manifest(out / "fc7")["settings"] == {**settings, "dtype": "float32"}
+    assert manifest(out) == before
     with open_reader(out / "fc7") as reader:
         assert reader.merged is not None
         assert len(reader) == 6
@@ -133,7 +129,7 @@ def test_killed_in_place_it_goes_on(out, monkeypatch, target):
     line = f"{store}: {30 - len(there)} packed, {len(there)} there before, 0 failed"
     assert done.stdout.splitlines()[-1] == line
     assert_images(read(store, target), images)
-    assert [r["state"] for r in content(out)["runs"]] == ["died"] * 3 + ["finished"]
+    assert [r["state"] for r in manifest(out)["runs"]] == ["died"] * 3 + ["finished"]
 
 
 @pytest.mark.parametrize(("target", "dtype"), [("hdf5", "float16"), ("lxmert_tsv", None)])
@@ -143,9 +139,9 @@ def test_shards_go_on_after_packing_in_place(tmp_path, target, dtype):
     out = tmp_path / "out"
     first, second = shards(2)
     extract(out, images, ["lmdb"], first)
-    before = content(out)["settings"]
+    before = manifest(out)["settings"]
     assert pack([out], target, out, dtype=dtype, source_format="lmdb").packed == 3
-    assert content(out)["settings"] == before
+    assert manifest(out)["settings"] == before
     assert extract(out, images, ["lmdb"], second).extracted == 3
     report = pack([out], target, out, dtype=dtype)
     assert (report.packed, report.there_before) == (3, 3)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import support
+from jobs import manifest
 from packed import read
 from sharded import write
 
@@ -12,10 +13,6 @@ from vmb_d2.errors import ConfigError, StoreError
 from vmb_d2.packing.job import pack
 from vmb_d2.stores import FORMATS
 from vmb_d2.structures.class_names import read_class_names
-
-
-def content(folder):
-    return json.loads((folder / "manifest.json").read_text())
 
 
 def with_manifest(folder, settings, name="a", **values):
@@ -30,7 +27,7 @@ def test_the_store_of_an_output_folder_by_its_format(tmp_path):
     names = read_class_names(str(support.class_names_file(tmp_path)), tmp_path)
     for name in FORMATS:
         pack([source], name, everything, class_names=names)
-    assert len(content(everything)["stores"]) == len(FORMATS)
+    assert len(manifest(everything)["stores"]) == len(FORMATS)
     with pytest.raises(StoreError, match="several stores"):
         pack([everything], "mmf", tmp_path / "out")
     for name in FORMATS:
@@ -45,7 +42,7 @@ def test_settings_go_along(tmp_path):
     for packed in (3, 0):  # again, although the dtype differs
         assert pack([one, two, none], "mmf", tmp_path / "out", dtype="float16").packed == packed
     # Such as have no precision in writing come from before there was a choice.
-    found = content(tmp_path / "out")
+    found = manifest(tmp_path / "out")
     assert found["settings"] == {**settings, "dtype": "float16", "precision": "fp32"}
     assert len(found["runs"]) == 2
 
@@ -61,7 +58,7 @@ def test_different_settings_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"model\.depth"):  # those of the target count, too
         pack([two], "mmf", out)
     pack([one, two], "mmf", out, allow_mismatch=True)
-    assert content(out)["settings"] == {}
+    assert manifest(out)["settings"] == {}
     assert sorted(read(out, "mmf")) == ["a", "b"]
 
 
@@ -69,7 +66,7 @@ def test_the_manifest_of_one_of_several_features(tmp_path):
     with_manifest(tmp_path, {"names": "mmf"})
     write(tmp_path / "fc7", "mmf", {"a": support.some_regions()})
     pack([tmp_path / "fc7"], "mmf", tmp_path / "out")
-    assert content(tmp_path / "out")["settings"]["names"] == "mmf"
+    assert manifest(tmp_path / "out")["settings"]["names"] == "mmf"
 
 
 @pytest.mark.parametrize("background", [True, False])

@@ -6,6 +6,7 @@ import logging
 import pytest
 import support
 from fakes import small_images
+from jobs import manifest
 from packed import assert_images, kept, read
 from sharded import (
     THREE_PARTS,
@@ -40,10 +41,6 @@ def _lines(caplog):
     caplog.set_level(logging.INFO)
 
 
-def content(folder):
-    return json.loads((folder / "manifest.json").read_text())
-
-
 @pytest.mark.parametrize("features", [(), pytest.param(BOTH, marks=pytest.mark.slow)])
 def test_two_shards_are_what_one_run_is(tmp_path, features):
     """Every format of every store, array by array."""
@@ -61,7 +58,7 @@ def test_two_shards_are_what_one_run_is(tmp_path, features):
             assert (report.packed, report.failures) == (7, {})
             place = FORMATS[name].place
             assert_images(read(packed / place, name), read(one / place, name))
-            made_of, settings = (content(f)["settings"] for f in (packed, tmp_path / "one"))
+            made_of, settings = (manifest(f)["settings"] for f in (packed, tmp_path / "one"))
             del settings["clip_boxes"]
             dtype = "float16" if name == "uniter" else "float32"
             dtype = FORMATS[name].writer.dtype_for(dtype).name
@@ -173,7 +170,7 @@ def test_the_shards_own_manifests_are_compared(tmp_path, out):
     assert f"{out}/shards/2-of-3 was made with other settings than the sources before it" in text
     assert "model.depth: 50 there, 101 now" in text
     pack([out], "hdf5", tmp_path / "packed", allow_mismatch=True)
-    assert content(tmp_path / "packed")["settings"] == {}
+    assert manifest(tmp_path / "packed")["settings"] == {}
 
 
 def test_what_one_shard_does_not_know_others_do(tmp_path, out):
@@ -183,9 +180,9 @@ def test_what_one_shard_does_not_know_others_do(tmp_path, out):
         note(out, index, 3, settings={"weights_sha256": weights, "names": "mmf"})
     pack([out], "hdf5", tmp_path / "packed")
     expected = {"weights_sha256": "abc", "names": "mmf", "dtype": "float32", "precision": "fp32"}
-    assert content(tmp_path / "packed")["settings"] == expected
+    assert manifest(tmp_path / "packed")["settings"] == expected
     pack([out], "hdf5", out)  # where no shard has noted what all have in common
-    assert content(out)["settings"] == expected
+    assert manifest(out)["settings"] == expected
 
 
 def test_a_damaged_shard_ends_it_before_anything_is_written(out):

@@ -6,8 +6,8 @@ import os
 import pytest
 import support
 from fakes import FakeExtractor
+from jobs import run
 
-from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.errors import StoreError
 from vmb_d2.output.shards import Shard
 from vmb_d2.stores import FORMATS
@@ -110,7 +110,4 @@ def shards(count):
 
 def extract(folder, images, formats, shard=None, seed=0, **options):
     """Run an extraction without a network, or one of its shards."""
-    extractor = FakeExtractor(seed, **options)
-    job = ExtractionJob(folder, formats, options=extractor.options, shard=shard)
-    own = shard.share(images, images) if shard else images
-    return job.run(own, lambda: extractor, of_all_shards=images)
+    return run(folder, images, FakeExtractor(seed, **options), shard, formats=formats)
