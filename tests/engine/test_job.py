@@ -122,18 +122,18 @@ def test_several_features_have_a_folder_each(tmp_path, images):
     ],
 )
 def test_other_settings_are_refused(tmp_path, images, values, expected):
-    run(tmp_path / "out", images[:2])
+    run(tmp_path / "out", images[:2], formats=["mmf"])
     values = dict(values)
     extractor = FakeExtractor(values.pop("seed", 0), **values.pop("options", {}))
     if values.get("boxes"):
         values["boxes"] = GivenBoxes([(images[0].name, [])])
-    before = everything(tmp_path / "out")
+    before = everything(tmp_path / "out", ["mmf"])
     with pytest.raises(OutputError) as caught:
-        run(tmp_path / "out", images, extractor, **values)
+        run(tmp_path / "out", images, extractor, formats=["mmf"], **values)
     assert expected in str(caught.value)
-    assert everything(tmp_path / "out") == before
-    run(tmp_path / "out", images, extractor, allow_mismatch=True, **values)
-    assert len(everything(tmp_path / "out")) == 5 * len(SOME_FORMATS)
+    assert everything(tmp_path / "out", ["mmf"]) == before
+    run(tmp_path / "out", images, extractor, allow_mismatch=True, formats=["mmf"], **values)
+    assert len(everything(tmp_path / "out", ["mmf"])) == 5
     assert any(expected in text for text in manifest(tmp_path / "out")["runs"][-1]["mismatch"])
 
 
@@ -222,7 +222,7 @@ def test_boxes_outside_of_their_images_are_said_at_the_end(tmp_path, images, cap
 
 def test_boxes_of_another_order_are_said_before_the_second_image(tmp_path, images, caplog):
     def look(batch):
-        told.append("boxes.format=xyxy would fit" in caplog.text)
+        told.append("they look like xyxy in pixels" in caplog.text)
 
     told = []
     boxes = GivenBoxes([(i.name, [[5, 3, 7, 5]]) for i in images], box_format="xywh")
@@ -275,7 +275,7 @@ def test_a_signal_ends_the_run_with_all_that_is_finished(tmp_path, images, signu
     assert everything(tmp_path / "out") == everything(tmp_path / "undisturbed")
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", SOME_FORMATS)
 def test_a_folder_deleted_midway_is_an_error_and_not_made_again(tmp_path, images, name):
     def delete(batch):
         if len(extractor.batches) == 2:
@@ -288,7 +288,7 @@ def test_a_folder_deleted_midway_is_an_error_and_not_made_again(tmp_path, images
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", SOME_FORMATS)
 def test_a_full_disk_is_an_error_and_what_was_written_stays(tmp_path, name):
     """The limit is one of file size: a real full disk is in the tests of the stores."""
     images = small_images(tmp_path / "in", 60)
@@ -310,7 +310,7 @@ def test_a_full_disk_is_an_error_and_what_was_written_stays(tmp_path, name):
 def test_a_folder_that_cant_be_written(tmp_path, images):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "below", "/proc/nothing"):
-        with pytest.raises(OutputError, match=rf"output\.dir={folder}: "):
+        with pytest.raises(OutputError, match=f"output_dir={folder}: "):
             run(folder, images)
 
 

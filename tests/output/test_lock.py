@@ -65,10 +65,10 @@ def test_the_folder_is_made_and_kept(out):
 @pytest.mark.parametrize(
     ("here", "there", "text"),
     [
-        (FIRST, FIRST, "{out}, shard 0-of-2: another run writes into it: process"),
-        (WHOLE, WHOLE, "{out}: another run writes into it: process"),
-        (WHOLE, FIRST, "{out}, shard 0-of-2: another run writes into it: process"),
-        (FIRST, WHOLE, "{out}: another run writes into it: process"),
+        (FIRST, FIRST, "shard 0-of-2 of output_dir={out}: another run writes into it: process"),
+        (WHOLE, WHOLE, "output_dir={out}: another run writes into it: process"),
+        (WHOLE, FIRST, "shard 0-of-2 of output_dir={out}: another run writes into it: process"),
+        (FIRST, WHOLE, "output_dir={out}: another run writes into it: process"),
     ],
 )
 def test_who_doesnt_go_together(out, here, there, text):
@@ -130,7 +130,8 @@ def test_a_folder_cut_otherwise_is_refused_and_nothing_left_in_it(out, at_work):
         with pytest.raises(ConfigError) as caught, sole_use(out, OF_THREE):
             pass
         assert str(caught.value) == (
-            f"shard_count=3: {out} is cut into 2 shards; take shard_count=2, or another folder"
+            f"shard_count=3: output_dir={out} is cut into 2 shards; take shard_count=2, or another "
+            "folder"
         )
         assert [path.name for path in (out / "shards").iterdir()] == ["0-of-2"]
         with sole_use(out, SECOND), sole_use(out, Shard("a", 3, 1)):
@@ -195,5 +196,8 @@ def test_an_error_in_the_block_is_not_touched(out, error):
 @pytest.mark.parametrize("shard", [FIRST, WHOLE])
 def test_a_folder_that_cant_be_made(tmp_path, shard):
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"/file: "), sole_use(tmp_path / "file", shard):
+    with (
+        pytest.raises(OutputError, match=r"output_dir=.*/file: "),
+        sole_use(tmp_path / "file", shard),
+    ):
         pass

@@ -65,3 +65,11 @@ def children():
             if int(parent) == os.getpid() and state != "Z":
                 found.append(int(stat.parent.name))
     return found
+
+
+def is_there(pid):
+    """Whether a process runs; one that has ended and whose end wasn't noticed yet doesn't."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

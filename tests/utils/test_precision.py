@@ -15,7 +15,6 @@ from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.errors import ConfigError, OutputError
 from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.output.manifest import Manifest
-from vmb_d2.packing.job import pack
 from vmb_d2.stores.mmf import MMFReader
 from vmb_d2.utils.devices import PRECISIONS, arithmetic, check_precision, precisions_of
 
@@ -159,17 +158,7 @@ def test_a_folder_from_before_the_choice_is_of_float32(tmp_path, out):
     assert Manifest(tmp_path / "in").settings == {}
 
 
-def test_two_precisions_are_not_packed_together(tmp_path):
-    for name, precision in (("old", "fp32"), ("new", "bf16")):
-        images = small_images(tmp_path / name, 2)
-        renamed = [image._replace(name=f"{name}_{image.name}") for image in images]
-        extractor = FakeExtractor(precision=precision)
-        ExtractionJob(tmp_path / f"{name}.out").run(renamed, lambda e=extractor: e)
-    forget_precision(tmp_path / "old.out")
-    with pytest.raises(ConfigError, match='precision: "fp32" there, "bf16" now'):
-        pack([tmp_path / "old.out", tmp_path / "new.out"], "npz", tmp_path / "packed")
-
-
+@pytest.mark.slow
 def test_the_option(tmp_path, out):
     done = support.extract_tiny(
         "tiny_r101_c4", goldens.image_path("coffee.png"), out, "precision=bf16"

@@ -33,6 +33,11 @@ from .pipeline import Counts, ExtractionPipeline, pending_images
 if TYPE_CHECKING:  # a run with nothing to do doesn't import torch
     from ..extractor import RegionFeatureExtractor
 
+STOPPED = (
+    "stopped: %(done)d of %(images)d images are stored, %(failed)d failed; the same command, run "
+    "again, goes on from there"
+)
+
 logger = logging.getLogger(__name__)
 
 
@@ -112,7 +117,7 @@ class ExtractionJob:
         """
         stores = self._stores(of_all_shards or images)
         settings = self._settings(description)
-        counts = Counts()
+        counts = Counts(len(images))
         with contextlib.ExitStack() as stack:
             lease = stack.enter_context(sole_use(self.folder, self.shard))
             manifest = Manifest(self.folder, self.shard)
@@ -127,20 +132,16 @@ class ExtractionJob:
             content = self._content(manifest, stores, lease)
             stack.enter_context(manifest.recorded(lambda: _outcome(manifest, lease, counts)))
             if self.shard:  # whose manifest says from the start that it runs
-                none_done = {"images": len(images), "done": 0, "failed": 0}
-                manifest.begin(
-                    {},
-                    **content,
-                    settings=manifest.settings or settings,
-                    counts=manifest.content.get("counts", none_done),
-                )
+                before = manifest.content.get("counts", counts.totals())
+                known = manifest.settings or settings
+                manifest.begin({}, **content, settings=known, counts=before)
             stack.enter_context(stores)
             foreign.read_folders()
             if description is not None:
                 self._require_dimension(foreign, description.feature_dimension)
             manifest.content["foreign"] = foreign.known
             pending = pending_images(images, stores)
-            counts.images, counts.skipped = len(images), len(images) - len(pending)
+            counts.skipped = len(images) - len(pending)
             failures = FailureLog(manifest.folder)
             # Whether a folder still can't be listed, its entry in the list of images says again.
             failures.settle(lambda name: is_folder(name) or name in stores)
@@ -173,11 +174,7 @@ class ExtractionJob:
                 try:
                     pipeline.run(images, pending)
                 except BaseException:
-                    words = (
-                        "stopped: %(done)d of %(images)d images are stored, %(failed)d failed; the "
-                        "same command, run again, goes on from there"
-                    )
-                    logger.info(words, counts.totals())
+                    logger.info(STOPPED, counts.totals())
                     raise
                 failures.settle(lambda name: not is_folder(name) and name in stores)
         return counts

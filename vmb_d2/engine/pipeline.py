@@ -41,7 +41,7 @@ class Counts:
     """What became of the images.
 
     Attributes:
-        images: that were asked for.
+        images: asked for.
         extracted, failed: in this run.
         skipped: there before; None until that is known.
         out_of_memory: how many batches were tried again in halves.

@@ -41,11 +41,11 @@ def sole_use(folder: str | Path, shard: Shard | None = None) -> Iterator[Lease]:
                 own.rmdir()
             raise
         except LeaseHeld as error:
-            what = f"{folder}, {shard}" if shard else str(folder)
+            what = f"{shard} of `output_dir`={folder}" if shard else f"`output_dir`={folder}"
             holder = describe(error.holder)
             raise OutputError(f"{what}: another run writes into it: {holder}") from error
         except OSError as error:
-            raise OutputError(f"{folder}: {error.strerror}") from error
+            raise OutputError(f"`output_dir`={folder}: {error.strerror}") from error
         yield lease
 
 
@@ -53,8 +53,8 @@ def _require_same_count(folder: Path, shard: Shard) -> None:
     for other in shards_in(folder):
         if other.source == shard.source and other.count != shard.count and _is_used(folder, other):
             raise ConfigError(
-                f"{folder} is cut into {other.count} shards; take `shard_count`={other.count}, or "
-                "another folder",
+                f"`output_dir`={folder} is cut into {other.count} shards; take "
+                f"`shard_count`={other.count}, or another folder",
                 field="shard_count",
                 value=shard.count,
             )

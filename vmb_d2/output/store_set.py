@@ -125,7 +125,7 @@ class StoreSet:
                 for shard in shards:
                     if (shard.folder(self.folder) / place).exists():
                         raise ConfigError(
-                            f"{self.folder} has its {format_.name} in shards: give "
+                            f"`output_dir`={self.folder} has its {format_.name} in shards: give "
                             f"`shard_count`={shard.count} and `shard_index`, or another folder"
                         )
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..data.batching import Batching
 from ..errors import OutputError
 from ..output.shards import Shard, shards_in
 from .part import (
@@ -230,8 +230,8 @@ def _read_shards(output: Path, now: float) -> Iterator[Part]:
 
 def _share(shard: Shard, content: Mapping[str, Any]) -> dict[str, Any]:
     """``images`` and ``at_most`` of a shard, by the manifest of another shard of the run."""
-    chunk = re.fullmatch(r"mmf, of (\d+)", str(content["settings"].get("batching")))
-    begin, end = shard.bounds(content["shard"]["of_images"], int(chunk[1]) if chunk else 1)
+    batching = Batching.of_manifest(content["settings"].get("batching"))
+    begin, end = shard.bounds(content["shard"]["of_images"], batching.chunk)
     options = content.get("configuration", {}).get("input")
     leaving_out = ("exclude_list", "start_index", "end_index")
     at_most = options is None or any(options.get(key) not in (None, 0) for key in leaving_out)
