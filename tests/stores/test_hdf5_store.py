@@ -372,13 +372,13 @@ def test_an_end_without_closing(path, regions):
     """The interpreter ends without a crash, even if something has held on to them until then."""
     code = (
         "import sys; sys.path[:0] = ['tests/support', '.']; import support\n"
-        "from vmb_d2.utils import disk\n"
+        "from vmb_d2.utils import files\n"
         "from vmb_d2.stores.hdf5 import HDF5Reader, HDF5Writer\n"
         f"writer = HDF5Writer({str(path)!r})\n"
         "writer.write('a', support.some_regions())\n"
         "writer.flush()\n"
         "writer.write('b', support.some_regions())\n"
-        "disk.kept = writer, HDF5Reader(writer.path)\n"
+        "files.kept = writer, HDF5Reader(writer.path)\n"
         "raise SystemExit(7)\n"
     )
     command = [sys.executable, "-c", code]

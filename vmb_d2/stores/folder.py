@@ -11,8 +11,7 @@ from typing import ClassVar
 
 from ..errors import OutputError
 from ..structures.regions import RegionFeatures
-from ..utils.disk import sync_folder
-from ..utils.files import write_whole
+from ..utils.files import sync_folder, write_whole
 from .base import FeatureReader, FeatureWriter
 
 LONGEST_FILE_NAME = 255  # bytes, on every common file system

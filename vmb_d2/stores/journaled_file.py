@@ -20,8 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import StoreError
-from ..utils.disk import check_in_place, sync_folder
-from ..utils.files import write_at, write_whole
+from ..utils.files import check_in_place, sync_folder, write_at, write_whole
 from . import journal
 
 PAGE = 4096

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import OutputError, StoreError
-from ..utils.disk import check_in_place, sync_folder
-from ..utils.files import write_at, write_whole
+from ..utils.files import check_in_place, sync_folder, write_at, write_whole
 from .tsv_index import Index, Line, list_lines
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import OutputError, StoreError, first_line
 from ..structures.regions import RegionFeatures
 from ..utils import safe_pickle as pickles
-from ..utils.disk import check_in_place, sync_folder
+from ..utils.files import check_in_place, sync_folder
 from ..utils.text import listed
 from .base import FeatureReader, FeatureWriter
 from .mmf import info_of, regions_of

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import OutputError, StoreError, first_line
 from ..structures.class_names import NO_NAMES, ClassNames
 from ..structures.regions import RegionFeatures
-from ..utils.disk import sync_folder
+from ..utils.files import sync_folder
 from .base import FeatureReader, FeatureWriter
 from .checks import checked
 from .line_files import LineReader, LineWriter, problems_in_a_tsv
