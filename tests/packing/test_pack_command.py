@@ -18,14 +18,13 @@ import support
 from test_packing import assert_images, fill, read
 
 from vmb_d2.stores import FORMATS
-from vmb_d2.stores.format_differences import NO_PLACE
+from vmb_d2.stores.fields import FIELDS
 from vmb_d2.structures import class_names
 
 # The command, with a pause before each image so that a signal meets it at work.
 SLOW = """
 import runpy, sys, time
 from vmb_d2 import packing
-from vmb_d2.stores.format_differences import NO_PLACE
 from vmb_d2.stores import FORMATS
 sys.path.insert(0, "tools")
 packing.FLUSH_IMAGES = 4
@@ -119,8 +118,9 @@ def test_the_documentation_says_what_is_kept():
             fields = [re.findall(r"\w+", k) for k, cell in cells.items() if cell == ""]
             said[row[0].strip("`")] = {field for some in fields for field in some}
     for name, fields in said.items():
-        lost = NO_PLACE[name] - {"further", "extra"}
-        assert fields == lost | ({"free", "keys"} if "extra" in NO_PLACE[name] else set()), name
+        keeps = FORMATS[name].writer.keeps
+        expected = set(FIELDS) - keeps | ({"free", "keys"} if "extra" not in keeps else set())
+        assert fields == expected, name
     assert set(said) == set(FORMATS)
 
 

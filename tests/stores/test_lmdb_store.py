@@ -118,16 +118,17 @@ def test_the_keys_are_written_at_the_end(path, regions):
     assert list(as_mmf_reads(path)) == [b"a", b"b", b"c"]
 
 
-def test_it_grows(path):
+def test_it_grows(path, monkeypatch):
+    monkeypatch.setattr(LMDBWriter, "map_size", 1 << 14)
     images = {f"image{i}": support.some_regions(i, dimension=500) for i in range(40)}
-    writer = LMDBWriter(path, map_size=1 << 14)
+    writer = LMDBWriter(path)
     for i, (name, regions) in enumerate(images.items()):
         writer.write(name, regions)
         if i % 13 == 0:
             writer.flush()
     writer.close()
     assert (path / "data.mdb").stat().st_size > 20 << 14
-    writer = LMDBWriter(path, map_size=1 << 14)  # smaller than what is there
+    writer = LMDBWriter(path)  # smaller than what is there
     assert all(name in writer for name in images)
     writer.write("more", support.some_regions(dimension=5000))
     writer.close()

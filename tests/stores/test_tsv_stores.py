@@ -15,8 +15,8 @@ import support
 
 from vmb_d2.errors import OutputError, StoreError
 from vmb_d2.stores import line_files
+from vmb_d2.stores.line_index import NameIndex
 from vmb_d2.stores.tsv import BUTDReader, BUTDWriter, LXMERTReader, LXMERTWriter
-from vmb_d2.stores.tsv_index import NameIndex
 
 LXMERT_FIELDS = [
     "img_id",

@@ -12,7 +12,8 @@ from test_lmdb_store import foreign
 from vmb_d2.errors import StoreError
 from vmb_d2.output.open_stores import find_stores, open_reader
 from vmb_d2.packing.job import pack
-from vmb_d2.stores.lmdb_store import LMDBReader, LMDBWriter, ViLBERTReader, ViLBERTWriter
+from vmb_d2.stores.lmdb_store import LMDBReader, LMDBWriter
+from vmb_d2.stores.vilbert import ViLBERTReader, ViLBERTWriter
 
 
 @pytest.fixture

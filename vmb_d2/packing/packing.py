@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import ConfigError, InputError, OutputError, StoreError
 from ..output.union import UnionReader
 from ..stores import FORMATS, FeatureReader, FeatureWriter, Format
-from ..stores.format_differences import Differences
+from ..stores.formats import Differences
 from ..structures.class_names import NO_NAMES, ClassNames
 from ..structures.regions import RegionFeatures
 from ..utils.interruption import held

@@ -17,7 +17,7 @@ _MOST_DIGITS = 18  # of an offset that a file can have
 
 
 class Line(NamedTuple):
-    """An image's line: where it begins, its length with the line's end, and the image's name."""
+    """An image's line: its first byte, its length with the line's end, and the image's name."""
 
     offset: int
     length: int
@@ -29,7 +29,7 @@ class Line(NamedTuple):
 
 
 class Index(ABC):
-    """A kind of index, which has a line for each of a TSV's, in their order."""
+    """A kind of index, which has an entry for each line of a TSV, in their order."""
 
     @staticmethod
     @abstractmethod
@@ -39,16 +39,16 @@ class Index(ABC):
     @staticmethod
     @abstractmethod
     def entry(line: Line) -> bytes:
-        """What the index says of a line."""
+        """The index's entry of a line, itself a line."""
 
     @staticmethod
     @abstractmethod
     def lines(tsv: BinaryIO, entries: Sequence[bytes]) -> Iterator[Line]:
-        """What the entries say; it ends before the first that can't be one of this TSV."""
+        """The lines of the entries, up to the first entry that can't be one of this TSV."""
 
 
 class NameIndex(Index):
-    """``x.tsv.index`` of ``x.tsv``: offset, length and name. It is this project's own."""
+    """``x.tsv.index`` of ``x.tsv``, this project's own: offset, length and name."""
 
     @staticmethod
     def path(tsv: Path) -> Path:
@@ -96,7 +96,7 @@ class OffsetIndex(Index):
             if name is None:
                 break
             begun.append((offset, name))
-        # A death can leave half an entry, the last one. Others count characters, say.
+        # A death can leave the last entry in part. Other programs' can count characters, say.
         if len(begun) < len(entries) - 1 or not begun:
             return
         tsv.seek(begun[-1][0])
@@ -115,7 +115,7 @@ class Listing:
     Attributes:
         lines: all whole ones, in the TSV's order.
         has_index: whether the TSV has an index, and one that fits it.
-        complete: whether the index lists these lines and has nothing else in it.
+        complete: whether the index lists exactly these lines.
         is_cut: whether the TSV, without an index that fits it, ends in the middle of a line.
     """
 
@@ -128,14 +128,74 @@ class Listing:
     def end(self) -> int:
         return self.lines[-1].end if self.lines else 0
 
-    def keep_only(self, names: Sequence[str]) -> bool:
-        """Drop what follows the lines of these names. False where it doesn't begin with them."""
-        self.complete &= len(self.lines) == len(names)
-        del self.lines[len(names) :]
-        return [line.name for line in self.lines] == list(names)
+
+def list_lines(
+    path: Path, index: type[Index], check: Callable[[bytes], object], check_all: bool
+) -> Listing:
+    """List a TSV's lines. Nothing is written, and one line at a time is in memory.
+
+    With an index that fits, only what follows the indexed lines is read, up to a line that isn't
+    whole: it was being written when its writer died. Without one, the whole TSV is read.
+
+    Args:
+        index: which kind of index it has.
+        check: raises StoreError for a line that isn't whole.
+        check_all: whether to check the lines of a TSV without index too.
+
+    Raises:
+        StoreError: a line of a TSV without index has no name, or fails the check.
+        OSError: the files can't be read.
+    """
+    with open(path, "rb") as tsv:
+        listing = _indexed(tsv, index, index.path(path))
+        offset = listing.end
+        tsv.seek(offset)
+        content = b""
+        for content in tsv:
+            if content.endswith(b"\n") and content.strip(b"\r\n"):
+                try:
+                    line = Line(offset, len(content), _name_of(content))
+                    if listing.has_index or check_all:
+                        check(content)
+                except StoreError as error:
+                    if listing.has_index:
+                        break
+                    raise StoreError(f"{path}: at byte {offset}: {error}") from error
+                listing.lines.append(line)
+                listing.complete = False
+            offset += len(content)
+        if not listing.has_index:
+            listing.is_cut = content != b"" and not content.endswith(b"\n")
+        return listing
 
 
-def name_of(line: bytes) -> str:
+def _indexed(tsv: BinaryIO, index: type[Index], index_path: Path) -> Listing:
+    """The lines that the index lists; none where it doesn't fit. Its last entry can be partial."""
+    try:
+        content = index_path.read_bytes()
+    except FileNotFoundError:
+        return Listing()
+    listing = Listing(has_index=True)
+    for line in index.lines(tsv, content.splitlines(keepends=True)):
+        if line.offset < listing.end:
+            break
+        listing.lines.append(line)
+    lines = listing.lines
+    listing.complete = content == b"".join(map(index.entry, lines))
+    samples = lines[:: len(lines) // _SAMPLES + 1] + lines[-1:]
+    if (content and not lines) or not all(_fits(tsv, line) for line in samples):
+        return Listing()
+    return listing
+
+
+def _fits(tsv: BinaryIO, line: Line) -> bool:
+    name = line.name.encode() + b"\t"
+    begin = os.pread(tsv.fileno(), len(name), line.offset)
+    end = os.pread(tsv.fileno(), 1, line.end - 1)
+    return begin == name and end == b"\n"
+
+
+def _name_of(line: bytes) -> str:
     """The name in a line's first column. Raises StoreError where there is none."""
     name, tab, _ = line.partition(b"\t")
     if not name or not tab:
@@ -157,80 +217,6 @@ def _name_at(tsv: BinaryIO, offset: int) -> str | None:
     if found[:before] not in (b"", b"\n"):
         return None
     try:
-        return name_of(found[before:])
+        return _name_of(found[before:])
     except StoreError:
         return None
-
-
-def list_lines(
-    path: Path, index: type[Index], check: Callable[[bytes], object], check_all: bool
-) -> Listing:
-    """List a TSV's lines. Nothing is written, and of the lines only their places are kept.
-
-    With an index that fits, only what follows the indexed lines is read: where that isn't whole, a
-    death came while it was written, and the listing ends. Without one, the whole TSV is read.
-
-    Args:
-        index: which kind of index it has.
-        check: raises StoreError for a line that isn't whole.
-        check_all: whether to check the lines of a TSV without index too.
-
-    Raises:
-        StoreError: a line of a TSV without index is none, or fails the check.
-        OSError: the files can't be read.
-    """
-    with open(path, "rb") as tsv:
-        listing = _indexed(tsv, path, index)
-        for offset, content in _whole_lines(tsv, listing.end):
-            try:
-                line = Line(offset, len(content), name_of(content))
-                if listing.has_index or check_all:
-                    check(content)
-            except StoreError as error:
-                if listing.has_index:
-                    break
-                raise StoreError(f"{path}: at byte {offset}: {error}") from error
-            listing.lines.append(line)
-            listing.complete = False
-        if not listing.has_index:
-            listing.is_cut = _ends_in_a_line(tsv)
-        return listing
-
-
-def _whole_lines(tsv: BinaryIO, begin: int) -> Iterator[tuple[int, bytes]]:
-    tsv.seek(begin)
-    for content in tsv:
-        if content.endswith(b"\n") and content.strip(b"\r\n"):
-            yield begin, content
-        begin += len(content)
-
-
-def _ends_in_a_line(tsv: BinaryIO) -> bool:
-    size = os.fstat(tsv.fileno()).st_size
-    return size > 0 and os.pread(tsv.fileno(), 1, size - 1) != b"\n"
-
-
-def _indexed(tsv: BinaryIO, path: Path, index: type[Index]) -> Listing:
-    """What the index lists; nothing where it doesn't fit. It can end with half a line."""
-    try:
-        content = index.path(path).read_bytes()
-    except FileNotFoundError:
-        return Listing()
-    listing = Listing(has_index=True)
-    for line in index.lines(tsv, content.splitlines(keepends=True)):
-        if line.offset < listing.end:
-            break
-        listing.lines.append(line)
-    lines = listing.lines
-    listing.complete = content == b"".join(map(index.entry, lines))
-    samples = lines[:: len(lines) // _SAMPLES + 1] + lines[-1:]
-    if (content and not lines) or not all(_fits(tsv, line) for line in samples):
-        return Listing()
-    return listing
-
-
-def _fits(tsv: BinaryIO, line: Line) -> bool:
-    name = line.name.encode() + b"\t"
-    begin = os.pread(tsv.fileno(), len(name), line.offset)
-    end = os.pread(tsv.fileno(), 1, line.end - 1)
-    return begin == name and end == b"\n"
