@@ -2,7 +2,6 @@
 
 import base64
 import csv
-import errno
 import os
 import random
 import sys
@@ -11,12 +10,12 @@ import tracemalloc
 import deaths
 import numpy as np
 import pytest
+import store_files
 import support
 
 from vmb_d2.errors import OutputError, StoreError
-from vmb_d2.stores import line_files
 from vmb_d2.stores.line_index import NameIndex
-from vmb_d2.stores.tsv import BUTDReader, BUTDWriter, LXMERTReader, LXMERTWriter
+from vmb_d2.stores.tsv import BUTDReader, BUTDWriter, LXMERTReader
 
 LXMERT_FIELDS = [
     "img_id",
@@ -48,11 +47,8 @@ def images():
     return {f"sub/image {i}": support.some_regions(i) for i in range(6)}
 
 
-def write(path, images, writer=BUTDWriter):
-    writer = writer(path)
-    for name, regions in images.items():
-        writer.write(name, regions)
-    writer.close()
+def write(path, images, kind="butd_tsv"):
+    store_files.write(kind, path, images)
 
 
 def check(path, images):
@@ -133,7 +129,7 @@ def test_what_lxmert_reads(path, regions):
         1, attrs_id=np.arange(5), attrs_conf=np.linspace(0.1, 1, 5, dtype=np.float32)
     )
     unknown = support.some_regions(2, cls_prob=None, objects=None)
-    write(path, {"sub/ü 1": regions, "b": full, "c": unknown}, LXMERTWriter)
+    write(path, {"sub/ü 1": regions, "b": full, "c": unknown}, "lxmert_tsv")
     first, second, third = as_lxmert_reads(path)
     assert (first["img_id"], first["img_h"], first["img_w"]) == ("sub/ü 1", 427, 640)
     assert first["num_boxes"] == 5  # rows, though num_boxes is 4
@@ -157,24 +153,6 @@ def test_what_butd_reads(path, regions):
     assert (item["image_w"], item["image_h"], item["num_boxes"]) == (640, 427, 5)
     assert np.array_equal(item["boxes"], regions.bbox)
     assert np.array_equal(item["features"], regions.features)
-
-
-@pytest.mark.parametrize("writer", [LXMERTWriter, BUTDWriter])
-def test_a_line_an_image_and_no_header(path, images, writer):
-    write(path, images, writer)
-    lines = path.read_bytes().split(b"\n")
-    assert lines.pop() == b""
-    assert len(lines) == 6
-    columns = {LXMERTWriter: 10, BUTDWriter: 6}[writer]
-    assert {line.count(b"\t") + 1 for line in lines} == {columns}
-
-
-def test_arrays_are_little_endian_and_in_rows(path):
-    features = np.arange(12, dtype=">f4").reshape(4, 3).T
-    write(path, {"a": support.some_regions(count=3, features=features)})
-    line = path.read_text().rstrip("\n").split("\t")
-    expected = np.array([[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]], "<f4")
-    assert base64.b64decode(line[-1]) == expected.tobytes()
 
 
 @pytest.mark.parametrize("end", ["\r\n", "\n"])
@@ -357,12 +335,6 @@ def test_lines_that_are_no_images(path, images, line, reason):
     assert not NameIndex.path(path).exists()
 
 
-def test_names_that_cant_be_kept():
-    names = ["a", "a b", "ü", "sub/'a'", "a\tb", "a\nb", "a\rb", 'a"b', "a\0b", "\udcff"]
-    for writer in (LXMERTWriter, BUTDWriter):
-        assert [name for name, _ in writer.problems(iter(names))] == names[4:]
-
-
 def test_one_line_at_a_time_is_in_memory(path):
     regions = support.some_regions(count=100, dimension=2048)
     foreign(path, {f"image {i}": regions for i in range(30)})
@@ -407,25 +379,3 @@ def test_what_is_taken_up_is_synced_before_the_index_has_it(path, images, monkey
             assert names[:3] == list(reader.names())[:3]
             for name in reader.names():
                 assert np.array_equal(reader.read(name).features, images[name].features)
-
-
-def test_a_failed_flush_leaves_nothing(path, images, monkeypatch):
-    """The line was written, but its entry in the index was not."""
-    write(path, images)
-    before = path.read_bytes(), NameIndex.path(path).read_bytes()
-    writer = BUTDWriter(path)
-    writer.write("new", support.some_regions())
-    write_at = line_files.write_at
-
-    def full(descriptor, content, offset):
-        if not content.endswith(b"\tnew\n"):
-            write_at(descriptor, content, offset)
-            return
-        write_at(descriptor, content[:5], offset)
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(line_files, "write_at", full)
-    with pytest.raises(OutputError, match=r"butd\.tsv: can't be written: No space left"):
-        writer.flush()
-    writer.abandon()
-    assert (path.read_bytes(), NameIndex.path(path).read_bytes()) == before

@@ -6,14 +6,13 @@ import pickle
 import lmdb
 import numpy as np
 import pytest
+import store_files
 import support
-from test_lmdb_store import foreign
+from store_files import foreign_lmdb as foreign
 
 from vmb_d2.errors import StoreError
 from vmb_d2.output.open_stores import find_stores, open_reader
-from vmb_d2.packing.job import pack
-from vmb_d2.stores.lmdb_store import LMDBReader, LMDBWriter
-from vmb_d2.stores.vilbert import ViLBERTReader, ViLBERTWriter
+from vmb_d2.stores.vilbert import ViLBERTReader
 
 
 @pytest.fixture
@@ -26,13 +25,9 @@ def path(tmp_path):
     return tmp_path / "vilbert.lmdb"
 
 
-def write(path, images, writer=ViLBERTWriter):
+def write(path, images, kind="vilbert"):
     path.parent.mkdir(exist_ok=True)
-    writer = writer(path)
-    for name, regions in images.items():
-        writer.write(name, regions)
-    writer.close()
-    return path
+    return store_files.write(kind, path, images)
 
 
 def as_vilbert_reads(path):
@@ -158,9 +153,9 @@ def kinds_of(path):
 
 
 def test_told_apart_from_mmfs_by_the_first_image(tmp_path, regions):
-    for writer, kind in ((LMDBWriter, "lmdb"), (ViLBERTWriter, "vilbert")):
+    for kind in ("lmdb", "vilbert"):
         for place in ("features.lmdb", "vilbert.lmdb", "any.name"):
-            store = write(tmp_path / kind / place, {"a": regions}, writer)
+            store = write(tmp_path / kind / place, {"a": regions}, kind)
             assert kinds_of(store) == kinds_of(store / "data.mdb") == [kind]
     bare = support.some_regions(bbox=None, image_width=None, image_height=None)
     assert kinds_of(write(tmp_path / "bare", {"a": bare})) == ["vilbert"]
@@ -175,23 +170,3 @@ def test_the_place_tells_where_no_image_does(tmp_path, regions):
         (tmp_path / f"damaged{kind}").mkdir()
         foreign(tmp_path / f"damaged{kind}" / place, {"a": b"no pickle"})
         assert kinds_of(tmp_path / f"damaged{kind}" / place) == [kind]
-
-
-def test_packed_both_ways(tmp_path, regions):
-    source = write(tmp_path / "in" / "features.lmdb", {"a": regions}, LMDBWriter)
-    pack([source], "vilbert", tmp_path / "middle")
-    assert as_vilbert_reads(tmp_path / "middle" / "vilbert.lmdb").keys() == {b"a"}
-    pack([tmp_path / "middle"], "mmf", tmp_path / "out")
-    with open_reader(tmp_path / "out") as reader:
-        found = reader.read("a")
-    assert np.array_equal(found.bbox, regions.bbox)
-    assert np.array_equal(found.features, regions.features)
-    assert (found.image_width, found.image_height) == (640, 427)
-
-
-def test_read_beside_mmfs_in_one_folder(tmp_path, regions):
-    write(tmp_path / "features.lmdb", {"a": regions}, LMDBWriter)
-    write(tmp_path / "vilbert.lmdb", {"b": regions})
-    for name, reader, images in (("lmdb", LMDBReader, ["a"]), ("vilbert", ViLBERTReader, ["b"])):
-        with open_reader(tmp_path, name) as found:
-            assert (type(found), list(found.names())) == (reader, images)
