@@ -29,7 +29,6 @@ LXMERT_FIELDS = [
     "boxes",
     "features",
 ]
-BUTD_FIELDS = ["image_id", "image_w", "image_h", "num_boxes", "boxes", "features"]
 
 
 @pytest.fixture
@@ -98,21 +97,6 @@ def as_lxmert_reads(path):
     return data
 
 
-def as_butd_reads(path):
-    """What bottom-up-attention's scripts read."""
-    csv.field_size_limit(sys.maxsize)
-    data = {}
-    with open(path) as file:
-        for item in csv.DictReader(file, delimiter="\t", fieldnames=BUTD_FIELDS):
-            for key in ("image_w", "image_h", "num_boxes"):
-                item[key] = int(item[key])
-            for key in ("boxes", "features"):
-                content = base64.decodebytes(item[key].encode())
-                item[key] = np.frombuffer(content, np.float32).reshape(item["num_boxes"], -1)
-            data[item["image_id"]] = item
-    return data
-
-
 def foreign(path, images, end="\r\n"):
     """A TSV as bottom-up-attention writes it: csv's lines end with CR LF."""
     with open(path, "a", newline="") as file:
@@ -145,16 +129,6 @@ def test_what_lxmert_reads(path, regions):
     assert not third["objects_conf"].any()
 
 
-def test_what_butd_reads(path, regions):
-    write(path, {"sub/ü 1": regions, "b": support.some_regions(1)})
-    items = as_butd_reads(path)
-    assert list(items) == ["sub/ü 1", "b"]
-    item = items["sub/ü 1"]
-    assert (item["image_w"], item["image_h"], item["num_boxes"]) == (640, 427, 5)
-    assert np.array_equal(item["boxes"], regions.bbox)
-    assert np.array_equal(item["features"], regions.features)
-
-
 @pytest.mark.parametrize("end", ["\r\n", "\n"])
 def test_a_tsv_of_another_program(path, images, end):
     foreign(path, images, end)
@@ -168,7 +142,6 @@ def test_a_tsv_of_another_program_is_added_to(path, images):
     foreign(path, {name: images[name] for name in names[:3]})
     write(path, {name: images[name] for name in names[3:]})
     check_writer(path, images)
-    assert list(as_butd_reads(path)) == names
 
 
 def test_an_lxmert_tsv_of_another_program(path, regions):
