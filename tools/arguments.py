@@ -17,7 +17,7 @@ from vmb_d2.utils.command_line import at_home
 
 SEVERAL = "input.list"  # takes a list of paths too
 
-_WORD = re.compile(r"[A-Za-z_/][A-Za-z0-9_/.-]*")
+_WORD = re.compile(r"(\.{0,2}/)?[A-Za-z_][A-Za-z0-9_/.-]*")
 _NO_TEXT = ("null", "true", "false", "on", "off", "yes", "no", "inf", "nan")
 _PART = re.compile(r"""\[[^\]]*\]|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,]+""")
 
@@ -55,17 +55,21 @@ def _with_path(argument: str, sweeping: bool) -> str:
         return argument
     if os.path.lexists(at_home(value)):
         return option(name, at_home(value))
-    if key == SEVERAL and not sweeping and len(_PART.findall(value)) > 1:
+    if key == SEVERAL and not sweeping and len(_parts(value)) > 1:
         return argument  # Hydra says what it can mean
-    parts = _PART.findall(value) if sweeping else [value]
+    parts = _parts(value) if sweeping else [value]
     return f"{name}={','.join(_path(part, key == SEVERAL) for part in parts)}"
+
+
+def _parts(values: str) -> list[str]:
+    """Paths, or lists of them in brackets, with commas between."""
+    return [part.strip() for part in _PART.findall(values)]
 
 
 def _path(text: str, several: bool) -> str:
     """A path that need not exist; or a list of them, where there may be several."""
-    text = text.strip()
     if several and text.startswith("[") and text.endswith("]"):
-        return f"[{','.join(_path(part, False) for part in _PART.findall(text[1:-1]))}]"
+        return f"[{','.join(_path(part, False) for part in _parts(text[1:-1]))}]"
     if text in ("", "null"):
         return text
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":

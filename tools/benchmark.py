@@ -2,50 +2,39 @@
 
     python tools/benchmark.py --model x152 --images photos --batch-sizes 1,2,4
 
-All of it in one process, in turns. docs/performance.md explains the figures.
+All in one process, in turns. docs/performance.md explains the figures.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import logging
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from benchmarking import (
-    PARTS,
-    Plan,
-    Runs,
-    json_text,
-    measure,
-    png_chart,
-    repeated,
-    stand_in_extractor,
-    start_up,
-    table,
-    temporary_folder,
-    write_random_weights,
-)
+from benchmarking.chart import png_chart
+from benchmarking.measuring import EXACT, PARTS, Plan, measure
+from benchmarking.precision_price import price
+from benchmarking.report import table
 
 from vmb_d2.checkpoint.released import released_model
-from vmb_d2.config import MODEL_NAMES, RELEASED_WEIGHTS, VMBModel, canonical_name, describe_model
+from vmb_d2.config import MODEL_NAMES, RELEASED_WEIGHTS, canonical_name, describe_model
 from vmb_d2.data.image_list import list_images, name_images, root_of
-from vmb_d2.errors import ConfigError, InputError, OutputError
+from vmb_d2.errors import ConfigError, OutputError
 from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.stores.formats import format_named
 from vmb_d2.structures.input_image import InputImage
 from vmb_d2.utils.command_line import at_home, command_line, run
-from vmb_d2.utils.devices import device_of
+from vmb_d2.utils.devices import PRECISIONS, device_of, keep_freed_memory
 from vmb_d2.utils.files import write_whole
-from vmb_d2.utils.heap import keep_freed_memory
-from vmb_d2.utils.precision import PRECISIONS
 
 EXIT_STATUS = (
     "Exit status: 0 if everything was measured; 2 if not, with one line that says why; 130 after "
     "Ctrl-C."
 )
-RANDOM = "random"
-NETWORKS = ("stand-in", "model")
+# The options of parameters that have other names in the library.
+OPTIONS = {"input_dir": "--images", "model_name": "--model", "output_format": "--format"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -61,8 +50,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--weights",
         type=at_home,
-        help="path or URL of a VMB or of a converted checkpoint; random: made up; without it, the "
-        "released ones",
+        help="path or URL of a VMB or of a converted checkpoint (the released ones)",
     )
     add(
         "--images",
@@ -71,31 +59,47 @@ def parser() -> argparse.ArgumentParser:
         type=at_home,
         help="folder of images, or one image",
     )
-    add("--count", type=int, metavar="N", help="N images: those given over and over (each once)")
-    add("--batch-sizes", default="1", metavar="N,...", help="images at a time (%(default)s)")
+    add(
+        "--count",
+        type=lambda text: at_least_one("count", text),
+        metavar="N",
+        help="N images: those given over and over (each once)",
+    )
+    add(
+        "--batch-sizes",
+        default="1",
+        type=lambda text: [at_least_one("batch_sizes", size) for size in text.split(",")],
+        metavar="N,...",
+        help="images at a time (%(default)s)",
+    )
     add(
         "--precision",
-        default="fp32",
+        default=EXACT,
+        type=lambda text: chosen("precision", text, PRECISIONS),
         metavar="NAME,...",
         help=f"of the network: {', '.join(PRECISIONS)} (%(default)s)",
     )
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
-    add("--repeats", type=int, default=3, metavar="N", help="of each figure (%(default)s)")
-    add("--skip", default="", metavar="PART,...", help=f"leave out: {', '.join(PARTS)}")
-    add("--format", default="mmf", help="that is written, see output.format (%(default)s)")
-    add("--startup", action="store_true", help="also time tools/extract.py as a process")
-    add("--endurance", type=int, metavar="N", help="also watch the memory over N images")
     add(
-        "--endurance-network",
-        default=NETWORKS[0],
-        help=f"{' or '.join(NETWORKS)}: what runs over them (%(default)s)",
+        "--repeats",
+        default="3",
+        type=lambda text: at_least_one("repeats", text),
+        metavar="N",
+        help="of each figure (%(default)s)",
     )
     add(
-        "--temporary",
-        metavar="DIR",
-        type=at_home,
-        help="where to write features, which are removed again",
+        "--skip",
+        default="",
+        type=lambda text: chosen("skip", text, PARTS),
+        metavar="PART,...",
+        help=f"leave out: {', '.join(PARTS)}",
     )
+    add(
+        "--precision-price",
+        action="store_true",
+        help=f"also compare the features of each precision with those of {EXACT}",
+    )
+    add("--format", default="mmf", help="of the output (%(default)s)")
     add("--cache-dir", metavar="DIR", type=at_home, help="see cache_dir of tools/extract.py")
     add("--json", metavar="FILE", type=at_home, help="also write JSON; - prints it, and no table")
     add("--chart", metavar="FILE", type=at_home, help="also draw a PNG")
@@ -105,152 +109,74 @@ def parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> int:
     """Measure, and print or write what was found. Returns the exit status."""
     description, device = describe_model(args.model), device_of(args.device)
-    parts = [part for part in PARTS if part not in chosen(args.skip, "--skip", PARTS)]
-    images = input_images(args.images)
+    weights = args.weights or RELEASED_WEIGHTS.get(args.model)
+    if weights is None:
+        released = " and ".join(RELEASED_WEIGHTS)
+        raise ConfigError(f"`weights` is missing: only {released} have released ones")
+    if args.weights is None:
+        description = released_model(args.model, args.cache_dir)
+    root, paths = root_of(args.images), list_images(args.images)
     plan = Plan(
-        images if args.count is None else repeated(images, at_least_one(args.count, "--count")),
-        chosen(args.precision, "--precision", PRECISIONS),
-        sizes(args.batch_sizes),
+        repeated(name_images(paths, "relative_with_extension", root), args.count),
+        args.precision,
+        list(dict.fromkeys(args.batch_sizes)),
         args.repeats,
-        parts,
+        [part for part in PARTS if part not in args.skip],
         format_named(args.format).name,
     )
-    if args.endurance is not None:
-        at_least_one(args.endurance, "--endurance")
-        chosen(args.endurance_network, "--endurance-network", NETWORKS)
     if device.type == "cpu":  # as tools/extract.py does
         keep_freed_memory()
-    if args.weights is None and args.model in RELEASED_WEIGHTS:
-        description = released_model(args.model, args.cache_dir)
-    with temporary_folder(args.temporary) as folder:
-        weights = Weights(args, description, folder)
+    for name in ("vmb_d2.engine", "vmb_d2.utils.progress"):  # their lines of each run
+        logging.getLogger(name).setLevel(logging.WARNING)
 
-        def load(precision: str) -> RegionFeatureExtractor:
-            return RegionFeatureExtractor.from_pretrained(
-                description,
-                weights=weights.path(),
-                device=device,
-                cache_dir=args.cache_dir,
-                precision=precision,
-            )
+    def load(precision: str) -> RegionFeatureExtractor:
+        options = {"device": device, "cache_dir": args.cache_dir, "precision": precision}
+        return RegionFeatureExtractor.from_pretrained(description, weights=weights, **options)
 
-        found = measure(plan, load, device, folder, show)
-        if args.startup:
-            command = extract_command(args, weights, str(device), images[0])
-            found["start_up"] = start_up(command, folder / "start_up", args.repeats, show)
-        if args.endurance is not None:
-            show(f"memory over {args.endurance} images")
-            model = args.endurance_network == "model"
-            extractor = load(plan.precisions[0]) if model else stand_in_extractor(description)
-            many = repeated(images, args.endurance)
-            runs = Runs(args.format, plan.batch_sizes[0])
-            found["endurance"] = {
-                "network": args.model if model else "a stand-in for the network",
-                **runs.endurance(extractor, many, folder / "endurance"),
-            }
-    give({"model": args.model, "weights": weights.name, **found}, args)
+    found = {"model": args.model, "weights": weights, **measure(plan, load, device)}
+    if args.precision_price:
+        model = load(EXACT).model
+        lower = [precision for precision in plan.precisions if precision != EXACT]
+        found["precision_price"] = {name: price(model, name, paths) for name in lower}
+    text = json.dumps(found, indent=2, allow_nan=False) + "\n"
+    print(text if args.json == "-" else table(found), end="")
+    if args.json not in (None, "-"):
+        write(args.json, lambda: text.encode())
+    if args.chart:
+        write(args.chart, lambda: png_chart(found))
     return 0
 
 
-class Weights:
-    """The weights asked for; random ones are made where they are needed first."""
-
-    def __init__(self, args: argparse.Namespace, description: VMBModel, folder: Path):
-        self._given = args.weights or RELEASED_WEIGHTS.get(args.model)
-        if self._given is None:
-            raise ConfigError(
-                f"--weights is missing: a path, a URL, or {RANDOM} "
-                f"(only {' and '.join(RELEASED_WEIGHTS)} have released ones)"
-            )
-        self._description = description
-        self._made = folder / "random.pth"
-        self.name = self._given
-
-    def path(self) -> str:
-        if self._given != RANDOM:
-            return self._given
-        if not self._made.exists():
-            write_random_weights(self._description, self._made)
-        return str(self._made)
-
-
-def extract_command(
-    args: argparse.Namespace, weights: Weights, device: str, image: InputImage
-) -> Callable[[Path], Sequence[str]]:
-    """The command that extracts one image into a folder."""
-    named = args.model in MODEL_NAMES
-    options = {
-        "model": args.model if named else "vmb",
-        **({} if named else {"model.config_file": args.model}),
-        "model.weights": weights.path(),
-        "device": device,
-        **({"cache_dir": args.cache_dir} if args.cache_dir else {}),
-        "input.dir": image.path,
-        "output.format": args.format,
-    }
-    program = [sys.executable, str(Path(__file__).with_name("extract.py"))]
-
-    def command(folder: Path) -> list[str]:
-        values = {**options, "output.dir": folder}
-        return program + [f"{key}={quoted(str(value))}" for key, value in values.items()]
-
-    return command
-
-
-def quoted(value: str) -> str:
-    """A value as Hydra takes it, whatever is in it."""
-    return "'" + value.replace("'", "\\'") + "'"
-
-
-def input_images(source: str) -> list[InputImage]:
-    """The images directly in a folder, or the one that ``source`` is. Raises InputError."""
+def write(path: str, content: Callable[[], bytes]) -> None:
     try:
-        paths = list_images(source)
-    except InputError as error:
-        text = str(error).partition(" (")[0]  # what is in brackets is of another program's options
-        raise InputError(text.replace("input.dir=", "--images=")) from error
-    return name_images(paths, "relative_with_extension", root_of(source))
+        write_whole(path, content())
+    except OSError as error:
+        raise OutputError(f"{path}: can't be written: {error.strerror}") from error
 
 
-def chosen(text: str, option: str, valid: Sequence[str]) -> list[str]:
-    """The names in a list with commas between. Raises ConfigError for one that isn't valid."""
-    names = [name for name in text.split(",") if name]
+def repeated(images: Sequence[InputImage], count: int | None) -> list[InputImage]:
+    """``count`` images: those given over and over, each time under another name."""
+    if count is None:
+        return list(images)
+    rounds = (divmod(i, len(images)) for i in range(count))
+    return [InputImage(images[i].path, f"{images[i].name}_{r}") for r, i in rounds]
+
+
+def chosen(field: str, text: str, valid: Sequence[str]) -> list[str]:
+    """The names in a list separated by commas, each once. Raises ConfigError."""
+    names = list(dict.fromkeys(name for name in text.split(",") if name))
     for name in names:
         if name not in valid:
-            raise ConfigError(f"{option}={name}: valid are {', '.join(valid)}")
+            raise ConfigError(field=field, value=name, valid=valid)
     return names
 
 
-def sizes(text: str) -> list[int]:
-    try:
-        return [int(size) for size in text.split(",")]
-    except ValueError:
-        raise ConfigError(f"--batch-sizes={text}: numbers with commas between, as 1,2,4") from None
-
-
-def at_least_one(number: int, option: str) -> int:
-    if number < 1:
-        raise ConfigError(f"{option}={number}: has to be at least 1")
-    return number
-
-
-def show(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def give(content: dict, args: argparse.Namespace) -> None:
-    """Print and write what was found. Raises OutputError."""
-    print(json_text(content) if args.json == "-" else table(content), end="")
-    files = {args.chart: png_chart(content) if args.chart else b""}
-    if args.json != "-":
-        files[args.json] = json_text(content).encode()
-    for path, data in files.items():
-        if path:
-            try:
-                write_whole(path, data)
-            except OSError as error:
-                raise OutputError(f"{path}: can't be written: {error.strerror}") from error
+def at_least_one(field: str, text: str) -> int:
+    """The whole number in ``text``. Raises ConfigError."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError("has to be a whole number, at least 1", field=field, value=text)
+    return int(text)
 
 
 if __name__ == "__main__":
-    sys.exit(run(parser(), main, log=sys.stderr))
+    sys.exit(run(parser(), main, log=sys.stderr, names=OPTIONS))

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vmb_d2.checkpoint.released import released_model
 from vmb_d2.config import MODEL_NAMES, RELEASED_WEIGHTS, VMBModel, named_model, read_vmb_model
+from vmb_d2.data.batching import Batching
 from vmb_d2.data.given_boxes import GivenBoxes
 from vmb_d2.data.image_list import (
     ExcludeList,
@@ -26,15 +27,14 @@ from vmb_d2.data.image_list import (
     root_of,
     select_images,
 )
-from vmb_d2.engine.auto_batch_size import checked_batch_size
 from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.errors import ConfigError, DownloadError
 from vmb_d2.output.shards import Shard, source_name
 from vmb_d2.selection.options import RegionOptions
 from vmb_d2.stores import format_named
 from vmb_d2.structures.class_names import NO_NAMES, ClassNames, read_class_names
+from vmb_d2.utils.devices import keep_freed_memory
 from vmb_d2.utils.downloads import cache_folder
-from vmb_d2.utils.heap import keep_freed_memory
 
 if TYPE_CHECKING:
     from vmb_d2.extractor import RegionFeatureExtractor
@@ -145,13 +145,12 @@ def class_names(cfg: DictConfig, formats: list[str]) -> ClassNames:
 
 def extraction_job(cfg: DictConfig) -> tuple[ExtractionJob, list[InputImage], list[InputImage]]:
     """The job, the images that it has a share of, and its share."""
-    batching = cfg.extract.batching
-    batch_size = checked_batch_size(cfg.extract.batch_size, batching)
+    batching = Batching(cfg.extract.batching, cfg.extract.batch_size)
     every_image, selected = input_images(cfg)
     boxes = given_boxes(cfg, selected)
     images, shard = selected, shard_of(cfg)
     if shard:
-        images = shard.share(every_image, selected, batch_size if batching == "mmf" else 1)
+        images = shard.share(every_image, selected, batching.chunk)
     formats = strings(cfg.output.format, "output_format")
     extraction = ExtractionJob(
         folder=cfg.output.dir,
@@ -162,7 +161,6 @@ def extraction_job(cfg: DictConfig) -> tuple[ExtractionJob, list[InputImage], li
         precision=cfg.precision,
         boxes=boxes,
         naming=naming(cfg),
-        batch_size=batch_size,
         batching=batching,
         max_failures=cfg.input.max_failures,
         workers=cfg.extract.workers,
@@ -203,7 +201,7 @@ def load_extractor(cfg: DictConfig, description: VMBModel | None) -> RegionFeatu
 def extract(cfg: DictConfig) -> None:
     extraction, selected, images = extraction_job(cfg)
     description = model_description(cfg)
-    counts = extraction(
+    counts = extraction.run(
         images,
         lambda: load_extractor(cfg, description),
         description,

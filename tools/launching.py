@@ -6,6 +6,7 @@ shard is.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -31,7 +32,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from vmb_d2.errors import ConfigError, VMBError, first_line
+from vmb_d2.errors import ConfigError, OutputError, VMBError, first_line
 from vmb_d2.utils import command_line, interruption
 
 SLURM = "hydra/launcher=slurm"
@@ -119,25 +120,25 @@ def _launch(main: Callable[[], None]) -> int:
         with interruption.handled():
             main()
     except BaseException as error:
-        _end_local_jobs(isinstance(error, KeyboardInterrupt))
+        if "submitit" in sys.modules:
+            _end_local_jobs(isinstance(error, KeyboardInterrupt))
         raise
     return _exit_status(SweepFolder.found)
 
 
 def _exit_status(folder: str | None) -> int:
-    """That of a run, or of a sweep into ``folder``."""
-    if folder is None or not os.path.isdir(folder):
-        return command_line.DONE
-    from vmb_d2.status import read_status
+    """That of a run, or of a sweep into ``folder``. Raises SomeImagesFailed."""
+    failed = 0
+    if folder is not None:
+        from vmb_d2.status import read_status
 
-    failed = read_status(folder).totals.failed
+        # Where output.dir is swept over, this is another folder, with no run in it.
+        with contextlib.suppress(OutputError):
+            failed = read_status(folder).totals.failed
     if failed:
-        raise SomeImagesFailed(f"{failed} images failed; {_ask_status(folder)} lists them")
+        status = f"python tools/status.py {shlex.quote(str(folder))}"
+        raise SomeImagesFailed(f"{failed} images failed: {status} lists them")
     return command_line.DONE
-
-
-def _ask_status(folder: str) -> str:
-    return f"`python tools/status.py {shlex.quote(folder)}`"
 
 
 def _end_local_jobs(at_once: bool) -> None:

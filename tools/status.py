@@ -1,8 +1,8 @@
-"""How far a run is, with all its shards, and the command that finishes what is left.
+"""How far a run is, with all its shards, and what is left to do.
 
     python tools/status.py features
 
-It reads what the run has in writing in its output folder, wherever it runs, and writes nothing:
+It reads the records in the output folder, wherever the run is, and writes nothing.
 `watch -n 30 python tools/status.py features` follows it.
 """
 
@@ -11,31 +11,166 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from vmb_d2.status import lines, next_step, read_status, report
+from vmb_d2.output.failures import FILE_NAME
+from vmb_d2.status import RUNNING, STATES, UNFINISHED, Part, Status, read_status
 from vmb_d2.utils.command_line import at_home, command_line, run
 
 EXIT_STATUS = (
     "Exit status: 0 if everything is done; 1 if not, or if images failed; 2 if there is no such "
     "folder, or no record of a run in it."
 )
+MOST = 10  # lines of a kind, without --all
+NEXT = {
+    "finish": "to finish the rest, run the same command again: what is done is skipped",
+    "retry": "all is done but for the failed images; the same command again tries them again",
+    "wait": "nothing to do but wait",
+    "pack": "everything is done; to merge the shards' files, for programs that want one:",
+    "nothing": "everything is done",
+}
+_CONTROLS = dict.fromkeys([*range(32), *range(127, 160)], "?")
 
 
 def main(args: argparse.Namespace) -> int:
     """Returns the exit status."""
     now = time.time()
     status = read_status(args.folder, now)
-    following = next_step(status, os.getcwd(), Path(__file__).parent)
-    found = report(status, following, now)
     if args.json:
-        print(json.dumps(found, indent=2))
+        content = {**status.as_dict(now), "commands": pack_commands(status)}
+        print(json.dumps(content, indent=2))
     else:
-        for line in lines(found, args.all):
+        for line in lines(status, now, None if args.all else MOST):
             print(line)
     return 0 if status.is_complete else 1
+
+
+def pack_commands(status: Status) -> list[str]:
+    """The commands that merge the shards' stores once everything is done."""
+    program = Path(__file__).with_name("pack.py")
+    if program.is_relative_to(os.getcwd()):
+        program = program.relative_to(os.getcwd())
+    commands = []
+    for arguments in status.to_pack() if status.is_complete else ():
+        source = arguments["source_format"]
+        which = [*arguments["sources"], *(["--from", source] if source else [])]
+        target = ["--to", arguments["target_format"], "--output", arguments["folder"]]
+        commands.append(shlex.join(["python", str(program), *which, *target]))
+    return commands
+
+
+def lines(status: Status, now: float, most: int | None) -> Iterator[str]:
+    """The lines to print, at most ``most`` of a kind."""
+    for line in (*summary(status), *unfinished(status, now, most), *failures(status, most)):
+        yield line.translate(_CONTROLS)
+    yield ""
+    yield NEXT[status.next_step]
+    if status.next_step == "finish" and any(part.job for part in status.parts):
+        yield "(what waits in the cluster's queue goes on by itself, see squeue)"
+    for command in pack_commands(status):
+        yield f"  {command}"
+
+
+def summary(status: Status) -> Iterator[str]:
+    totals = status.totals
+    if status.is_sharded:
+        states = ((len(status.of(state)), state) for state in STATES)
+        yield f"{status.folder}: {plural(len(status.parts), 'shard')}"
+        yield "shards  " + ", ".join(f"{count} {state}" for count, state in states if count)
+    else:
+        yield f"{status.folder}: {status.parts[0].state}"
+    if totals.unknown == len(status.parts):
+        yield f"images  {totals.done} done, {totals.failed} failed, of an unknown number"
+    else:
+        bound = "at most " if totals.at_most else ""
+        share = f" ({100 * totals.done // totals.images} %)" if totals.images else ""
+        text = f"images  {totals.done} of {bound}{totals.images} done{share}, "
+        text += f"{totals.failed} failed, {bound}{totals.left} to do"
+        if totals.unknown:
+            text += f", and an unknown number in {plural(totals.unknown, 'shard')}"
+        yield text
+    if status.of(RUNNING):
+        rate, running = totals.images_per_second, totals.running_seconds
+        slow = f"{1 / rate:.1f} s/image" if rate else "not known yet"
+        yield f"rate    {f'{rate:.2f} images/s' if rate >= 1 else slow}"
+        text = "not known yet" if running is None else duration(running)
+        if running is not None and len(status.parts) > 1:
+            text += " for what runs"
+            text += f", {duration(totals.all_seconds)} for all" if totals.all_seconds else ""
+        yield f"left    {text}{'' if running is None else ', if the rate stays as it is'}"
+    yield from (f"note    {note}" for note in status.notes)
+
+
+def unfinished(status: Status, now: float, most: int | None) -> Iterator[str]:
+    """A table of what is neither done nor running."""
+    rows = []
+    for state in UNFINISHED:
+        rows += cut([row(part, now) for part in status.of(state)], most, state)
+    if rows:
+        yield ""
+        head = ["shard" if status.is_sharded else "run", "state", "done", "failed", "where", ""]
+        yield from aligned([head, *rows], right={2, 3})
+
+
+def row(part: Part, now: float) -> list[str]:
+    images = "?" if part.images is None else f"{'at most ' * part.at_most}{part.images}"
+    sign, what = part.last_sign_of_life, part.reason
+    if sign is not None:
+        since = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(sign))
+        what = f"no sign of life since {since}, {duration(now - sign)} ago"
+    elif part.state == "stopped":
+        what = f"interrupted at {part.ended[:16].replace('T', ' ')} UTC"
+    elif part.state == "damaged":
+        what = f"{part.reason}; mend or remove that file to go on"
+    where = ", ".join(filter(None, [part.host, part.job and f"job {part.job}"]))
+    more = "; ".join(filter(None, [what, part.log and f"log in {part.log}"]))
+    return [part.name, part.state, f"{part.done} of {images}", str(part.failed), where, more]
+
+
+def failures(status: Status, most: int | None) -> Iterator[str]:
+    """The logs of the images that failed, with the number of these."""
+    parts = [part for part in status.parts if part.failed and not part.is_packing]
+    rows = [[f"  {part.folder / FILE_NAME}", str(part.failed)] for part in parts]
+    if rows:
+        yield from ("", "failed images", *aligned(cut(rows, most, "files"), right={1}))
+
+
+def cut(rows: list[list[str]], most: int | None, what: str) -> list[list[str] | str]:
+    """The first ``most`` rows, and a line that says how many more there are."""
+    if most is None or len(rows) <= most:
+        return [*rows]
+    return [*rows[:most], f"  # and {len(rows) - most} more {what}: --all lists them"]
+
+
+def aligned(rows: Sequence[Sequence[str] | str], right: set[int]) -> Iterator[str]:
+    """The rows in columns, those in ``right`` aligned to the right; lines stay as they are."""
+    columns = zip(*(row for row in rows if not isinstance(row, str)), strict=True)
+    widths = [max(map(len, column)) for column in columns]
+    for cells in rows:
+        if isinstance(cells, str):
+            yield cells
+            continue
+        pairs = enumerate(zip(cells, widths, strict=True))
+        padded = (text.rjust(n) if i in right else text.ljust(n) for i, (text, n) in pairs)
+        yield "  ".join(padded).rstrip()
+
+
+def duration(seconds: float) -> str:
+    """In the two largest units: ``2 h 5 min``."""
+    minutes, hours, days = (int(seconds // unit) for unit in (60, 3600, 86400))
+    if days >= 2:
+        return f"{days} d {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes % 60} min"
+    return f"{minutes} min" if minutes else f"{int(seconds)} s"
+
+
+def plural(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,7 +178,7 @@ def parser() -> argparse.ArgumentParser:
     options = command_line(__doc__, EXIT_STATUS)
     options.add_argument("folder", metavar="OUTPUT_DIR", type=at_home, help="the output folder")
     options.add_argument(
-        "--all", action="store_true", help="list all shards, files and commands, not the first ten"
+        "--all", action="store_true", help="list all shards and files, not the first ten"
     )
     options.add_argument("--json", action="store_true", help="the same as one JSON object")
     return options

@@ -25,8 +25,7 @@ from .modeling import VMBRCNN
 from .selection.options import RegionOptions
 from .selection.read_out import chosen_regions, given_regions
 from .structures.regions import RegionFeatures
-from .utils.devices import device_of
-from .utils.precision import arithmetic, check_precision, dtype_of
+from .utils.devices import arithmetic, check_precision, device_of, dtype_of
 
 
 class RegionFeatureExtractor:

@@ -69,9 +69,7 @@ def test_every_format(command, tmp_path, name):
     noisy = every(A, lambda r: features(r, lambda f: f * np.float32(1 + 1e-6)))
     assert command(write(tmp_path / "noisy", noisy, name), a)[0] == 0
     doubled = every(A, lambda r: features(r, lambda f: f * 2))
-    status, out, _ = command(write(tmp_path / "doubled", doubled, name), a)
-    assert status == 1
-    assert "Features point the same way" in out
+    assert command(write(tmp_path / "doubled", doubled, name), a)[0] == 1
 
 
 @pytest.mark.parametrize("name", ONE_FILE)

@@ -28,7 +28,6 @@ def coffee():
         ("fc7", {"layer"}, {"features"}),
         ("num36", {"num_features"}, {"boxes"}),
         ("background", {"background"}, {"classes"}),
-        ("conf0.6", {"confidence_threshold"}, {"boxes"}),
         ("conf0.3", set(), set()),
         ("bs2", set(), set()),
     ],

@@ -17,7 +17,7 @@ from comparison_stores import (
 )
 from support import some_regions
 
-from vmb_d2.comparison.conventions import Convention, shows_by_itself
+from vmb_d2.comparison.alignment import Convention, own_convention
 
 A = images()
 
@@ -55,19 +55,6 @@ def unrelated(regions):
     return features(regions, lambda f: relu_like(99, len(f)))
 
 
-def test_some_regions_of_a_resized_image():
-    """The ratio is found although the boxes are not the same ones."""
-    order = np.random.default_rng(3).permutation(40)[:24]
-
-    def change(regions):
-        return rows(boxes(regions, lambda b: b * 0.37), order)
-
-    found = result(A, every(A, change))
-    assert "box_unit" in names_of(found)
-    assert found["regions"]["share_of_b"] == 1
-    assert found["box_distance"]["max"] < 0.01
-
-
 def test_the_size_is_taken_from_the_store_that_has_it():
     bare = every(A, lambda r: changed(r, image_width=None, image_height=None))
     network = every(bare, lambda r: boxes(r, lambda b: b * scale_of(A["image_0"])))
@@ -97,9 +84,9 @@ def test_a_store_of_many_conventions_is_no_opinion():
 
 def test_boxes_that_end_just_before_they_begin_are_no_width_and_height():
     bbox = np.array([[5, 9, 4.2, 20], [7, 7, 6.5, 6.5], [3, 3, 30, 30]], np.float32)
-    assert shows_by_itself(bbox, (400, 600), Convention()) == Convention()
+    assert own_convention(bbox, (400, 600), Convention()) == Convention()
     bbox[0, 2] = 1
-    assert shows_by_itself(bbox, (400, 600), Convention()).layout == "xywh"
+    assert own_convention(bbox, (400, 600), Convention()).layout == "xywh"
 
 
 def test_normalised_boxes_of_unknown_size_overlap_as_large_ones_do():
@@ -141,7 +128,8 @@ def test_boxes_that_were_not_chosen_are_not_clipped():
     padded = border(np.linspace(644, 647, 10), 640, 427)
     others = border(np.linspace(500, 550, 10), 640, 427)
     for found in (result(padded, others), result(others, padded)):
-        assert names_of(found) == ["selection"]
+        assert names_of(found) == []
+        assert found["unexplained"] == ["boxes"]
 
 
 def test_other_weights_with_boxes_past_the_padding():
@@ -183,24 +171,6 @@ def test_a_probability_that_is_no_number_is_a_difference():
         return changed(regions, cls_prob=cls_prob)
 
     assert kinds_of(result(A, every(A, spoilt))) == {"cls_prob"}
-
-
-def test_num_boxes_smaller_in_either_store_is_no_threshold():
-    def fewer(which):
-        return {
-            name: changed(mirrored(0)(r), num_boxes=20 if i % 2 == which else 30)
-            for i, (name, r) in enumerate(A.items())
-        }
-
-    def filled(regions):
-        bbox = regions.bbox.copy()
-        bbox[20:] = mirrored(1)(regions).bbox[20:]
-        return changed(regions, bbox=bbox)
-
-    found = result(fewer(0), every(fewer(1), filled))
-    assert names_of(found) == ["selection"]
-    both_ways = every(fewer(0), lambda r: changed(filled(r), num_boxes=15))
-    assert names_of(result(fewer(0), both_ways)) == ["confidence_threshold"]
 
 
 def test_num_boxes_is_judged_if_one_image_says_which_count():

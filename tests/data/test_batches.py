@@ -7,8 +7,9 @@ import support
 
 from reference import goldens
 from vmb_d2.comparison.fidelity import distance
+from vmb_d2.data.batching import Batching
 from vmb_d2.data.image_list import name_images
-from vmb_d2.engine.pipeline import ExtractionRun
+from vmb_d2.engine.pipeline import ExtractionPipeline, pending_images
 from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.output.failures import FailureLog
 from vmb_d2.output.store_set import StoreSet
@@ -21,9 +22,10 @@ def run_over(paths, folder, batch_size, batching="bucketed"):
     extractor = RegionFeatureExtractor(support.tiny_model("tiny_x152_fpn"))
     failures = FailureLog(folder)
     with StoreSet(folder, ["mmf"]) as stores:
-        run = ExtractionRun(stores, failures, batch_size=batch_size, batching=batching)
         images = name_images(paths)
-        return run(images, run.pending(images), extractor), failures.read()
+        grouping = Batching(batching, batch_size)
+        pipeline = ExtractionPipeline(extractor, stores, failures, batching=grouping)
+        return pipeline.run(images, pending_images(images, stores)), failures.read()
 
 
 def extract(folder, names, batch_size, batching="bucketed"):

@@ -7,6 +7,7 @@ import warnings
 import cv2
 import numpy as np
 import pytest
+from fakes import images_with_warnings
 from PIL import Image
 
 from reference import goldens
@@ -265,19 +266,9 @@ def test_sixteen_bits_of_colour_are_their_high_bytes(tmp_path):
     assert images.load(tmp_path / "a.png").conversions == ()
 
 
-def with_warnings(folder):
-    """Image files of which Pillow warns, and of each a word of its text."""
-    palette = PLAIN.convert("P")
-    damaged = b"Exif\0\0II*\0\x08\0\0\0\xff\xff"
-    return {
-        saved(folder, palette, "palette.png", transparency=bytes([10, 128])): "Palette images",
-        saved(folder, PLAIN, "exif.jpg", exif=damaged): "Corrupt EXIF data",
-    }
-
-
 def test_warnings_name_the_image(tmp_path, recwarn):
     found = []
-    files = with_warnings(tmp_path)
+    files = images_with_warnings(tmp_path)
     with images.warnings_to(found.append):
         for _ in range(2):
             for path in files:

@@ -1,33 +1,28 @@
-"""Images read ahead in processes: the same pixels, in order, bounded, whatever becomes of them."""
+"""Images read ahead in processes: the same pixels, in order, bounded, and no process is left."""
 
+import itertools
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-import threading
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
-import support
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from reference import goldens
-from vmb_d2.data import loading as ahead
-from vmb_d2.data import preprocessing as images
-from vmb_d2.data import reader_pool as pool
+from vmb_d2.data import preprocessing, workers
 from vmb_d2.data.batching import Batch
-from vmb_d2.data.image_list import name_images
 from vmb_d2.data.loading import default_workers, loaded_batches
-from vmb_d2.data.reader_pool import ReaderPool
-from vmb_d2.data.sizes import sizes_ahead
+from vmb_d2.data.preprocessing import load
 from vmb_d2.errors import ConfigError, ImageReadError
+from vmb_d2.structures.input_image import InputImage
 
-MORTAL = support.ROOT / "tests/support/programs/mortal_reader.py"
 PHOTOGRAPHS = [str(goldens.image_path(n)) for n in ("camera.png", "coffee.png", "rocket.jpg")]
 
 
@@ -37,252 +32,188 @@ def saved(path, size=(60, 40), colour=(9, 8, 7)):
     return str(path)
 
 
-def assert_same_image(found, expected):
-    assert found.tensor.dtype == expected.tensor.dtype
-    assert found.tensor.shape == expected.tensor.shape
-    assert torch.equal(found.tensor, expected.tensor)
-    assert (found.scale, found.width, found.height) == (
-        expected.scale,
-        expected.width,
-        expected.height,
-    )
+def batches_of(paths, size=1, asked=None):
+    """Batches of ``size`` images, counted in ``asked`` as they are asked for."""
+    for begin in range(0, len(paths), size):
+        if asked is not None:
+            asked.append(begin)
+        chunk = [InputImage(path, path) for path in paths[begin : begin + size]]
+        yield Batch(chunk, (800, 1216))
 
 
-def is_there(pid):
-    """Whether a process is, and not only its end waits to be noticed."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+def read(paths, workers, size=1):
+    """A copy of all images, or the errors."""
+    for batch, outcomes in loaded_batches(batches_of(paths, size), workers, size):
+        assert len(outcomes) == len(batch.images)
+        for outcome in outcomes:
+            yield outcome if isinstance(outcome, Exception) else vars_of(outcome)
 
 
-@pytest.fixture(params=[1, 3])
-def readers(request):
-    with ReaderPool(request.param, 4) as readers:
-        yield readers
+def vars_of(image):
+    return {**vars(image), "tensor": image.tensor.clone()}
 
 
-def test_images_are_the_same_and_in_order(readers):
-    expected = {path: images.load(path) for path in PHOTOGRAPHS}
-    paths = PHOTOGRAPHS * 3
-    waiting = iter(paths)
-    for path in paths:
-        while readers.room and (following := next(waiting, None)):
-            readers.submit(following)
-        assert_same_image(readers.take(), expected[path])
-        readers.release()
+def assert_same(found, expected):
+    expected = vars(expected)
+    assert found["tensor"].dtype == torch.float32
+    assert torch.equal(found["tensor"], expected["tensor"])
+    assert {**found, "tensor": 0} == {**expected, "tensor": 0}
 
 
-def test_what_was_taken_stays_until_it_is_released(readers, tmp_path):
-    for i in range(4):
-        readers.submit(saved(tmp_path / f"{i}.png", colour=(i, i, i)))
-    taken = [readers.take() for _ in range(4)]
-    assert readers.room == 0
-    with pytest.raises(ValueError, match="no room"):
-        readers.submit(PHOTOGRAPHS[0])
-    values = [image.tensor[0, 0, 0].item() for image in taken]
-    assert values == [values[0] + i for i in range(4)]
-    readers.release()
-    assert readers.room == 4
-    with pytest.raises(ValueError, match="none was submitted"):
-        readers.take()
+def mortal(path):
+    """Reads an image, but some names do harm."""
+    if Path(path).stem == "deadly":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if Path(path).stem == "failing":
+        raise ZeroDivisionError("a mishap")
+    if Path(path).stem == "slow":
+        time.sleep(0.2)
+    return load(path)
+
+
+@pytest.fixture
+def mishaps(monkeypatch):
+    monkeypatch.setattr(workers, "load", mortal)
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 1), (3, 1), (2, 4)])
+def test_images_are_the_same_and_in_order(count, size):
+    expected = {path: load(path) for path in PHOTOGRAPHS}
+    paths = PHOTOGRAPHS * 3 + PHOTOGRAPHS[:1]
+    for path, image in zip(paths, read(paths, count, size), strict=True):
+        assert_same(image, expected[path])
+
+
+def test_a_batch_stays_until_the_next_is_asked_for(tmp_path):
+    paths = [saved(tmp_path / f"{i}.png", colour=(i, i, i)) for i in range(24)]
+    values = []
+    for _, images in loaded_batches(batches_of(paths, 3), 2, 3):
+        time.sleep(0.03)  # others are read meanwhile
+        values += [image.tensor[0, 0, 0].item() for image in images]
+    assert values == [values[0] + i for i in range(24)]
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000))
 def test_an_image_fits_into_its_memory(height, width):
-    h, w = images.network_size(height, width)
-    assert 3 * h * w * 4 <= pool._SLOT
+    h, w = preprocessing.network_size(height, width)
+    assert 3 * h * w <= workers.MOST_VALUES
     if 0 < min(h, w) < 20:  # where few pixels are resized: OpenCV's own rounding
-        pixels, _ = images.network_pixels(np.zeros((height, width, 3), dtype=np.uint8))
-        assert pixels.nbytes <= pool._SLOT
+        image = preprocessing.preprocess(np.zeros((height, width, 3), dtype=np.uint8))
+        assert image.tensor.numel() <= workers.MOST_VALUES
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (None, "No such file or directory"),
-        (b"", "cannot identify image file"),
-        (b"no image", "cannot identify image file"),
-    ],
-)
-def test_an_image_that_cant_be_read_is_an_error_as_without_processes(
-    readers, tmp_path, content, reason
-):
-    path = str(tmp_path / "\udcff.png")  # a name needs not be text
-    if content is not None:
-        Path(path).write_bytes(content)
-    readers.submit(path)
-    readers.submit(PHOTOGRAPHS[0])
-    with pytest.raises(ImageReadError) as found:
-        readers.take()
-    with pytest.raises(ImageReadError) as expected:
-        images.load(path)
-    assert str(found.value) == str(expected.value)
-    assert reason in str(found.value)
-    assert_same_image(readers.take(), images.load(PHOTOGRAPHS[0]))
+@pytest.mark.parametrize("count", [0, 2])
+def test_images_that_cant_be_read_are_errors_in_their_place(tmp_path, count):
+    missing, empty, good = (str(tmp_path / name) for name in ("\udcff.png", "empty", "good.png"))
+    Path(empty).touch()
+    saved(good)
+    narrow = saved(tmp_path / "narrow.png", (4000, 1))
+    found = list(read([missing, good, empty, narrow], count))
+    assert_same(found.pop(1), load(good))
+    for path, error in zip((missing, empty, narrow), found, strict=True):
+        with pytest.raises(ImageReadError) as expected:
+            load(path)
+        assert isinstance(error, ImageReadError)
+        assert str(error) == str(expected.value)
 
 
-def test_one_too_narrow_is_named(readers, tmp_path):
-    readers.submit(path := saved(tmp_path / "narrow.png", (4000, 1)))
-    with pytest.raises(ImageReadError, match=rf"^{path}: 4000 x 1 pixels: too narrow"):
-        readers.take()
+def test_warnings_of_the_processes_are_in_the_log(tmp_path, monkeypatch, caplog):
+    def warn(image):
+        warnings.warn_explicit("a doubt", UserWarning, "plugin.py", 1, module="PIL.plugin")
+        return read_rgb(image)
+
+    read_rgb = preprocessing.to_rgb
+    monkeypatch.setattr(preprocessing, "to_rgb", warn)
+    path = saved(tmp_path / "a.png")
+    list(read([path], 1))
+    assert caplog.messages == [f"{path}: a doubt"]
 
 
-@pytest.fixture
-def mortal(monkeypatch):
-    monkeypatch.setattr(pool, "_PROGRAM", MORTAL)
+@pytest.mark.slow
+def test_a_killed_process_ends_in_an_error_that_names_the_image(mishaps, tmp_path):
+    paths = [saved(tmp_path / f"{name}.png") for name in ("a", "b", "c", "deadly", "d")]
+    found = []
+    with pytest.raises(ConfigError, match=r"^workers=2: a process .* died") as caught:
+        found.extend(read(paths, 2))
+    assert f"its last image: {paths[3]}." in str(caught.value)
+    assert len(found) <= 3
+    assert not multiprocessing.active_children()
 
 
-def test_an_image_over_which_processes_die_fails_alone(mortal, tmp_path, caplog):
-    names = ["a", "deadly", "b", "c"]
-    with ReaderPool(1, 4) as readers:
-        before = readers.pids
-        for name in names:
-            readers.submit(saved(tmp_path / f"{name}.png"))
-        for name in names:
-            path = tmp_path / f"{name}.png"
-            if name == "deadly":
-                reason = rf"^{path}: 2 processes that read it were ended by SIGKILL$"
-                with pytest.raises(ImageReadError, match=reason):
-                    readers.take()
-            else:
-                assert_same_image(readers.take(), images.load(path))
-        assert readers.pids != before
-    assert caplog.text.count("was ended by SIGKILL; another takes over") == 2
+def test_other_errors_are_raised_as_they_are(mishaps, tmp_path):
+    paths = [saved(tmp_path / f"{name}.png") for name in ("a", "failing")]
+    with pytest.raises(ZeroDivisionError, match="a mishap"):
+        list(read(paths, 1))
+    assert not multiprocessing.active_children()
 
 
-def test_one_death_costs_no_image(mortal, tmp_path):
-    names = ["once", "a", "b"] * 2
-    with ReaderPool(2, len(names)) as readers:
-        for name in names:
-            readers.submit(saved(tmp_path / f"{name}.png"))
-        for name in names:
-            assert_same_image(readers.take(), images.load(tmp_path / f"{name}.png"))
+def test_an_error_of_the_batches_comes_after_the_images_before_it():
+    def batches():
+        yield from batches_of(PHOTOGRAPHS)
+        raise ZeroDivisionError("no more")
+
+    found = []
+    with pytest.raises(ZeroDivisionError, match="no more"):
+        found.extend(batch for batch, _ in loaded_batches(batches(), 2, 1))
+    assert len(found) == 3
+    assert not multiprocessing.active_children()
 
 
-def test_a_process_that_dies_with_nothing_to_do_is_replaced(readers):
-    readers.submit(PHOTOGRAPHS[0])
-    readers.take()
-    readers.release()
-    os.kill(pid := readers.pids[0], signal.SIGKILL)  # the one that was asked
-    while is_there(pid):
-        time.sleep(0.001)
-    for path in PHOTOGRAPHS:
-        readers.submit(path)
-    for path in PHOTOGRAPHS:
-        assert_same_image(readers.take(), images.load(path))
-    assert pid not in readers.pids
+def test_processes_that_cant_be_started(monkeypatch):
+    def fail():
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", fail)
+    words = "^workers=2: processes that read images can't be started: Resource temporarily"
+    with pytest.raises(ConfigError, match=words):
+        list(read(PHOTOGRAPHS, 2))
 
 
-def test_another_error_is_met_in_this_process(mortal, tmp_path, monkeypatch):
-    path = saved(tmp_path / "failing.png")
-    with ReaderPool(1, 2) as readers:
-        readers.submit(path)
-        assert_same_image(readers.take(), images.load(path))
-        readers.submit(path)
-        monkeypatch.setattr(pool, "load", lambda path: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            readers.take()
-
-
-@pytest.mark.parametrize(
-    ("program", "reason"),
-    [("raise SystemExit(3)", "exit status 3"), ("import os; os.kill(os.getpid(), 9)", "SIGKILL")],
-)
-def test_processes_that_cant_be_started(monkeypatch, tmp_path, program, reason):
-    (tmp_path / "program.py").write_text(program)
-    monkeypatch.setattr(pool, "_PROGRAM", tmp_path / "program.py")
-    words = rf"extract\.workers=2: .* ended by {reason}; extract\.workers=0 does without"
-    with pytest.raises(ConfigError, match=words), ReaderPool(2, 4) as readers:
-        for path in PHOTOGRAPHS:
-            readers.submit(path)
-        readers.take()
-
-
-def test_processes_that_cant_import(monkeypatch, tmp_path):
-    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1')")
-    monkeypatch.syspath_prepend(tmp_path)
-    words = r"extract\.workers=1: .*: ImportError: libGL\.so\.1; extract\.workers=0"
-    with pytest.raises(ConfigError, match=words), ReaderPool(1, 4) as readers:
-        readers.submit(PHOTOGRAPHS[0])
-        readers.take()
-
-
-def test_no_memory_or_no_interpreter_is_one_line(monkeypatch):
-    monkeypatch.setattr(sys, "executable", "/no/python")
-    with pytest.raises(ConfigError, match="can't be started: No such file or directory; "):
-        ReaderPool(1, 4)
-    with support.file_size_limit(1000), pytest.raises(ConfigError, match="File too large"):
-        ReaderPool(1, 4)
-
-
-def test_a_process_imports_only_what_reads_images():
-    program = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import process; process.import_images(); "
-        "print({'torch', 'detectron2', 'torchvision'} & set(sys.modules), 'cv2' in sys.modules)"
-    )
-    folder = Path(pool.__file__).parent
-    done = subprocess.run(
-        [sys.executable, "-c", program, folder], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "set() True\n"
-
-
-def test_signals_are_not_for_the_processes(mortal, tmp_path):
-    """Those of a terminal or a cluster reach all processes of a run, at any time of their lives."""
+def test_signals_dont_reach_the_processes(mishaps, tmp_path):
+    """Those of a terminal or a cluster are sent to all processes of a run."""
     path = saved(tmp_path / "slow.png")
-    with ReaderPool(2, 8) as readers:
-        before = readers.pids
-        for _ in range(4):
-            readers.submit(path)
-        for _ in range(4):
-            for pid in readers.pids:
-                for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
-                    os.kill(pid, signal.Signals[name])
-            readers.take()
-        assert readers.pids == before
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    assert signal.SIGINT not in mask
+    images = read([path] * 8, 2)
+    for _ in itertools.islice(images, 4):
+        for process in multiprocessing.active_children():
+            for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+                os.kill(process.pid, signal.Signals[name])
+    assert len(list(images)) == 4
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-@pytest.mark.parametrize("busy", [False, True])
-def test_no_process_is_left(mortal, tmp_path, busy):
-    path = saved(tmp_path / "slow.png")
-    with ReaderPool(3, 30) as readers:
-        pids = readers.pids
-        for _ in range(30):
-            readers.submit(path)
-        for _ in range(0 if busy else 30):
-            readers.take()
-    assert len(set(pids)) == 3
-    for pid in pids:
-        with pytest.raises(ChildProcessError):  # its end was noticed
-            os.waitpid(pid, 0)
+@pytest.mark.parametrize("count", [1, 6])
+def test_no_process_is_left(mishaps, tmp_path, count):
+    """Whether all images are taken, or some are still read."""
+    images = read([saved(tmp_path / "slow.png")] * 6, 3)
+    for _ in itertools.islice(images, count):
+        assert len(multiprocessing.active_children()) == 3
+    images.close()
+    assert not multiprocessing.active_children()
 
 
-def read_counted(asked, most):
-    for i in range(40):
-        asked.append(i)
-        yield Batch(name_images([PHOTOGRAPHS[2]] * most), (800, 1216))
+def test_the_programs_handlers_and_threads_stay(monkeypatch):
+    """Of the DataLoader, none is left: an error of its own could come at any time."""
+    handler = signal.getsignal(signal.SIGCHLD)
+    images = read(PHOTOGRAPHS, 2)
+    next(images)
+    assert signal.getsignal(signal.SIGCHLD) == handler
+    images.close()
 
 
-@settings(max_examples=4)
+@settings(max_examples=4, deadline=None)
 @given(st.integers(1, 2), st.integers(1, 3))
-def test_batches_are_not_read_far_ahead(workers, size):
-    asked = []
-    for count, (batch, loaded) in enumerate(
-        loaded_batches(read_counted(asked, size), workers, size), 1
-    ):
-        assert len(loaded) == len(batch.images) == size
-        # One more is known than is read.
-        assert count < len(asked) <= max(count + ahead.slots(workers, size) // size, 3)
-        if count == 8:
+def test_batches_are_not_read_far_ahead(count, size):
+    asked, most = [], max(2 * size, 2 * count)
+    batches = batches_of(PHOTOGRAPHS[2:] * 40, size, asked)
+    for number, _ in enumerate(loaded_batches(batches, count, size), 1):
+        assert number < len(asked) <= number + -(-(most + count) // size)
+        if number == 8:
             break
 
 
 def test_without_workers_batches_are_read_when_they_are_asked_for():
     asked = []
-    batches = loaded_batches(read_counted(asked, 2), 0, 2)
+    batches = loaded_batches(batches_of(PHOTOGRAPHS * 4, 2, asked), 0, 2)
     for count in range(1, 4):
         next(batches)
         assert len(asked) == count
@@ -295,41 +226,3 @@ def test_without_workers_batches_are_read_when_they_are_asked_for():
 def test_default_workers(monkeypatch, device, cores, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
     assert default_workers(torch.device(device)) == expected
-
-
-@given(st.lists(st.integers(-3, 9), max_size=30), st.integers(0, 3), st.integers(1, 5))
-def test_sizes_come_in_order_with_errors_in_their_place(numbers, threads, most):
-    def read(path):
-        return 1 // max(int(path), 0)
-
-    found = list(sizes_ahead(map(str, numbers), read, threads, most))
-    assert len(found) == len(numbers)
-    for number, size in zip(numbers, found, strict=True):
-        if number <= 0:
-            assert isinstance(size, ZeroDivisionError)
-        else:
-            assert size == 1 // number
-
-
-@pytest.mark.parametrize(("threads", "most"), [(0, 32), (2, 5)])
-def test_sizes_are_not_read_far_ahead(threads, most):
-    read = []
-    sizes = sizes_ahead(map(str, range(1000)), read.append, threads, most)
-    for count in range(1, 10):
-        next(sizes)
-        assert len(read) <= count + (most if threads else 0)
-    sizes.close()
-
-
-def test_sizes_are_read_ahead_and_no_thread_is_left():
-    before = threading.active_count()
-    read = threading.Semaphore(0)
-    sizes = sizes_ahead(map(str, range(1000)), lambda path: read.release(), 2, 5)
-    next(sizes)
-    for _ in range(6):
-        assert read.acquire(timeout=10)
-    sizes.close()
-    end = time.monotonic() + 10
-    while threading.active_count() > before and time.monotonic() < end:
-        time.sleep(0.001)
-    assert threading.active_count() == before

@@ -1,154 +1,130 @@
-"""The number of images at a time: what can be asked for, and the choice, against naive loops."""
+"""Batch sizes: the estimate for ``auto``, and memory that runs out."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import torch
+from fakes import FakeExtractor, small_images
+from jobs import everything, failures, manifest, run
+from PIL import Image
 
-from vmb_d2.data.loading import MOST_DEFAULT_WORKERS, slots
-from vmb_d2.data.preprocessing import LONG_SIDE, SHORT_SIDE
-from vmb_d2.engine.auto_batch_size import (
-    MOST,
-    Choice,
-    checked_batch_size,
-    choose_batch_size,
-    largest_batch,
-)
-from vmb_d2.errors import ConfigError
+from vmb_d2.data.preprocessing import SHORT_SIDE, padded_size
+from vmb_d2.utils.devices import estimated_batch_size
 
-steps = st.lists(st.tuples(st.integers(0, 500), st.integers(1, 100)), min_size=1, max_size=4)
+GB = 10**9
 
 
-@pytest.mark.parametrize(("value", "expected"), [(1, 1), (64, 64), ("8", 8), ("auto", "auto")])
-def test_what_can_be_asked_for(value, expected):
-    assert checked_batch_size(value, "bucketed") == expected
+@pytest.fixture
+def images(tmp_path):
+    return small_images(tmp_path / "in", 20)
+
+
+def gpu(monkeypatch, free, unused=0, index=0):
+    """Make PyTorch tell of a GPU with ``free`` bytes, and ``unused`` ones that it has reserved."""
+    answers = {
+        "mem_get_info": (free, 80 * GB),
+        "memory_reserved": 2 * GB + unused,
+        "memory_allocated": 2 * GB,
+        "get_device_name": "none",
+    }
+
+    def answer(name):
+        def call(device):
+            assert torch.device(device).index == index
+            return answers[name]
+
+        return call
+
+    for name in answers:
+        monkeypatch.setattr(torch.cuda, name, answer(name))
+    return torch.device("cuda", index)
 
 
 @pytest.mark.parametrize(
-    "value", [0, -3, 2.5, 2.0, True, False, None, "0", "2.5", "big", "", "AUTO", [1], ["auto"]]
+    ("free", "unused", "precision", "images", "expected"),
+    [
+        (9 * GB, 0, "fp32", 1000, 8),
+        (9 * GB, 0, "tf32", 1000, 8),
+        (9 * GB, 0, "bf16", 1000, 16),
+        (5 * GB, 0, "fp16", 1000, 8),
+        (5 * GB, 4 * GB, "fp32", 1000, 8),
+        (9 * GB, 0, "fp32", 3, 3),
+        (80 * GB, 0, "fp32", 1000, 16),
+        (GB // 2, 0, "fp32", 1000, 1),
+    ],
 )
-@pytest.mark.parametrize("batching", ["bucketed", "mmf"])
-def test_what_can_not(value, batching):
-    with pytest.raises(ConfigError) as caught:
-        checked_batch_size(value, batching)
-    assert str(caught.value) == (
-        f"extract.batch_size={value}: has to be a whole number, at least 1, or auto"
-    )
+def test_the_estimate(monkeypatch, free, unused, precision, images, expected):
+    device = gpu(monkeypatch, free, unused, index=1)
+    assert estimated_batch_size(device, precision, images) == expected
 
 
-def test_mmfs_batches_are_of_a_number():
-    assert checked_batch_size(4, "mmf") == 4
-    with pytest.raises(ConfigError) as caught:
-        checked_batch_size("auto", "mmf")
-    text = str(caught.value)
-    assert text.startswith("extract.batch_size=auto: with extract.batching=mmf features depend on")
-    assert text.endswith("or take extract.batching=bucketed")
+def test_on_the_cpu_it_is_one(out, images, caplog):
+    caplog.set_level("INFO")
+    extractor = FakeExtractor()
+    assert run(out, images, extractor, batch_size="auto").extracted == 20
+    assert extractor.batches == [1] * 20
+    assert manifest(out)["runs"][0]["batch_size"] == 1
+    assert "batch size: 1, as an estimate of what memory allows" in caplog.messages
 
 
-@given(st.integers(-50, 500), st.integers(0, 60), st.integers(-100, 1000), st.integers(1, 40))
-def test_the_largest_batch_is_the_naive_loops(fixed, each, available, most):
-    expected = 1
-    for count in range(1, most + 1):
-        if fixed + count * each <= available:
-            expected = count
-    assert largest_batch(fixed, each, available, most) == expected
+def out_of_memory(most):
+    def check(batch):
+        if len(batch) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    return check
 
 
-def naive_choice(need, free, most):
-    """The most images that take no more than nine tenths, by trying all."""
-    return max([1, *(n for n in range(1, most + 1) if 10 * need(n) <= 9 * free)])
+@pytest.mark.parametrize("asked", [8, "auto"])
+def test_out_of_memory_is_tried_again_smaller_and_noted(
+    tmp_path, out, images, asked, monkeypatch, caplog
+):
+    extractor = FakeExtractor(before_batch=out_of_memory(3))
+    if asked == "auto":
+        extractor.model.device = gpu(monkeypatch, 9 * GB)
+    counts = run(out, images, extractor, batch_size=asked, workers=0)
+    assert (counts.extracted, counts.failed, counts.out_of_memory) == (20, 0, 2)
+    assert extractor.batches == [2] * 10  # 8, 4 and from then on 2
+    assert "out of memory with 8 images at once: from now on at most 4" in caplog.text
+    (found,) = manifest(out)["runs"]
+    assert (found["out_of_memory"], found["batch_size"]) == (2, 8)
+    run(tmp_path / "undisturbed", images)
+    assert everything(out) == everything(tmp_path / "undisturbed")
 
 
-def measured(need, free):
-    """A measurement, and the list of what it is asked for."""
-    tried = []
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory: you tried to"),
+    ],
+)
+def test_an_image_for_which_no_memory_does_is_a_failure(out, images, error):
+    def check(batch):
+        if batch[0].width == 9:
+            raise error
 
-    def measure(count):
-        tried.append(count)
-        return need(count) if need(count) <= free else None
-
-    return measure, tried
-
-
-@given(st.integers(0, 500), st.integers(1, 100), st.integers(0, 3000), st.integers(1, 40))
-def test_the_choice_where_memory_grows_in_a_straight_line(fixed, each, free, most):
-    def need(count):
-        return fixed + count * each
-
-    measure, tried = measured(need, free)
-    choice = choose_batch_size(measure, lambda: free, most)
-    assert choice.batch_size == naive_choice(need, free, most)
-    # One and two, and what they promise; nothing is tried twice or in vain.
-    expected = [1, 2, choice.batch_size]
-    if most == 1:
-        expected = []
-    elif need(1) > free:
-        expected = [1]
-    elif choice.batch_size <= 2:
-        expected = [1, 2]
-    assert tried == expected
+    Image.new("RGB", (9, 6)).save(images[2].path)
+    extractor = FakeExtractor(before_batch=check)
+    counts = run(out, images, extractor, formats=["mmf"])
+    assert (counts.extracted, counts.failed) == (19, 1)
+    (failure,) = failures(out)
+    assert (failure["name"], failure["stage"]) == ("image_002", "network")
+    height, width = padded_size(SHORT_SIDE, 1200)
+    assert failure["reason"] == f"out of memory at {width} x {height} network pixels"
 
 
-@given(steps, st.integers(0, 3000), st.integers(1, 40))
-def test_the_choice_where_one_step_or_another_takes_the_most(steps, free, most):
-    def need(count):
-        return max(fixed + count * each for fixed, each in steps)
+def test_another_error_of_the_network_ends_the_run(out, images):
+    def fail(batch):
+        if len(extractor.batches) == 2:
+            raise RuntimeError("CUDA error: device-side assert triggered")
 
-    measure, tried = measured(need, free)
-    choice = choose_batch_size(measure, lambda: free, most)
-    assert choice.batch_size == naive_choice(need, free, most)
-    assert len(tried) == len(set(tried)) <= 3 + most.bit_length()
-    assert all(1 <= count <= most for count in tried)
-    assert choice.needed in (None, need(choice.batch_size))
-    assert (choice.needed is None) == (most == 1 or need(1) > free)
-    assert choice.free in (None, free)
+    extractor = FakeExtractor(before_batch=fail)
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        run(out, images, extractor, formats=["mmf"])
+    assert manifest(out)["runs"][-1]["state"] == "failed"
+    assert manifest(out)["counts"]["done"] == 2
 
 
-def test_what_two_images_promise_is_tried():
-    """The first step decides up to two images, and the second from three on."""
-
-    def need(count):
-        return max(100 + count, 51 * count)
-
-    tried = []
-
-    def measure(count):
-        tried.append(count)
-        return need(count)
-
-    assert choose_batch_size(measure, lambda: 500, 16) == Choice(8, 408, 500)
-    assert tried == [1, 2, 16, 8, 12, 10, 9]
-
-
-def test_what_is_free_is_asked_once_the_network_has_run():
-    asked = []
-
-    def measure(count):
-        asked.append(count)
-        return 10 * count
-
-    def free():
-        asked.append("free")
-        return 100
-
-    assert choose_batch_size(measure, free, 16) == Choice(9, 90, 100)
-    assert asked == [1, 2, "free", 9]
-
-
-def test_more_than_needed_for_fewer_images_is_no_reason_to_fail():
-    """An operator can take less memory for two images than for one."""
-    assert choose_batch_size({1: 50, 2: 40, 16: 60}.get, lambda: 100, 16) == Choice(16, 60, 100)
-    assert choose_batch_size({1: 50, 2: 40}.get, lambda: 50, 16).batch_size == 1
-
-
-def test_the_most_images_read_ahead_take_0_6_gb():
-    places = slots(MOST_DEFAULT_WORKERS, MOST)
-    assert places == 3 * MOST
-    assert round(places * 3 * SHORT_SIDE * LONG_SIDE * 4 / 1e9, 1) == 0.6
-
-
-def test_the_choice_in_words():
-    assert str(Choice(1)) == "1 image at a time"
-    assert str(Choice(1, 3_210_000_000, None)) == "1 image at a time"
-    assert str(Choice(12, 13_400_000_000, 17_200_000_000)) == (
-        "12 images at a time, for which up to 13.4 GB are needed; 17.2 GB are free"
-    )
+def test_a_run_may_go_on_with_another_number(out, images):
+    for part, batch_size in ((images[:7], 3), (images, "auto")):
+        run(out, part, batch_size=batch_size, formats=["mmf"])
+    assert [r["mismatch"] for r in manifest(out)["runs"]] == [[], []]

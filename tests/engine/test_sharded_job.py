@@ -10,17 +10,16 @@ import time
 import pytest
 import support
 from fakes import FakeExtractor, small_images
+from jobs import SOME_FORMATS, manifest, no_load, run
 from PIL import Image
 
 from vmb_d2.data.image_list import list_images, name_images
-from vmb_d2.engine.job import ExtractionJob
-from vmb_d2.engine.pipeline import ExtractionRun
-from vmb_d2.errors import InputError, OutputError, TooManyFailures
+from vmb_d2.engine.pipeline import MOST_UNWRITTEN
+from vmb_d2.errors import InputError, OutputError
 from vmb_d2.output import lock as output_folder
 from vmb_d2.output.shards import Shard
 from vmb_d2.output.store_set import StoreSet
 from vmb_d2.stores import FORMATS
-from vmb_d2.utils.background import MOST_WAITING
 from vmb_d2.utils.interruption import Interrupted
 from vmb_d2.utils.lease import Lease, read
 
@@ -28,30 +27,11 @@ BOTH = ["fc6", "fc7"]
 FIRST, SECOND = SHARDS = [Shard("", 2, 0), Shard("", 2, 1)]
 
 
-def run(folder, images, shard=None, extractor=None, load=None, **values):
-    extractor = extractor or FakeExtractor()
-    values = {"formats": list(FORMATS), "options": extractor.options, **values}
-    chunk = values["batch_size"] if values.get("batching") == "mmf" else 1
-    own = shard.share(images, images, chunk) if shard else images
-    record = {"shard": shard.describe(images)} if shard else {}
-    job = ExtractionJob(folder, shard=shard, record=record, **values)
-    return job(own, load or (lambda: extractor), of_all_shards=images)
-
-
-def no_load():
-    raise AssertionError("loaded")
-
-
-def manifest(folder, shard=None):
-    path = shard.folder(folder) if shard else folder
-    return json.loads((path / "manifest.json").read_text())
-
-
 def last_run(folder, shard):
     return manifest(folder, shard)["runs"][-1]
 
 
-def contents(folder, shards=(None,), features=(), formats=FORMATS):
+def contents(folder, shards=(None,), features=(), formats=SOME_FORMATS):
     """{(format, feature, image): its regions} of all stores of the shards."""
     found, of_shards = {}, []
     for shard in shards:
@@ -79,12 +59,17 @@ def images(tmp_path):
 
 def test_shards_together_are_one_run(tmp_path, images, out):
     shards = [Shard("", 3, index) for index in (2, 0, 1)]
-    reports = [run(out, images, s, FakeExtractor(feature_names=BOTH)) for s in shards]
+
+    def extract(folder, shard=None):
+        extractor = FakeExtractor(feature_names=BOTH)
+        return run(folder, images, extractor, shard, formats=list(FORMATS))
+
+    reports = [extract(out, shard) for shard in shards]
     assert [report.extracted for report in reports] == [3, 2, 2]
-    run(tmp_path / "alone", images, extractor=FakeExtractor(feature_names=BOTH))
-    expected = contents(tmp_path / "alone", features=BOTH)
+    extract(tmp_path / "alone")
+    expected = contents(tmp_path / "alone", features=BOTH, formats=FORMATS)
     assert len(expected) == 7 * len(BOTH) * len(FORMATS)
-    assert_same(contents(out, shards, BOTH), expected)
+    assert_same(contents(out, shards, BOTH, FORMATS), expected)
     files = [p.relative_to(tmp_path / "alone") for p in (tmp_path / "alone").rglob("*.np[yz]")]
     assert len(files) == 7 * 5 * len(BOTH)  # two an image for mmf
     assert sorted(p.relative_to(out) for p in out.rglob("*.np[yz]")) == sorted(files)
@@ -94,7 +79,7 @@ def test_shards_together_are_one_run(tmp_path, images, out):
 
 def test_where_shards_have_what(images, out):
     for shard in SHARDS:
-        run(out, images, shard)
+        run(out, images, shard=shard, formats=list(FORMATS))
     assert not [f.place for f in FORMATS.values() if f.one_file and (out / f.place).exists()]
     stores = {s["format"]: s["path"] for s in manifest(out, SECOND)["stores"]}
     assert stores.pop("mmf") == stores.pop("npz") == "."
@@ -115,16 +100,17 @@ def test_where_shards_have_what(images, out):
 
 
 def test_each_shard_goes_on_by_itself(images, out):
-    run(out, images, FIRST)
+    run(out, images, shard=FIRST)
     settings = manifest(out, FIRST)["settings"]
-    report = run(out, images, FIRST, load=no_load)
+    report = run(out, images, shard=FIRST, load=no_load)
     assert manifest(out, FIRST)["settings"] == settings
     assert (report.extracted, report.skipped) == (0, 3)
-    assert run(out, images, SECOND).extracted == 4
+    assert run(out, images, shard=SECOND).extracted == 4
     assert [r["state"] for r in manifest(out, FIRST)["runs"]] == ["finished"] * 2
     assert manifest(out, FIRST)["counts"] == {"images": 3, "done": 3, "failed": 0}
 
 
+@pytest.mark.slow
 def test_shards_that_die_and_die_again_beside_each_other(tmp_path, out):
     images = small_images(tmp_path / "in", 24)
     program = [sys.executable, "tests/support/programs/dying_job.py", tmp_path / "in", out, "6"]
@@ -144,10 +130,11 @@ def test_shards_that_die_and_die_again_beside_each_other(tmp_path, out):
         assert process.returncode == 0
         asked, deaths = map(int, re.search(r"asked (\d+), died (\d+)", printed).groups())
         assert deaths >= 1  # or it was never disturbed
-        assert 12 <= asked <= 12 + 2 * deaths * (MOST_WAITING + 1)
-    run(tmp_path / "alone", images, extractor=FakeExtractor(feature_names=BOTH))
-    expected = contents(tmp_path / "alone", features=BOTH)
-    assert_same(contents(out, SHARDS, BOTH), expected)
+        assert 12 <= asked <= 12 + 2 * deaths * (MOST_UNWRITTEN + 1)
+    extractor = FakeExtractor(feature_names=BOTH)
+    run(tmp_path / "alone", images, extractor, formats=list(FORMATS))
+    expected = contents(tmp_path / "alone", features=BOTH, formats=FORMATS)
+    assert_same(contents(out, SHARDS, BOTH, FORMATS), expected)
     for shard in SHARDS:
         runs = manifest(out, shard)["runs"]
         assert {r["state"] for r in runs[:-1]} <= {"died", "finished"}
@@ -159,7 +146,7 @@ def test_more_shards_than_images(tmp_path, images, out):
     shards = [Shard("", 10, index) for index in range(10)]
     loads = []
     for shard in shards:
-        run(out, images, shard, load=lambda: loads.append(1) or FakeExtractor())
+        run(out, images, shard=shard, load=lambda: loads.append(1) or FakeExtractor())
     assert len(loads) == 7
     empty = [s for s in shards if not s.share(images, images)]
     assert len(empty) == 3
@@ -171,60 +158,44 @@ def test_more_shards_than_images(tmp_path, images, out):
 
 
 def test_another_shard_with_other_settings_is_refused(images, out):
-    run(out, images, FIRST)
+    run(out, images, shard=FIRST)
     with pytest.raises(OutputError, match=r'dtype: "float32" there, "float16" now'):
-        run(out, images, SECOND, load=no_load, dtype="float16")
+        run(out, images, shard=SECOND, load=no_load, dtype="float16")
     with pytest.raises(OutputError, match="holds features of other settings: weights_sha256"):
-        run(out, images, SECOND, FakeExtractor(1))
+        run(out, images, shard=SECOND, extractor=FakeExtractor(1))
     assert "other settings: weights_sha256" in last_run(out, SECOND)["error"]
     assert last_run(out, SECOND)["state"] == "failed"
-    assert run(out, images, SECOND).extracted == 4
+    assert run(out, images, shard=SECOND).extracted == 4
 
 
 def test_of_shards_that_begin_at_the_same_time_the_first_to_load_says_the_settings(images, out):
     def load():
-        run(out, images, FIRST, FakeExtractor(1))
+        run(out, images, shard=FIRST, extractor=FakeExtractor(1))
         return FakeExtractor(2)
 
     with pytest.raises(OutputError, match="other settings: weights_sha256"):
-        run(out, images, SECOND, load=load)
+        run(out, images, shard=SECOND, load=load)
     expected = manifest(out, FIRST)["settings"]
     assert manifest(out)["settings"] == expected
     assert last_run(out, SECOND)["state"] == "failed"
-    run(out, images, SECOND, FakeExtractor(1))
+    run(out, images, shard=SECOND, extractor=FakeExtractor(1))
     assert manifest(out, SECOND)["settings"] == expected
 
 
-def test_other_settings_where_they_are_allowed(images, out):
-    run(out, images, FIRST)
-    assert last_run(out, FIRST)["mismatch"] == []
-    run(out, images, SECOND, FakeExtractor(1), allow_mismatch=True)
-    (mismatch,) = last_run(out, SECOND)["mismatch"]
-    assert mismatch.startswith("weights_sha256: ")
-    settings = [manifest(out, shard)["settings"] for shard in (None, *SHARDS)]
-    assert settings[0] == settings[1] != settings[2]
-
-
-def test_a_difference_to_the_shards_own_settings_and_to_the_folders_is_one(images, out):
-    run(out, images[:4], FIRST)
-    run(out, images, FIRST, FakeExtractor(1), allow_mismatch=True)
-    assert len(last_run(out, FIRST)["mismatch"]) == 1
-
-
 def test_a_whole_run_and_shards_have_to_agree_too(images, out):
-    run(out, images, FIRST)
+    run(out, images, shard=FIRST)
     with pytest.raises(OutputError, match="other settings: weights_sha256"):
         run(out, images, extractor=FakeExtractor(1), formats=["mmf"])
     run(out, images, formats=["mmf"])
     with pytest.raises(OutputError, match="other settings: weights_sha256"):
-        run(out, images, SECOND, FakeExtractor(1))
+        run(out, images, shard=SECOND, extractor=FakeExtractor(1))
     assert [r["state"] for r in manifest(out)["runs"]] == ["finished"]
 
 
 def test_each_shard_has_its_own_failures(images, out):
     os.unlink(images[5].path)
     for shard in SHARDS:
-        run(out, images, shard)
+        run(out, images, shard=shard)
     assert [p.relative_to(out).as_posix() for p in out.rglob("failures.jsonl")] == [
         "shards/1-of-2/failures.jsonl"
     ]
@@ -234,32 +205,16 @@ def test_each_shard_has_its_own_failures(images, out):
     assert manifest(out, FIRST)["counts"] == {"images": 3, "done": 3, "failed": 0}
 
 
-def test_too_many_failures_are_counted_in_each_shard(images, out):
-    for image in images:
-        os.unlink(image.path)
-    with pytest.raises(TooManyFailures):
-        run(out, images, SECOND, max_failures=3)
-    run(out, images, FIRST, max_failures=3)
-    assert last_run(out, SECOND)["state"] == "failed"
-
-
-def test_names_are_checked_among_the_images_of_all_shards(images, out):
-    images[6] = images[6]._replace(name=f"{images[0].name}_info")
-    with pytest.raises(InputError, match="names that can't be stored"):
-        run(out, images, FIRST)
-    assert not out.exists()
-
-
 def test_the_same_shard_at_the_same_time_is_refused(images, out):
     def again(batch):
         with pytest.raises(OutputError, match=rf"shard 1-of-2 .*process {os.getpid()} on"):
-            run(out, images, SECOND)
+            run(out, images, shard=SECOND)
         with pytest.raises(OutputError, match=rf"another run .*process {os.getpid()} on"):
             run(out, images, formats=["mmf"])
         refused.append(batch)
 
     refused = []
-    run(out, images, SECOND, FakeExtractor(before_batch=again))
+    run(out, images, shard=SECOND, extractor=FakeExtractor(before_batch=again))
     assert len(refused) == 4
     assert len(manifest(out, SECOND)["runs"]) == 1
 
@@ -278,9 +233,9 @@ def test_a_lost_lease_ends_the_run_before_the_next_write(images, out, shard, tak
     extractor = FakeExtractor(before_batch=take)
     expected = {"replaced": "lost to process 5 on far", "removed": "lost to nobody, it is gone"}
     with pytest.raises(OutputError, match=expected[taken]):
-        run(out, images, shard, extractor)
-    assert len(extractor.batches) < 4 + MOST_WAITING
-    assert len(contents(out, [shard])) == 2 * len(FORMATS)
+        run(out, images, shard=shard, extractor=extractor)
+    assert len(extractor.batches) < 4 + MOST_UNWRITTEN
+    assert len(contents(out, [shard])) == 2 * len(SOME_FORMATS)
     run_ = last_run(out, shard)
     if taken == "replaced":
         assert run_["state"] == "running"  # what is in writing from now on is the other's
@@ -289,30 +244,17 @@ def test_a_lost_lease_ends_the_run_before_the_next_write(images, out, shard, tak
     assert read(lease) == ({"pid": 5, "host": "far"} if taken == "replaced" else None)
 
 
-def test_a_lease_lost_while_waiting_for_the_model(images, out):
-    def load():
-        (SECOND.folder(out) / "running.json").unlink()
-        return extractor
-
-    extractor = FakeExtractor()
-    with pytest.raises(OutputError, match="lost to nobody"):
-        run(out, images, SECOND, load=load)
-    assert len(extractor.batches) < 2 + MOST_WAITING
-    assert last_run(out, SECOND)["extracted"] == 0
-    assert not list(out.glob("*.np[yz]"))
-
-
 def test_what_was_done_stays_in_writing_until_it_is_counted_again(images, out, monkeypatch):
-    def damaged(run, images):
+    def damaged(stores, names):
         counts.append(manifest(out, SECOND)["counts"])
         raise OutputError("damaged")
 
     counts = []
     before = {"images": 4, "done": 4, "failed": 0}
-    run(out, images, SECOND)
-    monkeypatch.setattr(ExtractionRun, "pending", damaged)
+    run(out, images, shard=SECOND)
+    monkeypatch.setattr(StoreSet, "present", damaged)
     with pytest.raises(OutputError, match="damaged"):
-        run(out, images, SECOND)
+        run(out, images, shard=SECOND)
     assert counts == [before]
     assert last_run(out, SECOND)["state"] == "failed"
     assert manifest(out, SECOND)["counts"] == before
@@ -329,7 +271,7 @@ def test_a_run_that_lost_its_lease_at_the_end_is_an_error(images, out):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StoreSet, "flush", lambda self: (real(self), take(None)))
         with pytest.raises(OutputError, match="lost to process 5 on far"):
-            run(out, images[:2], Shard("", 2, 1))
+            run(out, images[:2], shard=Shard("", 2, 1))
     assert last_run(out, SECOND)["state"] == "running"
 
 
@@ -348,7 +290,7 @@ def test_how_far_a_shard_is_shows_in_its_lease(images, out, monkeypatch):
     path = Shard("", 1, 0).folder(out) / "running.json"
     monkeypatch.setattr(output_folder, "Lease", lambda path: Lease(path, beat=0.005))
     extractor = FakeExtractor(before_batch=look)
-    run(out, images, Shard("", 1, 0), extractor)
+    run(out, images, shard=Shard("", 1, 0), extractor=extractor)
     assert len(extractor.batches) == 7
 
 
@@ -376,7 +318,7 @@ def test_the_record_of_a_shard_from_its_beginning(images, out, monkeypatch):
     batches = []
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "17")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
-    run(out, images, SECOND, load=load)
+    run(out, images, shard=SECOND, load=load)
     assert len(batches) == 4
     (entry,) = manifest(out, SECOND)["runs"]
     assert (entry["state"], entry["extracted"], entry["device"]) == ("finished", 4, "cpu")
@@ -399,38 +341,20 @@ def test_an_end_while_the_model_is_loaded_is_recorded(images, out, error, state,
         raise error
 
     with pytest.raises(type(error)) as caught:
-        run(out, images, SECOND, load=load)
+        run(out, images, shard=SECOND, load=load)
     assert caught.value is error
     (entry,) = manifest(out, SECOND)["runs"]
     assert (entry["state"], entry.get("error"), entry["extracted"]) == (state, text, 0)
     assert not (out / "manifest.json").exists()
-    run(out, images, SECOND)
+    run(out, images, shard=SECOND)
     assert [r["state"] for r in manifest(out, SECOND)["runs"]] == [state, "finished"]
 
 
-def test_an_end_midway_is_recorded_with_how_far_it_was(images, out, caplog):
-    def stop(batch):
-        if len(extractor.batches) == 3:
-            raise SystemExit(1)
-
-    caplog.set_level("INFO")
-    extractor = FakeExtractor(before_batch=stop)
-    with pytest.raises(SystemExit):
-        run(out, images, SECOND, extractor)
-    assert manifest(out, SECOND)["counts"] == {"images": 4, "done": 3, "failed": 0}
-    assert (last_run(out, SECOND)["state"], last_run(out, SECOND)["extracted"]) == (
-        "interrupted",
-        3,
-    )
-    assert "stopped: 3 of 4 images are stored, 0 failed; the same command" in caplog.text
-    assert run(out, images, SECOND).extracted == 1
-
-
 def test_an_input_that_grew_is_warned_of(images, out, caplog):
-    run(out, images[:4], FIRST)
-    run(out, images[:4], FIRST)
+    run(out, images[:4], shard=FIRST)
+    run(out, images[:4], shard=FIRST)
     assert "the input is not what it was" not in caplog.text
-    run(out, images, FIRST)
+    run(out, images, shard=FIRST)
     (warning,) = [r for r in caplog.records if "the input is not what it was" in r.message]
     assert warning.levelname == "WARNING"
     assert "4 images then and 7 now: some may have come into another shard" in warning.message
@@ -463,7 +387,7 @@ def test_shards_of_whole_chunks_have_the_batches_of_one_run(tmp_path, out):
     extractors = [PaddingExtractor() for _ in range(3)]
     shards = [Shard("", 3, index) for index in range(3)]
     for shard, extractor in zip(shards, extractors, strict=True):
-        run(out, images, shard, extractor, **options)
+        run(out, images, shard=shard, extractor=extractor, **options)
     batches = [size for extractor in extractors for size in extractor.batches]
     assert batches == alone.batches == [4, 4, 4, 4, 4, 2]
     found = contents(out, shards, formats=["mmf", "lmdb"])

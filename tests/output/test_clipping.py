@@ -227,7 +227,7 @@ def run(out, images, *formats, shard=None, **values):
     extractor = FakeExtractor()
     job = ExtractionJob(out, formats, shard=shard, **values)
     own = shard.share(images, images) if shard else images
-    return job(own, lambda: extractor, of_all_shards=images)
+    return job.run(own, lambda: extractor, of_all_shards=images)
 
 
 def manifest(folder):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import support
 from fakes import FakeExtractor, small_images
-from test_job import everything, failures, manifest, run
+from jobs import SOME_FORMATS, everything, failures, manifest, run
 
 from vmb_d2.config import VMBModel
 from vmb_d2.engine.job import ExtractionJob
@@ -130,10 +130,10 @@ def test_damaged_ones_stay_to_be_done_whatever_comes_between(tmp_path, images, s
     cut(out / "image_001.npy")
     cut(out / "image_003.npy")
     with pytest.raises(ConfigError):
-        ExtractionJob(out, shard=shard)(images, fail)
+        ExtractionJob(out, shard=shard).run(images, fail)
     with contextlib.suppress(KeyboardInterrupt):
-        run(out, images, FakeExtractor(before_batch=end), formats=["mmf"], shard=shard)
-    report = run(out, images, formats=["mmf"], shard=shard)
+        run(out, images, FakeExtractor(before_batch=end), shard, own=list(images), formats=["mmf"])
+    report = run(out, images, shard=shard, own=list(images), formats=["mmf"])
     assert (report.extracted, report.skipped) == (2, 3)
 
 
@@ -195,11 +195,11 @@ def test_shards_look_at_their_own_images(tmp_path, images, caplog):
     for index, (own, taken) in enumerate([(images[:2], 1), (images[2:], 2)]):
         shard = Shard("", 2, index)
         caplog.clear()
-        report = run(out, own, formats=["mmf"], shard=shard)
+        report = run(out, images, own=own, formats=["mmf"], shard=shard)
         assert (report.extracted, report.skipped) == (1, taken)
         assert f"{taken} image{[' was', 's were'][index]} there before" in caplog.text
         caplog.clear()
-        assert run(out, own, formats=["mmf"], shard=shard).extracted == 0
+        assert run(out, images, own=own, formats=["mmf"], shard=shard).extracted == 0
         assert "there before" not in caplog.text
 
 
@@ -233,7 +233,7 @@ def test_redo_leaves_all_as_it_is_until_the_model_is_there(tmp_path, images):
     stored(out, images, formats=["mmf"])
     before = contents(out)
     with pytest.raises(ConfigError):
-        ExtractionJob(out, foreign="redo")(images, fail)
+        ExtractionJob(out, foreign="redo").run(images, fail)
     assert contents(out) == before
 
 
@@ -275,7 +275,7 @@ def test_in_one_of_several_formats(tmp_path, images, caplog):
     assert (report.extracted, report.skipped) == (5, 0)
     assert f"3 images were there before this folder's record began: {TAKEN}" in caplog.messages
     assert contents(out).items() >= before.items()
-    assert len(everything(out)) == 5 * len(FORMATS)
+    assert len(everything(out)) == 5 * len(SOME_FORMATS)
 
 
 def test_features_of_another_dimension(tmp_path, images):
@@ -283,7 +283,7 @@ def test_features_of_another_dimension(tmp_path, images):
     stored(out, images[:2], formats=["mmf"])
     before = contents(out)
     with pytest.raises(OutputError, match=r"of dimension 16, this model's have 1024.*redo;.*allow"):
-        ExtractionJob(out)(images[:2], lambda: pytest.fail("loaded"), VMBModel(fpn=True))
+        ExtractionJob(out).run(images[:2], lambda: pytest.fail("loaded"), VMBModel(fpn=True))
     other = FakeExtractor()
     other.model.feature_dimension = 99
     with pytest.raises(OutputError, match="of dimension 16, this model's have 99"):
@@ -294,7 +294,7 @@ def test_features_of_another_dimension(tmp_path, images):
 
 
 def test_a_choice_that_is_none(tmp_path, images):
-    with pytest.raises(ConfigError, match=r"output\.foreign=x: valid are keep, redo"):
+    with pytest.raises(ConfigError, match=r"foreign=x: valid are keep, redo"):
         run(tmp_path / "out", images, foreign="x")
     assert not (tmp_path / "out").exists()
 

@@ -1,69 +1,48 @@
-"""What the records of a run, and of its shards, say about how far it is.
-
-The records are those of real jobs; see status_records.py.
-"""
+"""What the records of a run, and of its shards, say about how far it is."""
 
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 from fakes import FakeExtractor, small_images
 from status_records import (
-    Workers,
+    LONG_AGO,
+    STATES,
     as_of_another_machine,
-    fail,
+    every_state,
+    halted,
     interrupt,
+    leave_lease,
     record_of,
+    rewrite,
     rewrite_run,
     run,
     shards,
     spoil,
+    stored,
+    the,
 )
 
+from vmb_d2 import status as status_module
+from vmb_d2.data.batching import Batching
 from vmb_d2.engine.job import ExtractionJob
+from vmb_d2.errors import OutputError
 from vmb_d2.output.shards import Shard
-from vmb_d2.status import STATES, read_status
-from vmb_d2.utils import lease
+from vmb_d2.packing.job import pack
+from vmb_d2.status import Part, Totals, read_status
 from vmb_d2.utils.owner import this_process
 
-COUNT = 9
-EXPECTED = {
-    0: "done",
-    1: "done with failures",
-    2: "dead",  # kill -9
-    3: "running",
-    4: "stopped",
-    5: "failed",
-    6: "dead",  # on another machine
-    7: "not started",
-    8: "running",  # on another machine
-}
+TWO_HOURS = 7200
 
 
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory):
     """Images and an output folder with a shard in every state. Tests leave it as it is."""
     source = tmp_path_factory.mktemp("sharded")
-    images, output, all_shards = small_images(source / "in", 45), source / "out", shards(COUNT)
-    run(output, images, all_shards[0])
-    spoil(images[7])
-    run(output, images, all_shards[1])
-    interrupt(output, images, all_shards[4])
-    fail(output, images, all_shards[5])
-    with Workers(source / "in", output, COUNT, 2, 3, 6, 8) as workers:
-        for index in (2, 6, 8):
-            workers.kill(index)
-        as_of_another_machine(all_shards[6].folder(output), lease.EXPIRY_SECONDS + 2)
-        os.utime(all_shards[8].folder(output) / "running.json")
-        as_of_another_machine(all_shards[8].folder(output), lease.EXPIRY_SECONDS - 80)
-        yield images, output
-
-
-def stored(output, images):
-    return sum((output / f"{image.name}.npy").exists() for image in images)
-
-
-def by_index(status):
-    return {part.shard.index: part for part in status.parts}
+    images = small_images(source / "in", 27)
+    every_state(source / "out", images)
+    return images, source / "out"
 
 
 @pytest.fixture
@@ -71,71 +50,53 @@ def images(tmp_path):
     return small_images(tmp_path / "in", 5)
 
 
-def test_every_state_is_told(sharded):
-    status = read_status(sharded[1])
-    assert {index: part.state for index, part in by_index(status).items()} == EXPECTED
-    assert [part.shard for part in status.parts] == shards(COUNT)
-    assert not status.is_complete
-    assert status.is_sharded
-    assert {state: len(status.of(state)) for state in STATES} == {
-        "done": 1,
-        "done with failures": 1,
-        "running": 2,
-        "dead": 2,
-        "stopped": 1,
-        "failed": 1,
-        "damaged": 0,
-        "not started": 1,
-    }
+def states(status):
+    return [part.state for part in status.parts]
+
+
+def test_every_state(sharded):
+    _, output = sharded
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    status = read_status(output)
+    assert states(status) == list(STATES.values())
+    assert [part.shard for part in status.parts] == shards(len(STATES))
+    assert (status.is_sharded, status.is_complete, status.next_step) == (True, False, "finish")
+    parts = status.parts
+    assert [(parts[i].host, parts[i].job) for i in (4, 6, 7)] == [
+        (this_process()["host"], "17_4, restart 2"),
+        ("node7", "17_6, restart 1"),
+        (None, None),
+    ]
+    assert parts[5].reason == "/no/such.pth: No such file or directory"
+    assert "manifest.json: can't be read" in parts[8].reason
+    assert [bool(part.reason) for part in parts].count(True) == 2
+    for index in (2, 6):
+        sign = (parts[index].folder / "running.json").stat().st_mtime
+        assert parts[index].last_sign_of_life == sign
+    assert [bool(part.last_sign_of_life) for part in parts].count(True) == 2
+    assert parts[4].log == output / "logs" / "17_4"
+    assert parts[6].log is None
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
 
 
 def test_the_counts_are_those_of_a_naive_count(sharded):
-    """What is in a lease's note is as of the beginning of the last write."""
     images, output = sharded
-    parts = by_index(read_status(output))
-    for shard in shards(COUNT):
-        begin, end = shard.bounds(len(images))
-        part, there = parts[shard.index], stored(output, images[begin:end])
-        assert part.images == end - begin == 5
-        assert part.done == there - (part.state in ("running", "dead")), shard
-        assert part.failed == (shard.index == 1)
-        assert part.left == 5 - part.done - part.failed
-        assert not part.at_most
-    totals = read_status(output).totals
-    assert (totals.images, totals.done, totals.failed) == (45, 5 + 4 + 1 + 4 * 1, 1)
-    assert totals.left == 45 - totals.done - totals.failed
-    assert (totals.unknown, totals.at_most) == (0, False)
-
-
-def test_whose_it_is_and_since_when_it_is_dead(sharded):
-    output = sharded[1]
-    parts = by_index(read_status(output))
-    for index in (2, 6):
-        lease_file = parts[index].folder / "running.json"
-        assert parts[index].last_sign == lease_file.stat().st_mtime
-    assert (parts[6].host, parts[6].job) == ("node7", "17_6, restart 1")
-    assert (parts[8].host, parts[8].job) == ("node7", "17_6, restart 1")
-    assert parts[4].host == this_process()["host"]
-    assert parts[7].host is None
-    assert parts[5].reason == "/no/such.pth: No such file or directory"
-    assert [i for i, p in parts.items() if p.reason] == [5]
-    assert [i for i, p in parts.items() if p.last_sign] == [2, 6]
-
-
-def test_the_rate_is_that_of_the_running_shards(sharded):
-    output = sharded[1]
-    notes = [lease.read(Shard("", COUNT, i).folder(output) / "running.json") for i in (3, 8)]
-    rates = [1 / each["note"]["seconds"] for each in notes]
     status = read_status(output)
-    parts = by_index(status)
-    assert [parts[i].rate for i in (3, 8)] == rates
-    assert all(p.rate is None for i, p in parts.items() if i not in (3, 8))
-    assert status.totals.rate == sum(rates)
-    assert status.totals.running_seconds == pytest.approx(4 / min(rates))
-    assert status.totals.all_seconds == pytest.approx(status.totals.left / sum(rates))
+    for part in status.parts:
+        begin, end = part.shard.bounds(len(images))
+        assert (part.images, part.at_most) == (3, False)
+        assert part.failed == (part.shard.index == 1)
+        assert part.left == 3 - part.done - part.failed
+        if part.state in ("done", "done with failures", "stopped", "failed", "not started"):
+            assert part.done == stored(output, images[begin:end])
+    totals = status.totals
+    assert (totals.images, totals.failed, totals.unknown, totals.at_most) == (27, 1, 0, False)
+    assert totals.done == sum(part.done for part in status.parts)
+    assert totals.left == 27 - totals.done - totals.failed
+    assert status.parts[3].images_per_second == totals.images_per_second == 1 / TWO_HOURS
 
 
-def test_a_shard_without_images_is_done(tmp_path, images, out):
+def test_a_shard_without_images_is_done(images, out):
     for shard in shards(8):
         run(out, images, shard)
     status = read_status(out)
@@ -148,12 +109,16 @@ def test_a_shard_without_images_is_done(tmp_path, images, out):
 def test_shards_that_have_not_begun_have_the_share_that_they_will_have(tmp_path, out, batch_size):
     """Also with MMF's batches, which are not cut."""
     images = small_images(tmp_path / "in", 26)
-    chunk = {"batching": "mmf", "batch_size": batch_size}
     first, *others = shards(5)
-    record = record_of(out, images, first)
     own = first.share(images, images, batch_size)
-    ExtractionJob(out, shard=first, record=record, **chunk)(own, FakeExtractor)
-    parts = by_index(read_status(out))
+    job = ExtractionJob(
+        out,
+        shard=first,
+        record=record_of(images, first),
+        batching=Batching("mmf", batch_size),
+    )
+    job.run(own, FakeExtractor)
+    parts = read_status(out).parts
     for shard in others:
         assert parts[shard.index].images == len(shard.share(images, images, batch_size))
         assert not parts[shard.index].at_most
@@ -162,32 +127,23 @@ def test_shards_that_have_not_begun_have_the_share_that_they_will_have(tmp_path,
 
 @pytest.mark.parametrize(
     ("inputs", "at_most"),
-    [
-        ({}, False),
-        ({"exclude_list": "names.txt"}, True),
-        ({"start_index": 3}, True),
-        ({"end_index": 3}, True),
-        (None, True),
-    ],
-)
+    [({}, False), ({"exclude_list": "x.txt"}, True), ({"start_index": 3}, True),
+     ({"end_index": 3}, True)],
+)  # fmt: skip
 def test_where_images_may_be_left_out_their_number_is_a_bound(images, out, inputs, at_most):
     first = shards(2)[0]
-    record = record_of(out, images, first, **(inputs or {}))
-    if inputs is None:
-        del record["configuration"]
-    run(out, images, first, record=record)
+    run(out, images, first, record=record_of(images, first, **inputs))
     status = read_status(out)
     assert [part.at_most for part in status.parts] == [False, at_most]
     assert status.parts[1].images == 3
     assert status.totals.at_most is at_most
 
 
-def test_where_the_number_of_all_images_is_not_in_writing_it_is_not_known(images, out):
+def test_where_the_number_of_all_images_is_not_recorded_it_is_unknown(images, out):
     run(out, images, shards(3)[0], record={})
     status = read_status(out)
     assert [part.images for part in status.parts] == [1, None, None]
     assert (status.totals.images, status.totals.unknown) == (1, 2)
-    assert status.totals.all_seconds is None
 
 
 def test_the_newest_shard_tells_how_many_images_there_are(tmp_path, out):
@@ -205,23 +161,278 @@ def test_image_lists_have_shards_each(tmp_path, out):
     images = small_images(tmp_path / "in", 12)
     run(out, images[:5], Shard("train.12345678", 2, 0))
     run(out, images[5:], Shard("val.1-of-2.87654321", 3, 2))
-    run(out, images[:2], Shard("one.00000000"))
+    shards(7)[3].folder(out).mkdir()  # an empty folder of another count is no shard
     status = read_status(out)
-    assert [part.name for part in status.parts] == [
-        "one.00000000.0-of-1",
-        "train.12345678.0-of-2",
-        "train.12345678.1-of-2",
-        "val.1-of-2.87654321.0-of-3",
-        "val.1-of-2.87654321.1-of-3",
-        "val.1-of-2.87654321.2-of-3",
-    ]
-    assert [part.images for part in status.parts] == [2, 2, 3, 2, 2, 3]
-    assert [part.state for part in status.parts if part.state != "not started"] == ["done"] * 3
+    assert {part.name: (part.state, part.images) for part in status.parts} == {
+        "train.12345678.0-of-2": ("done", 2),
+        "train.12345678.1-of-2": ("not started", 3),
+        "val.1-of-2.87654321.0-of-3": ("not started", 2),
+        "val.1-of-2.87654321.1-of-3": ("not started", 2),
+        "val.1-of-2.87654321.2-of-3": ("done", 3),
+    }
 
 
-def test_empty_folders_of_another_count_are_no_shards(images, out):
+def test_a_run_without_shards(images, out):
+    run(out, images[:3])
+    part = the(out)
+    assert (part.state, part.images, part.done, part.failed, part.left) == ("done", 3, 3, 0, 0)
+    assert (part.shard, part.folder) == (None, out)
+    assert read_status(out).next_step == "nothing"
+    spoil(images[4])
+    run(out, images)
+    part = the(out)
+    assert (part.state, part.done, part.failed) == ("done with failures", 4, 1)
+    assert not read_status(out).is_complete
+    assert read_status(out).next_step == "retry"
+
+
+def test_a_run_that_runs_and_then_is_killed(images, out):
+    with halted(out, images) as process:
+        part = the(out)
+        assert (part.state, part.images, part.pid) == ("running", 5, process)
+        assert read_status(out).next_step == "wait"
+    part = the(out)
+    assert (part.state, part.images, part.pid) == ("dead", 5, process)
+    run(out, images)
+    assert the(out).state == "done"
+
+
+def test_a_packed_folder(images, out, tmp_path):
+    run(out, images)
+    packed = tmp_path / "packed"
+    for _ in range(2):
+        pack([out], "lmdb", packed)
+        part = the(packed)
+        assert (part.state, part.images, part.done, part.failed) == ("done", 5, 5, 0)
+    (out / "image_003.npy").write_bytes(b"damaged")
+    pack([out], "hdf5", packed)
+    part = the(packed)
+    assert (part.state, part.images, part.done, part.failed) == ("done with failures", 5, 4, 1)
+    rewrite_run(packed, state="interrupted")
+    part = the(packed)
+    assert (part.state, part.images, part.done, part.failed) == ("stopped", None, 4, 1)
+    rewrite_run(packed, state="running")
+    assert (the(packed).state, the(packed).done) == ("dead", 0)
+
+
+def test_of_shards_and_a_run_without_them_the_last_to_begin_counts(images, out):
+    first, second = shards(2)
+    run(out, images[:3])
+    run(out, images, first)
+    rewrite_run(out, started="2000-01-01T00:00:00+00:00")
+    status = read_status(out)
+    assert states(status) == ["done", "not started"]
+    assert status.notes == ["an earlier run without shards (done) is not counted"]
+    rewrite_run(out, program="pack", started="2999-01-01T00:00:00+00:00")
+    status = read_status(out)
+    assert [part.shard for part in status.parts] == [first, second]
+    assert status.notes == ["packing into this folder (done) is not counted"]
+    rewrite_run(out, program=None)
+    status = read_status(out)
+    assert [part.shard for part in status.parts] == [None]
+    assert status.notes == ["2 shards of an earlier run are not counted"]
+    rewrite_run(out, started="2000-01-01T00:00:00+00:00")
+    leave_lease(out)  # it is just beginning
+    assert states(read_status(out)) == ["running"]
+
+
+def test_without_a_record_there_is_no_status(tmp_path, images, out):
+    for folder in (out, images[0].path):
+        with pytest.raises(OutputError, match="no such folder"):
+            read_status(folder)
+    with pytest.raises(OutputError, match="no record of a run in it"):
+        read_status(tmp_path / "in")
     run(out, images, shards(2)[0])
-    shards(7)[3].folder(out).mkdir()
-    (out / "shards" / "notes").mkdir()
-    (out / "shards" / "1-of-2.bak").write_text("")
-    assert [part.name for part in read_status(out).parts] == ["0-of-2", "1-of-2"]
+    shutil.rmtree(out / "shards")
+    with pytest.raises(OutputError, match="no record of a run in it"):  # it only has settings
+        read_status(out)
+
+
+def test_a_run_that_has_just_begun_is_running(images, out):
+    interrupt(out, images)
+    before = the(out)
+    leave_lease(out)
+    part = the(out)
+    assert (part.state, part.done, part.images_per_second) == ("running", before.done, None)
+    (out / "manifest.json").unlink()
+    assert (the(out).state, the(out).images) == ("running", None)
+
+
+def test_a_run_that_was_killed_before_it_could_note_anything_is_dead(images, out):
+    run(out, images)
+    nobody = {"pid": 2**22 + 1, "process_start": "1"}
+    leave_lease(out, **nobody)
+    part = the(out)
+    assert (part.state, part.done, part.pid) == ("dead", 5, 2**22 + 1)
+    leave_lease(out, process_start="1")  # the process of the manifest, which had noted its end
+    assert the(out).state == "done"
+    shutil.rmtree(out)
+    shards(3)[1].folder(out).mkdir(parents=True)
+    leave_lease(shards(3)[1].folder(out), **nobody)
+    assert states(read_status(out)) == ["not started", "dead", "not started"]
+
+
+@pytest.mark.parametrize(("silent", "state"), [(0, "running"), (89, "running"), (91, "dead")])
+def test_on_another_machine_a_run_lives_as_long_as_it_gives_signs(images, out, silent, state):
+    interrupt(out, images)
+    rewrite_run(out, state="running")
+    leave_lease(out)
+    as_of_another_machine(out, 0)
+    now = (out / "running.json").stat().st_mtime + silent
+    part = the(out, now=now)
+    assert part.state == state
+    assert part.last_sign_of_life == (now - silent if state == "dead" else None)
+    assert the(out, now=now - 3600).state == "running"  # by a clock that is behind
+
+
+def test_a_halted_process_is_noted(images, out):
+    run(out, images)
+    leave_lease(out)
+    os.utime(out / "running.json", (LONG_AGO, LONG_AGO))
+    status = read_status(out, LONG_AGO + 300)
+    assert states(status) == ["running"]
+    (note,) = status.notes
+    assert f"process {os.getpid()} on " in note
+    assert "no sign of life for 300 seconds" in note
+
+
+def test_dead_without_a_lease_is_dead_since_the_manifest(images, out):
+    interrupt(out, images)
+    rewrite_run(out, state="running")
+    part = the(out)
+    assert part.state == "dead"
+    assert part.last_sign_of_life == (out / "manifest.json").stat().st_mtime
+
+
+@pytest.mark.parametrize("vanishes", [False, True])
+def test_a_run_that_ends_while_it_is_looked_at_is_not_dead(images, out, monkeypatch, vanishes):
+    """The lease is gone before the manifest is read, which still says that the run is on."""
+    run(out, images, shards(2)[0])
+    second = shards(2)[1].folder(out)
+    run(out, images, shards(2)[1])
+    ended = (second / "manifest.json").read_bytes()
+    rewrite_run(second, state="running")
+    read = status_module.part.read_manifest
+
+    def read_before_the_end(folder):
+        content = read(folder)
+        if folder == second and vanishes:
+            shutil.rmtree(second, ignore_errors=True)
+        elif folder == second:
+            (second / "manifest.json").write_bytes(ended)
+        return content
+
+    monkeypatch.setattr(status_module.part, "read_manifest", read_before_the_end)
+    assert states(read_status(out)) == ["done", "not started" if vanishes else "done"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b'{"settings": {}, "runs": [{"sta', b"\xff\xfe\0", b"[]", b'{"settings": 1}', None],
+)
+def test_a_damaged_manifest_concerns_its_shard_alone(images, out, content):
+    first, second = shards(2)
+    run(out, images, first)
+    run(out, images, second)
+    manifest = second.folder(out) / "manifest.json"
+    if content is None:
+        manifest.unlink()
+        manifest.mkdir()  # what root can't read either
+    else:
+        manifest.write_bytes(content)
+    done, damaged = read_status(out).parts
+    assert (done.state, damaged.state) == ("done", "damaged")
+    assert (damaged.images, damaged.done) == (3, 0)
+    assert str(manifest) in damaged.reason
+    assert "\n" not in damaged.reason
+
+
+def test_a_damaged_manifest_of_the_whole_folder(images, out):
+    run(out, images)
+    (out / "manifest.json").write_text("{")
+    assert the(out).state == "damaged"
+    run(out / "sharded", images, shards(2)[0])
+    (out / "sharded" / "manifest.json").write_text("{")
+    status = read_status(out / "sharded")
+    assert states(status) == ["done", "not started"]
+    (note,) = status.notes
+    assert str(out / "sharded" / "manifest.json") in note
+    assert "no shard can start" in note
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]"])
+def test_a_lease_that_is_just_being_written_goes_by_its_time(images, out, content):
+    run(out, images)
+    (out / "running.json").write_bytes(content)
+    assert the(out).state == "running"
+    os.utime(out / "running.json", (LONG_AGO, LONG_AGO))
+    assert (the(out).state, the(out).done) == ("dead", 5)
+
+
+def part(state, images, done, rate=None):
+    return Part(Path(), None, state, images=images, done=done, images_per_second=rate)
+
+
+@pytest.mark.parametrize(
+    ("parts", "running", "every"),
+    [
+        # The slowest running one counts, not 170 images at 5 a second.
+        ([part("running", 100, 20, 4.0), part("running", 100, 10, 1.0)], 90, 90),
+        # The rest is done at the rate of all.
+        ([part("running", 100, 50, 2.0), part("not started", 1000, 0), part("stopped", 100, 50)],
+         25, 550),
+        ([part("running", 100, 50, 2.0), part("done", 1000, 1000)], 25, 25),
+        # One without a rate gets the mean.
+        ([part("running", 10, 0, 2.0), part("running", 10, 0, 4.0), part("running", 300, 0)],
+         100, 100),
+        ([part("running", 20, 10, 1.0), part("dead", None, 3)], 10, None),
+        ([part("running", 20, 10, 1.0), part("running", None, 3)], None, None),
+        ([part("dead", 10, 5), part("done", 5, 5)], None, None),
+        ([part("running", 10, 0)], None, None),
+    ],
+)  # fmt: skip
+def test_how_long_it_takes(parts, running, every):
+    totals = Totals.of(parts)
+    assert (totals.running_seconds, totals.all_seconds) == (running, every)
+
+
+def test_stores_that_each_shard_has_of_its_own_are_to_be_packed(images, out):
+    for shard in shards(2):
+        run(out, images, shard, formats=["lmdb"])
+    status = read_status(out)
+    assert status.next_step == "pack"
+    (arguments,) = status.to_pack()
+    pack(**arguments)
+    assert (read_status(out).next_step, read_status(out).to_pack()) == ("nothing", [])
+    rewrite_run(out, state="interrupted")
+    assert read_status(out).next_step == "pack"
+    rewrite_run(out, state="finished", started="2000-01-01T00:00:00+00:00")  # before the shards
+    assert read_status(out).next_step == "pack"
+
+
+def test_stores_of_several_features_and_formats_are_to_be_packed(images, out):
+    extractor = FakeExtractor(feature_names=["fc6", "fc7"])
+    run(out, images, Shard(), extractor, formats=["mmf", "hdf5"])
+    to_pack = read_status(out).to_pack()
+    assert [(a["folder"], a["source_format"], a["target_format"]) for a in to_pack] == [
+        (str(out / name), "hdf5", "hdf5") for name in ("fc6", "fc7")
+    ]
+    pack(**to_pack[0])
+    assert read_status(out).to_pack() == to_pack[1:]
+    pack(**{**to_pack[1], "target_format": "npz"})
+    assert read_status(out).to_pack() == to_pack[1:]
+
+
+@pytest.mark.parametrize(("sharded", "formats"), [(True, ["mmf", "npz"]), (False, ["lmdb"])])
+def test_what_is_in_one_place_needs_no_packing(images, out, sharded, formats):
+    for shard in shards(2) if sharded else [None]:
+        run(out, images, shard, formats=formats)
+    assert (read_status(out).next_step, read_status(out).to_pack()) == ("nothing", [])
+
+
+def test_odd_values_of_other_versions_do_no_harm(images, out):
+    interrupt(out, images)
+    rewrite(out / "manifest.json", counts=None, stores=[], command="x")
+    assert (the(out).state, the(out).images) == ("stopped", None)
+    rewrite_run(out, state="of a later version")
+    assert the(out).state == "dead"

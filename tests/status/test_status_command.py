@@ -1,9 +1,10 @@
-"""tools/status.py: what it prints and returns, and how little it touches."""
+"""tools/status.py: what it prints and returns."""
 
-import importlib
 import json
 import os
 import re
+import shlex
+import subprocess
 import sys
 import time
 
@@ -11,10 +12,10 @@ import pytest
 import support
 from fakes import small_images
 from status_records import (
-    as_of_another_machine,
-    fail,
+    every_state,
     interrupt,
     leave_lease,
+    record_of,
     rewrite_run,
     run,
     shards,
@@ -23,235 +24,108 @@ from status_records import (
 
 from vmb_d2.output.shards import Shard
 from vmb_d2.status import STATES
-from vmb_d2.status.text import duration
+from vmb_d2.stores.lmdb_store import LMDBReader
 
-# The program, with every file and folder it touches below a folder listed.
-WATCHED = """
-import json, os, runpy, sys
-folder, seen = sys.argv[1], []
-
-def note(event, arguments):
-    if event in ("open", "os.listdir", "os.scandir", "os.mkdir", "os.rename", "os.remove"):
-        path = os.path.abspath(os.fsdecode(arguments[0] if arguments[0] is not None else "."))
-        if path.startswith(folder):
-            mode = arguments[1] if event == "open" else None
-            flags = arguments[2] if event == "open" else 0
-            writes = bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
-            seen.append([event, os.path.relpath(path, folder), writes])
-
-sys.addaudithook(note)
-sys.path.insert(0, "tools")
-sys.argv = ["status.py", folder]
-try:
-    runpy.run_path("tools/status.py", run_name="__main__")
-except SystemExit as end:
-    print(json.dumps([end.code, "torch" in sys.modules, seen]))
-"""
+TOOL = support.ROOT / "tools" / "status.py"
 
 
 @pytest.fixture
 def status(monkeypatch, capsys):
     """Runs the command in this process. Returns its exit status, and its lines on stdout."""
-    monkeypatch.syspath_prepend(support.ROOT / "tools")
     monkeypatch.chdir(support.ROOT)
-    module = importlib.import_module("status")
+    command = support.in_this_process(TOOL, monkeypatch, capsys)
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["status.py", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            sys.exit(module.program())
-        return end.value.code, capsys.readouterr().out.splitlines()
+        code, out, _ = command(*arguments)
+        return code, out.splitlines()
 
     return run
 
 
 @pytest.fixture
 def images(tmp_path):
-    return small_images(tmp_path / "in", 24)
+    return small_images(tmp_path / "in", 27)
 
 
-@pytest.fixture
-def sharded(images, out, monkeypatch):
-    """An output folder with a shard in every state."""
-    done, failures, running, dead, stopped, failed, damaged, _ = shards(8)
-    run(out, images, done)
-    spoil(images[4])
-    run(out, images, failures)
-    for shard in (running, dead):
-        interrupt(out, images, shard)
-        rewrite_run(shard.folder(out), state="running")
-        note = {"images": 3, "done": 1, "failed": 0, "extracted": 1, "seconds": 7200}
-        leave_lease(shard.folder(out), note=note)
-    as_of_another_machine(dead.folder(out), 7500)
-    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "17")
-    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "4")
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
-    interrupt(out, images, stopped)
-    (out / "logs" / "17_4").mkdir(parents=True)
-    fail(out, images, failed)
-    run(out, images, damaged)
-    (damaged.folder(out) / "manifest.json").write_text("{")
-    return out
-
-
-def test_at_a_glance(status, sharded):
-    code, lines = status(sharded)
+def test_at_a_glance(status, images, out):
+    every_state(out, images)
+    place, host = out / "shards", os.uname().nodename
+    os.utime(place / "2-of-9" / "running.json", (time.time() - 6010,) * 2)
+    code, lines = status(out)
     assert code == 1
-    place = sharded / "shards"
-    since = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(mtime(place / "3-of-8")))
+    signs = [(place / f"{i}-of-9" / "running.json").stat().st_mtime for i in (2, 6)]
+    since = [time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(sign)) for sign in signs]
     (ended,) = re.findall(r"interrupted at (\S+ \S+ UTC)", "\n".join(lines))
-    head, table = lines[:6], lines[6:13]
-    assert head == [
-        f"{sharded}: 8 shards",
-        "shards  1 done, 1 done with failures, 1 running, 1 dead, 1 stopped, 1 failed, 1 damaged, "
+    done, left = map(int, re.findall(r"(\d+) (?:of 27|to do)", lines[2]))
+    assert done + left == 26
+    assert lines[:6] == [
+        f"{out}: 9 shards",
+        "shards  1 done, 1 done with failures, 1 running, 2 dead, 1 stopped, 1 failed, 1 damaged, "
         "1 not started",
-        "images  8 of 24 done (33 %), 1 failed, 15 to do",
+        f"images  {done} of 27 done ({100 * done // 27} %), 1 failed, {left} to do",
         "rate    7200.0 s/image",
-        "left    4 h 0 min for what runs, 30 h 0 min for all, if the rate stays as it is",
+        f"left    4 h 0 min for what runs, {2 * left} h 0 min for all, if the rate stays as it is",
         "",
     ]
-    assert [re.split(r"  +", line) for line in table[:4]] == [
-        ["shard", "state", "done", "failed", "where"],
-        ["3-of-8", "dead", "1 of 3", "0", "node7, job 17_6, restart 1",
-         f"no sign of life since {since}, 2 h 5 min ago"],
-        ["4-of-8", "stopped", "1 of 3", "0", f"{os.uname().nodename}, job 17_4, restart 2",
-         f"interrupted at {ended}; log in {sharded}/logs/17_4"],
-        ["5-of-8", "failed", "0 of 3", "0", f"{os.uname().nodename}, job 17_4, restart 2",
-         f"/no/such.pth: No such file or directory; log in {sharded}/logs/17_4"],
+    table = [re.split(r"  +", line) for line in lines[6:13]]
+    stopped = table[3][2]
+    assert [[*row[:2], *row[3:]] for row in table[:5]] == [
+        ["shard", "state", "failed", "where"],
+        ["2-of-9", "dead", "0", host, f"no sign of life since {since[0]}, 1 h 40 min ago"],
+        ["6-of-9", "dead", "0", "node7, job 17_6, restart 1",
+         f"no sign of life since {since[1]}, 2 h 5 min ago"],
+        ["4-of-9", "stopped", "0", f"{host}, job 17_4, restart 2",
+         f"interrupted at {ended}; log in {out}/logs/17_4"],
+        ["5-of-9", "failed", "0", f"{host}, job 17_4, restart 2",
+         f"/no/such.pth: No such file or directory; log in {out}/logs/17_4"],
     ]  # fmt: skip
-    assert f"{place}/6-of-8/manifest.json: can't be read: " in table[4]
-    assert table[4].endswith("; mend or remove that file to go on")
-    assert re.split(r"  +", table[5]) == ["7-of-8", "not started", "0 of 3", "0"]
-    assert lines[12:] == [
+    assert re.fullmatch(r"[12] of 3", stopped)
+    assert f"{place}/8-of-9/manifest.json: can't be read: " in lines[11]
+    assert lines[11].endswith("; mend or remove that file to go on")
+    assert table[6] == ["7-of-9", "not started", "0 of 3", "0"]
+    column = lines[6].index("where")
+    assert {line[column - 2 : column] for line in lines[6:13]} <= {"  ", ""}
+    assert lines[13:] == [
         "",
         "failed images",
-        f"  {place}/1-of-8/failures.jsonl  1  (1 read)",
+        f"  {place}/1-of-9/failures.jsonl  1",
         "",
-        "to finish the rest:",
-        "  # less what waits in the cluster's queue, which goes on by itself: see squeue",
-        f"  python tools/extract.py -m output.dir={sharded} shard.count=8 'shard.index=range(3,8)'",
+        "to finish the rest, run the same command again: what is done is skipped",
+        "(what waits in the cluster's queue goes on by itself, see squeue)",
     ]
-
-
-def mtime(folder):
-    return (folder / "running.json").stat().st_mtime
-
-
-def test_columns_are_aligned(status, sharded):
-    _, lines = status(sharded)
-    table = lines[6:12]
-    state, where = table[0].index("state"), table[0].index("where")
-    for line in table[1:5]:
-        assert line[state - 2 : state] == "  "
-        assert line[state] != " "
-        assert line[where - 2 : where] == "  "
-        assert line[where - 3] in "0d"
-    assert not any(line != line.rstrip() for line in lines)
-
-
-def test_json_says_the_same(status, sharded):
-    code, lines = status(sharded)
-    json_code, text = status(sharded, "--json")
+    code, text = status(out, "--json")
     found = json.loads("\n".join(text))
-    assert code == json_code == 1
-    assert lines[0] == f"{found['folder']}: {len(found['parts'])} shards"
-    states = ", ".join(f"{count} {state}" for state, count in found["states"].items())
-    assert lines[1] == f"shards  {states}"
-    assert list(found["states"]) == list(STATES)
-    numbers = [int(n) for n in re.findall(r"\d+", lines[2])]
-    images = found["images"]
-    keys = ("done", "images", "failed", "left")
-    assert [numbers[0], numbers[1], numbers[3], numbers[4]] == [images[key] for key in keys]
-    assert images["at_most"] is False
-    assert lines[3] == f"rate    {1 / found['images_per_second']:.1f} s/image"
-    for seconds in found["seconds_left"].values():
-        assert duration(seconds) in lines[4]
-    for part in found["parts"]:
-        listed = [line for line in lines if line.startswith(part["name"])]
-        if part["state"] in ("done", "done with failures", "running"):
-            assert listed == []
-            continue
-        (line,) = listed
-        assert re.split(r"  +", line)[1:4] == [
-            part["state"],
-            f"{part['done']} of {part['images']}",
-            str(part["failed"]),
-        ]
-        for key in ("host", "job", "reason", "log"):
-            assert (part[key] or "") in line
-    (file,) = found["failures"]
-    assert file == {
-        "path": f"{sharded}/shards/1-of-8/failures.jsonl",
-        "images": 1,
-        "stages": {"read": 1},
-    }
-    assert found["next"]["what"] == "finish"
-    assert [f"  {command}" for command in found["next"]["commands"]] == lines[-1:]
-    assert (found["complete"], found["sharded"], found["lists"]) == (False, True, 0)
-    assert (found["aside"], found["problems"]) == (None, [])
-
-
-def test_it_reads_two_small_files_a_shard_and_writes_nothing(sharded):
-    before = {path: path.stat().st_mtime_ns for path in sharded.rglob("*")}
-    done = support.run_tool("-c", WATCHED, sharded)
-    assert done.stderr == ""
-    code, torch_imported, seen = json.loads(done.stdout.splitlines()[-1])
     assert code == 1
-    assert not torch_imported
-    assert not any(writes for *_, writes in seen)
-    assert [path for event, path, _ in seen if event != "open"] == ["shards"]
-    opened = {path for event, path, _ in seen if event == "open"}
-    names = ("manifest.json", "running.json")
-    expected = {f"shards/{i}-of-8/{name}" for i in range(7) for name in names}
-    assert opened == expected | set(names) | {"shards/1-of-8/failures.jsonl"}
-    assert len(seen) < 2 * len(opened)
-    assert {path: path.stat().st_mtime_ns for path in sharded.rglob("*")} == before
-
-
-def test_exit_statuses(status, images, out, tmp_path):
-    assert status(tmp_path / "none") == (2, [])
-    assert status(tmp_path / "in") == (2, [])
-    run(out, images, shards(2)[0])
-    assert status(out)[0] == 1
-    spoil(images[12])
-    run(out, images, shards(2)[1])
-    assert status(out)[0] == status(out, "--json")[0] == 1
-    images[12:13] = small_images(tmp_path / "other", 1)
-    os.replace(images[12].path, tmp_path / "in" / "image_012.png")
-    images[12] = images[12]._replace(path=str(tmp_path / "in" / "image_012.png"), name="image_012")
-    run(out, images, shards(2)[1])
-    assert status(out) == (
-        0,
-        [
-            f"{out}: 2 shards",
-            "shards  2 done",
-            "images  24 of 24 done (100 %), 0 failed, 0 to do",
-            "",
-            "everything is done",
-        ],
-    )
-
-
-def test_without_a_record_it_is_one_line(tmp_path):
-    for folder, reason in ((tmp_path, "no record of a run in it"), ("/no", "no such folder")):
-        done = support.run_tool("tools/status.py", folder)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr == f"error: {folder}: {reason}\n"
+    assert list(found["states"]) == list(STATES)
+    assert found["images"] == {
+        "images": 27, "done": done, "failed": 1, "left": left, "at_most": False,
+    }  # fmt: skip
+    assert found["images_per_second"] == 1 / 7200
+    assert found["seconds_left"] == {"running": 2 * 7200, "all": left * 7200}
+    assert (found["complete"], found["sharded"], found["notes"]) == (False, True, [])
+    assert (found["next"], found["commands"]) == ("finish", [])
+    rows = {row[0]: row for row in table[1:]}
+    for part in found["parts"]:
+        if row := rows.get(part["name"]):
+            counts = f"{part['done']} of {part['images']}"
+            assert row[1:4] == [part["state"], counts, str(part["failed"])]
+    assert found["parts"][4]["log"] == f"{out}/logs/17_4"
+    assert found["parts"][6]["last_sign_of_life"][:16] == since[1][:16].replace(" ", "T")
 
 
 def test_a_run_without_shards_is_a_few_lines(status, images, out):
     run(out, images)
-    head = "images  24 of 24 done (100 %), 0 failed, 0 to do"
+    head = "images  27 of 27 done (100 %), 0 failed, 0 to do"
     assert status(out) == (0, [f"{out}: done", head, "", "everything is done"])
-    note = {"images": 48, "done": 24, "failed": 1, "extracted": 12, "seconds": 6}
+    note = {"images": 54, "done": 27, "failed": 1, "extracted": 12, "seconds": 6}
     leave_lease(out, note=note)
     assert status(out) == (
         1,
         [
             f"{out}: running",
-            "images  24 of 48 done (50 %), 1 failed, 23 to do",
+            "images  27 of 54 done (50 %), 1 failed, 26 to do",
             "rate    2.00 images/s",
-            "left    11 s, if the rate stays as it is",
+            "left    13 s, if the rate stays as it is",
             "",
             "failed images",
             f"  {out}/failures.jsonl  1",
@@ -263,32 +137,127 @@ def test_a_run_without_shards_is_a_few_lines(status, images, out):
     assert status(out)[1][2:4] == ["rate    not known yet", "left    not known yet"]
 
 
-def test_what_is_done_but_for_failures(status, images, out):
+def test_failed_images_are_status_1_until_they_are_done(status, images, out):
+    intact = (out.parent / "in" / "image_003.png").read_bytes()
     spoil(images[3])
-    run(out, images, Shard(), formats=["lmdb"])
+    run(out, images, Shard())
     code, lines = status(out)
-    assert code == 1
-    assert lines[-2:] == [
-        "all is done but for the failed images; to try them again:",
-        f"  python tools/extract.py -m output.dir={out} shard.count=1 shard.index=0",
+    assert code == status(out, "--json")[0] == 1
+    assert lines[-1] == (
+        "all is done but for the failed images; the same command again tries them again"
+    )
+    (out.parent / "in" / "image_003.png").write_bytes(intact)
+    run(out, images, Shard())
+    assert status(out)[0] == 0
+
+
+def test_bounds_and_unknown_numbers(status, images, out):
+    run(out, images)
+    rewrite_run(out, started="2000-01-01T00:00:00+00:00")
+    shard = Shard("train.12345678", 3, 1)
+    run(out, images, shard, record=record_of(images, shard, end_index=20))
+    assert status(out)[1][2:4] == [
+        "images  9 of at most 27 done (33 %), 0 failed, at most 18 to do",
+        "note    an earlier run without shards (done) is not counted",
     ]
+    other = out / "other"
+    run(other, images, shards(3)[0], record={})
+    assert status(other)[1][2].endswith("0 to do, and an unknown number in 2 shards")
 
 
 def test_all_lists_all(status, images, out):
-    run(out, images, shards(24)[0])
+    run(out, images, shards(27)[0])
     _, lines = status(out)
     _, every = status(out, "--all")
-    assert len(every) == len(lines) + 23 - 11
     assert [line for line in lines if line not in every] == [
-        "  # and 13 more not started: --all lists them"
+        "  # and 16 more not started: --all lists them"
     ]
+    assert sum("not started  " in line for line in every) == 26
 
 
-def test_help_names_every_option(status, capsys):
-    with pytest.raises(SystemExit) as end:
-        importlib.import_module("status").parser().parse_args(["--help"])
-    text = capsys.readouterr().out
-    assert end.value.code == 0
-    assert "Exit status: 0 if everything is done; 1 if" in text
-    for option in ("--all", "--json", "OUTPUT_DIR"):
+def test_control_characters_do_no_harm(status, images, out):
+    run(out, images, shards(2)[0])
+    rewrite_run(shards(2)[0].folder(out), state="failed", error="\x1b[2Jgone\r\n\x9b")
+    text = "".join(status(out)[1])
+    assert "?[2Jgone???" in text
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f]", text)
+
+
+def test_the_packing_command_packs(tmp_path, status, images):
+    out = tmp_path / "out put"
+    for shard in shards(2):
+        run(out, images, shard, formats=["mmf", "lmdb"])
+    code, lines = status(out)
+    rest = f"'{out}' --from lmdb --to lmdb --output '{out}'"
+    assert (code, lines[-1]) == (0, f"  python tools/pack.py {rest}")
+    elsewhere = support.run_tool(TOOL, out, cwd=tmp_path)
+    command = elsewhere.stdout.splitlines()[-1].strip()
+    assert command == f"python {support.ROOT}/tools/pack.py {rest}"
+    program = [sys.executable, *shlex.split(command)[1:]]
+    subprocess.run(program, cwd=tmp_path, check=True, capture_output=True)
+    with LMDBReader(out / "features.lmdb") as reader:
+        assert len(list(reader.names())) == 27
+    assert status(out)[1][-1] == "everything is done"
+
+
+def test_the_same_command_finishes_what_was_killed(status, images, out):
+    """After a death, an interruption, a shard that hasn't begun, in any order."""
+    every_state(out, images)
+    (out / "shards" / "8-of-9" / "manifest.json").unlink()
+    (out / "shards" / "3-of-9" / "running.json").unlink()
+    os.replace(images[5].path, images[4].path)  # the image that couldn't be read
+    small = small_images(out.parent / "more", 6)
+    os.replace(small[5].path, images[5].path)
+    interrupt(out, images, shards(9)[7])
+    (out / "shards" / "6-of-9" / "running.json").unlink()
+    for shard in shards(9):
+        run(out, images, shard)
+    assert status(out)[0] == 0
+
+
+def test_a_thousand_shards(status, out):
+    """Their records are made up."""
+    noted = {"stopped": "interrupted", "failed": "failed", "dead": "running"}
+    states = [state for state in STATES if state not in ("damaged", "running")]
+    count = {state: 0 for state in states}
+    for shard in shards(1000):
+        state = states[shard.index % len(states)]
+        count[state] += 1
+        if state == "not started":
+            continue
+        begin, end = shard.bounds(2718)
+        done = end - begin - (state == "done with failures")
+        content = {
+            "settings": {},
+            "configuration": {"input": {}},
+            "counts": {"images": end - begin, "done": done, "failed": end - begin - done},
+            "shard": {"of_images": 2718},
+            "runs": [{"state": noted.get(state, "finished"), "error": "no memory"}],
+        }
+        shard.folder(out).mkdir(parents=True)
+        (shard.folder(out) / "manifest.json").write_text(json.dumps(content))
+    _, lines = status(out)
+    assert lines[1] == "shards  " + ", ".join(f"{count[state]} {state}" for state in states)
+    failed = count["done with failures"]
+    assert re.fullmatch(rf"images  (\d+) of 2718 done \(\d+ %\), {failed} failed, .*", lines[2])
+    for state in ("dead", "stopped", "failed", "not started"):
+        assert f"  # and {count[state] - 10} more {state}: --all lists them" in lines
+        assert sum(bool(re.match(rf"\d+-of-1000  {state} ", line)) for line in lines) == 10
+    assert f"  # and {failed - 10} more files: --all lists them" in lines
+    assert len(lines) < 80
+
+
+def test_without_a_record_it_is_one_line(tmp_path):
+    for folder, reason in ((tmp_path, "no record of a run in it"), ("/no", "no such folder")):
+        done = support.run_tool(TOOL, folder)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"error: {folder}: {reason}\n"
+
+
+def test_help_and_documentation(status):
+    text = "\n".join(status("--help")[1])
+    for option in ("--all", "--json", "OUTPUT_DIR", "Exit status: 0 if everything is done; 1 if"):
         assert option in text
+    docs = (support.ROOT / "docs" / "slurm.md").read_text()
+    section = docs.split("## How far it is\n")[1].split("\n## ")[0]
+    assert re.findall(r"^\| (\w[\w ]*) \|", section, re.MULTILINE) == ["state", *STATES]

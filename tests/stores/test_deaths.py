@@ -9,9 +9,9 @@ import support
 from fakes import FakeExtractor, small_images
 
 from vmb_d2.engine.job import ExtractionJob
+from vmb_d2.engine.pipeline import MOST_UNWRITTEN
 from vmb_d2.output.open_stores import open_reader
 from vmb_d2.stores import FORMATS
-from vmb_d2.utils.background import MOST_WAITING
 
 IMAGES, DEATHS = 60, 25
 
@@ -43,11 +43,11 @@ def test_a_job_that_dies_and_dies_again(tmp_path):
     asked, deaths = map(int, re.search(r"asked (\d+), died (\d+)", done.stdout).groups())
     assert deaths >= 3  # or it was never disturbed
     # Each death costs the batches that were not yet written, and no other image is computed twice.
-    assert IMAGES <= asked <= IMAGES + 2 * deaths * (MOST_WAITING + 1)
+    assert IMAGES <= asked <= IMAGES + 2 * deaths * (MOST_UNWRITTEN + 1)
 
     extractor = FakeExtractor(feature_names=["fc6", "fc7"])
     job = ExtractionJob(tmp_path / "alone", list(FORMATS), options=extractor.options)
-    job(images, lambda: extractor)
+    job.run(images, lambda: extractor)
     expected, found = contents(tmp_path / "alone"), contents(tmp_path / "out")
     assert found.keys() == expected.keys()
     assert len(found) == IMAGES * 2 * len(FORMATS)

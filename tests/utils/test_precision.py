@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import support
 import torch
-from benchmarking.precision_price import price
 from fakes import FakeExtractor, small_images
 
 from reference import goldens
@@ -16,9 +15,8 @@ from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.errors import ConfigError, OutputError
 from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.output.manifest import Manifest
-from vmb_d2.packing.job import pack
 from vmb_d2.stores.mmf import MMFReader
-from vmb_d2.utils.precision import PRECISIONS, arithmetic, check_precision, precisions_of
+from vmb_d2.utils.devices import PRECISIONS, arithmetic, check_precision, precisions_of
 
 
 def settings():
@@ -27,34 +25,15 @@ def settings():
     return tf32, (cudnn.enabled, cudnn.benchmark, cudnn.deterministic)
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("matmul", [False, True])
-def test_tf32_is_off_inside_and_back_after(monkeypatch, matmul):
+def test_tf32_is_on_inside_where_asked_for_and_as_before_after(monkeypatch, precision, matmul):
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", matmul)
     before = settings()
     assert before[0] == (True, matmul)  # PyTorch's own default for convolutions
-    with pytest.raises(KeyError), arithmetic():
-        assert settings() == ((False, False), before[1])
-        raise KeyError
-    assert settings() == before
-
-
-def test_extraction_runs_without_tf32(monkeypatch):
-    model = support.tiny_model("tiny_r101_c4")
-    seen = []
-    regions = model.regions
-    monkeypatch.setattr(
-        model, "regions", lambda *args: seen.append(settings()[0]) or regions(*args)
-    )
-    RegionFeatureExtractor(model)(goldens.image_path("horse.png"))
-    assert seen == [(False, False)]
-
-
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_tf32_is_on_inside_where_asked_for(monkeypatch, precision):
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-    before = settings()
-    with arithmetic(precision):
+    with pytest.raises(KeyError), arithmetic(precision):
         assert settings() == ((precision == "tf32",) * 2, before[1])
+        raise KeyError
     assert settings() == before
 
 
@@ -91,26 +70,6 @@ def test_what_is_refused(precision, text, tmp_path):
     with pytest.raises(ConfigError) as caught:
         RegionFeatureExtractor(support.tiny_model("tiny_r101_c4"), precision=precision)
     assert str(caught.value) == text
-
-
-def test_weights_are_channels_last_in_lower_precision():
-    form = RegionFeatureExtractor(support.tiny_model("tiny_r101_c4"), precision="bf16").model
-    weight = form.backbone.res2[0].conv2.weight
-    assert weight.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_in_float32_the_model_runs_as_it_is():
-    model = support.tiny_model("tiny_r101_c4")
-    assert RegionFeatureExtractor(model).model is model
-
-
-def test_float32_is_the_default():
-    model = support.tiny_model("tiny_r101_c4")
-    image = goldens.image_path("coffee.png")
-    default = RegionFeatureExtractor(model)
-    assert default.precision == "fp32"
-    named = RegionFeatureExtractor(model, precision="fp32")
-    support.assert_same_regions(named(image), default(image))
 
 
 def test_the_fingerprint_is_of_the_checkpoints_weights():
@@ -163,7 +122,7 @@ def images_and_jobs(folder):
 
     def extract(images, actual, **values):
         extractor = FakeExtractor(precision=actual)
-        return ExtractionJob(folder / "out", **values)(images, lambda: extractor)
+        return ExtractionJob(folder / "out", **values).run(images, lambda: extractor)
 
     return images, extract
 
@@ -177,14 +136,6 @@ def test_another_precision_is_refused(tmp_path, out):
     assert extract(images, "bf16", allow_mismatch=True).extracted == 1
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["settings"]["precision"] == manifest["runs"][-1]["precision"] == "bf16"
-
-
-def test_another_precision_is_refused_before_the_model_is_loaded(tmp_path):
-    images, extract = images_and_jobs(tmp_path)
-    extract(images[:2], "fp32")
-    for precision, error in (("bf16", OutputError), ("half", ConfigError)):
-        with pytest.raises(error, match="precision"):
-            ExtractionJob(tmp_path / "out", precision=precision)(images, pytest.fail)
 
 
 def forget_precision(folder):
@@ -207,17 +158,7 @@ def test_a_folder_from_before_the_choice_is_of_float32(tmp_path, out):
     assert Manifest(tmp_path / "in").settings == {}
 
 
-def test_two_precisions_are_not_packed_together(tmp_path):
-    for name, precision in (("old", "fp32"), ("new", "bf16")):
-        images = small_images(tmp_path / name, 2)
-        renamed = [image._replace(name=f"{name}_{image.name}") for image in images]
-        extractor = FakeExtractor(precision=precision)
-        ExtractionJob(tmp_path / f"{name}.out")(renamed, lambda e=extractor: e)
-    forget_precision(tmp_path / "old.out")
-    with pytest.raises(ConfigError, match='precision: "fp32" there, "bf16" now'):
-        pack([tmp_path / "old.out", tmp_path / "new.out"], "npz", tmp_path / "packed")
-
-
+@pytest.mark.slow
 def test_the_option(tmp_path, out):
     done = support.extract_tiny(
         "tiny_r101_c4", goldens.image_path("coffee.png"), out, "precision=bf16"
@@ -231,12 +172,3 @@ def test_the_option(tmp_path, out):
     extractor = RegionFeatureExtractor(model, precision="bf16")
     expected = extractor(goldens.image_path("coffee.png"))
     assert relative_errors(expected.features, found.features).max() < 1e-5
-
-
-def test_the_price_of_float32_is_nothing():
-    model = support.tiny_model("tiny_r101_c4")
-    images = [goldens.image_path("coffee.png")]
-    near, errors, same, given_errors, given_same = price(model, "fp32", images)
-    assert (near, len(errors), errors.max(), same.all()) == (1, 100, 0, True)
-    assert (len(given_errors), given_same.all()) == (100, True)
-    assert given_errors.max() < 2e-5

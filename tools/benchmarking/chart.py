@@ -10,83 +10,55 @@ from matplotlib.figure import Figure
 
 from .stages import STAGES
 
-_RATES = {"network": "network alone", "end_to_end": "end to end"}
-_STYLES = {"network": "--", "end_to_end": "-"}
+_LINES = {"network": ("network alone", "--"), "end_to_end": ("end to end", "-")}
 
 
 def png_chart(content: dict[str, Any]) -> bytes:
-    """A PNG of what :func:`benchmarking.measure` gave; what wasn't measured is left out."""
+    """A PNG of what :func:`benchmarking.measuring.measure` returns, as far as it was measured."""
     figure = Figure(figsize=(13, 5), layout="constrained")
     figure.suptitle(f"{content['model']} on {content['machine']['device_name']}")
     left, right = figure.subplots(1, 2)
     _draw_stages(left, content)
     _draw_rates(right, content)
+    for axes in (left, right):
+        if axes.get_legend_handles_labels()[0]:
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.12)}
+            axes.legend(fontsize="small", ncols=4, **below)
     target = io.BytesIO()
     figure.savefig(target, format="png", dpi=120)
     return target.getvalue()
 
 
-def bars(content: dict[str, Any]) -> dict[str, list[float]]:
-    """Seconds an image in each of :data:`STAGES`, by the name of the bar."""
-    found = {
-        f"{c['precision']}, {c['batch_size']}": c["stages"]
-        for c in content["configurations"]
-        if "stages" in c
-    }
-    if "original" in content:
-        found["the original's loop"] = content["original"]["stages"]
-    return {
-        name: [stages[stage]["seconds"]["median"] for stage in STAGES]
-        for name, stages in found.items()
-    }
-
-
-def curves(content: dict[str, Any]) -> dict[tuple[str, str], list[tuple[int, float]]]:
-    """(precision, kind) -> (batch size, images a second) by growing batch size."""
-    found: dict[tuple[str, str], list[tuple[int, float]]] = {}
-    for c in sorted(content["configurations"], key=lambda c: c["batch_size"]):
-        for kind in _RATES:
-            if kind in c:
-                point = c["batch_size"], c[kind]["images_per_second"]
-                found.setdefault((c["precision"], kind), []).append(point)
-    return found
-
-
 def _draw_stages(axes: Axes, content: dict[str, Any]) -> None:
-    rows = bars(content)
-    names = list(rows)
-    left = [0.0] * len(names)
+    bars = {f"{c['precision']}, {c['batch_size']}": c for c in content["configurations"]}
+    bars = {name: c["stages"] for name, c in bars.items() if "stages" in c}
+    if "original" in content:
+        bars["the original's loop"] = content["original"]["stages"]
+    left = [0.0] * len(bars)
     for number, stage in enumerate(STAGES):
-        widths = [rows[name][number] for name in names]
-        axes.barh(names, widths, left=left, label=stage, color=f"C{number}")
+        widths = [stages[stage]["seconds"]["median"] for stages in bars.values()]
+        axes.barh(list(bars), widths, left=left, label=stage, color=f"C{number}")
         left = [a + b for a, b in zip(left, widths, strict=True)]
     axes.invert_yaxis()
-    axes.set_xlabel("seconds an image")
+    axes.set_xlabel("seconds per image")
     axes.set_title("stages, one after the other (precision, batch size)")
-    _legend(axes)
 
 
 def _draw_rates(axes: Axes, content: dict[str, Any]) -> None:
-    found = curves(content)
-    colors = {precision: f"C{i}" for i, precision in enumerate(dict.fromkeys(p for p, _ in found))}
-    for (precision, kind), points in found.items():
-        sizes, rates = zip(*points, strict=True)
-        label = f"{precision}, {_RATES[kind]}"
-        style = _STYLES[kind]
-        axes.plot(sizes, rates, style, marker="o", color=colors[precision], label=label)
+    by_size = sorted(content["configurations"], key=lambda c: c["batch_size"])
+    for number, precision in enumerate(dict.fromkeys(c["precision"] for c in by_size)):
+        for part, (label, style) in _LINES.items():
+            chosen = [c for c in by_size if c["precision"] == precision and part in c]
+            sizes = [c["batch_size"] for c in chosen]
+            values = [c[part]["images_per_second"] for c in chosen]
+            options = {"marker": "o", "color": f"C{number}", "label": f"{precision}, {label}"}
+            if chosen:
+                axes.plot(sizes, values, style, **options)
     if "original" in content:
         rate = content["original"]["images_per_second"]
         axes.axhline(rate, color="0.5", linestyle=":", label="the original's loop")
-    sizes = sorted({c["batch_size"] for c in content["configurations"]})
-    axes.set_xticks(sizes)
+    axes.set_xticks(sorted({c["batch_size"] for c in by_size}))
     axes.set_ylim(bottom=0)
     axes.set_xlabel("batch size")
-    axes.set_ylabel("images a second")
+    axes.set_ylabel("images per second")
     axes.set_title("throughput")
-    _legend(axes)
-
-
-def _legend(axes: Axes) -> None:
-    """Below the axes."""
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize="small", ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.12))

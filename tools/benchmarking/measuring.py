@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import logging
+import statistics
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vmb_d2.data.batching import Batching
+from vmb_d2.data.preprocessing import read_padded_size
+from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.errors import ConfigError
 from vmb_d2.extractor import RegionFeatureExtractor
+from vmb_d2.output.store_set import StoreSet
 from vmb_d2.structures.input_image import InputImage
-from vmb_d2.utils.precision import PRECISIONS
+from vmb_d2.utils.devices import is_out_of_memory
 
-from .configuration import Configuration
-from .machine import describe_machine
-from .made_scores import selection_seconds
-from .original import OriginalLoop
-from .peak import peak_macs_per_second
-from .workload import padded_sizes
+from .machine import describe_machine, peak_memory, reset_peak_memory
+from .original import original_stages
+from .stages import STAGES, count_macs, network_seconds, peak_macs_per_second, run_stages
 
-PARTS = ("network", "stages", "end_to_end", "original", "selection")
-ORIGINAL_PRECISION = "fp32"
+PARTS = ("network", "stages", "end_to_end", "original")
+EXACT = "fp32"  # the precision of the original's loop
 
-Load = Callable[[str], RegionFeatureExtractor]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,126 +38,192 @@ class Plan:
     """What to measure.
 
     Attributes:
-        images: each with a name of its own.
-        precisions: of :data:`vmb_d2.utils.precision.PRECISIONS`.
+        images: each with its own name.
+        precisions: of :data:`vmb_d2.utils.devices.PRECISIONS`.
         batch_sizes: images in the network at a time.
         repeats: how many times each figure is taken, after one round to warm up.
         parts: of :data:`PARTS`.
-        store_format: see ``output.format``.
-
-    Raises:
-        ConfigError: a value is out of range.
+        store_format: of the output.
     """
 
     images: Sequence[InputImage]
-    precisions: Sequence[str] = ("fp32",)
+    precisions: Sequence[str] = (EXACT,)
     batch_sizes: Sequence[int] = (1,)
     repeats: int = 3
     parts: Sequence[str] = PARTS
     store_format: str = "mmf"
 
-    def __post_init__(self):
-        if self.repeats < 1:
-            raise ConfigError(f"--repeats={self.repeats}: has to be at least 1")
-        for name in self.precisions:
-            if name not in PRECISIONS:
-                raise ConfigError(f"--precision={name}: valid are {', '.join(PRECISIONS)}")
-        for size in self.batch_sizes:
-            if size < 1:
-                raise ConfigError(f"--batch-sizes={size}: has to be at least 1")
-        for name in self.parts:
-            if name not in PARTS:
-                raise ConfigError(f"no part {name}: valid are {', '.join(PARTS)}")
+    def batch_sizes_of(self) -> dict[str, Sequence[int]]:
+        """The batch sizes to measure with each precision that the model is needed in."""
+        found: dict[str, Sequence[int]] = {}
+        if set(self.parts) - {"original"}:
+            found = {precision: self.batch_sizes for precision in self.precisions}
+        return {EXACT: (), **found} if "original" in self.parts else found
 
-    def batch_sizes_of(self) -> dict[str, list[int]]:
-        """Of each precision that a model is needed in, the batch sizes to measure it with."""
-        found = {}
-        if {"network", "stages", "end_to_end"} & set(self.parts):
-            found = {name: list(dict.fromkeys(self.batch_sizes)) for name in self.precisions}
-        if "original" in self.parts:
-            found.setdefault(ORIGINAL_PRECISION, [])
-        return found
+
+class Configuration:
+    """The measurements of one precision and batch size."""
+
+    def __init__(
+        self, plan: Plan, precision: str, extractor: RegionFeatureExtractor, batch_size: int
+    ):
+        self.plan = plan
+        self.precision = precision
+        self.extractor = extractor
+        self.batch_size = batch_size
+        self._macs = 0.0
+        self._seconds: dict[str, list[float]] = defaultdict(list)
+        self._memory: list[dict[str, int]] = []
+
+    def __str__(self) -> str:
+        return f"{self.precision}, batch size {self.batch_size}"
+
+    def warm_up(self) -> None:
+        """Run the network once, and count its operations. Raises as :meth:`measure`."""
+        with self._step():
+            self._macs = count_macs(self.extractor, self.plan.images, self.batch_size)
+
+    def measure(self) -> None:
+        """Measure each of the plan's parts once.
+
+        Raises ImageReadError, OutputError, or ConfigError where the memory doesn't suffice.
+        """
+        arguments = self.extractor, self.plan.images, self.batch_size
+        if "network" in self.plan.parts:
+            with self._step():
+                self._seconds["network"].append(network_seconds(*arguments))
+        if "stages" in self.plan.parts:
+            with self._step() as folder, StoreSet(folder, [self.plan.store_format]) as stores:
+
+                def write(images, results) -> None:  # each batch is safe on the disk, as in a run
+                    for image, regions in zip(images, results, strict=True):
+                        stores.write(image.name, regions)
+                    stores.flush()
+
+                seconds = run_stages(*arguments, write)
+            for stage, value in seconds.items():
+                self._seconds[stage].append(value)
+            self._seconds["sum_of_stages"].append(sum(seconds.values()))
+        if "end_to_end" in self.plan.parts:
+            device = self.extractor.model.device
+            reset_peak_memory(device)
+            with self._step() as folder:
+                self._seconds["end_to_end"].append(self._run_job(folder))
+            self._memory.append(peak_memory(device))
+
+    @contextlib.contextmanager
+    def _step(self) -> Iterator[Path]:
+        """A folder to write into. Running out of memory is an error of the batch size."""
+        with tempfile.TemporaryDirectory(prefix="vmb_d2_benchmark_") as folder:
+            try:
+                yield Path(folder)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise self._out_of_memory() from error
+
+    def _run_job(self, folder: Path) -> float:
+        """Seconds of a run as tools/extract.py makes it."""
+        job = ExtractionJob(
+            folder,
+            formats=[self.plan.store_format],
+            options=self.extractor.options,
+            batching=Batching(batch_size=self.batch_size),
+        )
+        counts = job.run(self.plan.images, lambda: self.extractor, self.extractor.description)
+        if counts.out_of_memory:
+            raise self._out_of_memory()
+        return counts.seconds
+
+    def _out_of_memory(self) -> ConfigError:
+        reason = "the memory doesn't suffice for so many at once"
+        return ConfigError(reason, field="batch_sizes", value=self.batch_size)
+
+    def figures(self, peak: float) -> dict[str, Any]:
+        """The figures of one image; docs/performance.md describes the keys.
+
+        Args:
+            peak: multiply-accumulates a second that the device reaches.
+        """
+        count = len(self.plan.images)
+        figures = {name: rates(seconds, count) for name, seconds in self._seconds.items()}
+        found: dict[str, Any] = {"precision": self.precision, "batch_size": self.batch_size}
+        if network := figures.get("network"):
+            macs, seconds = self._macs / count, network["seconds"]["median"]
+            network.update(macs=macs, macs_per_second=macs / seconds)
+            network["share_of_peak"] = network["macs_per_second"] / peak
+        if "sum_of_stages" in figures:
+            found["stages"] = {stage: figures.pop(stage) for stage in STAGES}
+        if self._memory:
+            where = self._memory[0]
+            found["peak_memory_bytes"] = {key: max(m[key] for m in self._memory) for key in where}
+        return {**found, **figures}
 
 
 def measure(
     plan: Plan,
-    load: Load,
+    load: Callable[[str], RegionFeatureExtractor],
     device: torch.device,
-    folder: Path,
-    progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Measure, and give plain values; docs/performance.md describes the keys.
+    """Measure, and return plain values; docs/performance.md describes the keys.
 
-    Within a precision the parts take turns, so that whatever else the machine does at a time meets
+    Within a precision the configurations take turns, so that what else the machine does concerns
     all of them.
 
     Args:
-        plan: what.
-        load: gives the extractor of a precision, on ``device``.
+        plan: what to measure.
+        load: returns the extractor of a precision, on ``device``.
         device: where the network runs.
-        folder: for what is written; it is removed again.
-        progress: is told what comes.
 
     Raises:
         ConfigError, ImageReadError, OutputError, and what ``load`` raises.
     """
+    sizes: Counter[str] = Counter()
+    for path, count in Counter(image.path for image in plan.images).items():
+        sizes["{}x{}".format(*read_padded_size(path))] += count
     found: dict[str, Any] = {
         "machine": describe_machine(device),
-        "images": {"count": len(plan.images), "padded_sizes": padded_sizes(plan.images)},
+        "images": {"count": len(plan.images), "padded_sizes": dict(sizes)},
         "repeats": plan.repeats,
         "format": plan.store_format,
         "peak_macs_per_second": {},
         "configurations": [],
     }
     for precision, batch_sizes in plan.batch_sizes_of().items():
-        progress(f"{precision}: loading the model")
+        logger.info("%s: loading the model", precision)
         extractor = load(precision)
-        original = None
-        if "original" in plan.parts and precision == ORIGINAL_PRECISION:
-            original = OriginalLoop(extractor, plan.images, folder)
-        configurations = [
-            Configuration(precision, extractor, plan.images, size, plan.store_format, folder)
-            for size in batch_sizes
-        ]
-        peak = _take_turns(plan, configurations, original, progress)
+        configurations = [Configuration(plan, precision, extractor, size) for size in batch_sizes]
+        with_original = "original" in plan.parts and precision == EXACT
+        originals, peak = [], 0.0
+        for configuration in configurations:
+            logger.info("%s: warming up", configuration)
+            configuration.warm_up()
+        for repeat in range(plan.repeats):
+            turn = f"{repeat + 1} of {plan.repeats}"
+            for configuration in configurations:
+                logger.info("%s: %s", configuration, turn)
+                peak = max(peak, peak_macs_per_second(precision, device))
+                configuration.measure()
+            if with_original:
+                logger.info("the original's loop: %s", turn)
+                originals.append(original_stages(extractor, plan.images))
         if configurations:
             found["peak_macs_per_second"][precision] = peak
-            found["configurations"] += [c.as_dict(peak) for c in configurations]
-        if original is not None:
-            found["original"] = original.as_dict()
-        del extractor, original, configurations
+            found["configurations"] += [c.figures(peak) for c in configurations]
+        if with_original:
+            count = len(plan.images)
+            found["original"] = {
+                **rates([sum(seconds.values()) for seconds in originals], count),
+                "stages": {s: rates([o[s] for o in originals], count) for s in STAGES},
+            }
+        del extractor, configurations
         if device.type == "cuda":
             torch.cuda.empty_cache()
-    if "selection" in plan.parts:
-        found["selection"] = selection_seconds(device, plan.repeats, progress)
     return found
 
 
-def _take_turns(
-    plan: Plan,
-    configurations: Sequence[Configuration],
-    original: OriginalLoop | None,
-    progress: Callable[[str], None],
-) -> float:
-    """Measure all that a model in one precision is needed for.
-
-    Returns the multiply-accumulates a second of a product of matrices; 0 where none was wanted.
-    """
-    peak = 0.0
-    for configuration in configurations:
-        progress(f"{configuration}: warming up")
-        configuration.warm_up()
-    if original is not None:
-        progress("the original's loop: warming up")
-        original.warm_up()
-    for repeat in range(plan.repeats):
-        number = f"{repeat + 1} of {plan.repeats}"
-        for configuration in configurations:
-            progress(f"{configuration}: {number}")
-            device = configuration.extractor.model.device
-            peak = max(peak, peak_macs_per_second(configuration.precision, device))
-            configuration.measure(plan.parts)
-        if original is not None:
-            progress(f"the original's loop: {number}")
-            original.measure()
-    return peak
+def rates(seconds: Sequence[float], count: int) -> dict[str, Any]:
+    """Statistics of repeated measurements of ``count`` images, for one image."""
+    found = {"median": statistics.median(seconds), "least": min(seconds), "most": max(seconds)}
+    spread = {**{key: value / count for key, value in found.items()}, "repeats": len(seconds)}
+    return {"seconds": spread, "images_per_second": 1 / spread["median"]}

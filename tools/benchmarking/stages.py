@@ -1,42 +1,46 @@
-"""The extraction taken apart: one stage after the other, with a reading between.
+"""The extraction's stages, run and measured one after the other.
 
-Every stage is the function that an extraction calls, and the network is one call as there; where
-one of its parts ends is told by hooks.
+Each stage is the function that an extraction calls. The network is one call, as there; forward
+hooks tell where one of its parts ends.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from detectron2.structures import Instances
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from vmb_d2.data.batching import bucketed_batches
-from vmb_d2.data.preprocessing import NetworkImage, preprocess, read_image, read_padded_size
+from vmb_d2.data.preprocessing import NetworkImage, load, preprocess, read_image, read_padded_size
 from vmb_d2.extractor import RegionFeatureExtractor
-from vmb_d2.modeling import VMBRCNN
+from vmb_d2.modeling.fused_convolution import can_fuse
 from vmb_d2.structures.input_image import InputImage
 from vmb_d2.structures.regions import RegionFeatures
+from vmb_d2.utils.devices import arithmetic, dtype_of
 
 STAGES = (
     "decode",  # the header, then the pixels
-    "resize",  # the mean is taken off, too
-    "transfer",  # padded, and brought to the device
+    "resize",  # the mean subtracted, too
+    "transfer",  # padded, and copied to the device
     "backbone",
     "rpn",
-    "roi_head",  # pooling, features and logits
-    "selection",  # softmax, choice, back from the device
+    "roi_head",  # pooling, features and class logits
+    "selection",  # softmax, choice of regions, copied to the host
     "write",
 )
+_SIDES = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product is the peak
+_PRODUCTS = 5
 
 ReadOut = Callable[[Sequence[Instances], Sequence[NetworkImage]], list[RegionFeatures]]
 Write = Callable[[Sequence[InputImage], Sequence[RegionFeatures]], None]
 
 
 def clock(device: torch.device) -> Callable[[], float]:
-    """A function that gives seconds, once all that the device was given to do is done."""
+    """A function that waits until the device is idle and returns the time in seconds."""
 
     def now() -> float:
         if device.type == "cuda":
@@ -46,89 +50,129 @@ def clock(device: torch.device) -> Callable[[], float]:
     return now
 
 
-class Laps:
-    """By how much a reading grows in each stage.
-
-    Args:
-        reading: never falls: a clock, or a counter of operations.
-
-    Attributes:
-        totals: of each stage so far.
-    """
-
-    def __init__(self, reading: Callable[[], float]):
-        self._reading = reading
-        self._last = reading()
-        self.totals = dict.fromkeys(STAGES, 0.0)
-
-    def begin(self) -> None:
-        """What was since the last reading belongs to no stage."""
-        self._last = self._reading()
-
-    def end(self, stage: str) -> None:
-        """What was since the last reading was ``stage``."""
-        now = self._reading()
-        self.totals[stage] += now - self._last
-        self._last = now
-
-
-@contextlib.contextmanager
-def network_laps(model: VMBRCNN, laps: Laps) -> Iterator[None]:
-    """End the laps of ``backbone`` and ``rpn`` wherever the model has run them."""
-    parts = {"backbone": model.backbone, "rpn": model.proposal_generator}
-    hooks = [
-        part.register_forward_hook(lambda *_, stage=stage: laps.end(stage))
-        for stage, part in parts.items()
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def pass_through(
+def run_stages(
     extractor: RegionFeatureExtractor,
     images: Sequence[InputImage],
     batch_size: int,
-    laps: Laps,
     write: Write,
     read_out: ReadOut | None = None,
-) -> None:
-    """Extract ``images``, and take down in ``laps`` what each stage took.
+) -> dict[str, float]:
+    """Extract ``images`` in batches of equal padded size.
 
     Args:
-        extractor: does the work.
-        images: in the batches of ``extract.batching=bucketed``.
-        batch_size: of these.
-        laps: to add to.
-        write: puts a batch's regions where they belong.
-        read_out: in the place of the extractor's own.
+        extractor: whose stages to run.
+        images: read one after the other.
+        batch_size: of the batches.
+        write: stores the regions of a batch.
+        read_out: instead of the extractor's own.
+
+    Returns:
+        The seconds of each stage.
 
     Raises:
         ImageReadError: an image can't be read.
     """
     read_out = read_out or extractor.read_out
+    seconds = dict.fromkeys(STAGES, 0.0)
+    now = clock(extractor.model.device)
+    last = now()
+
+    def end(stage: str) -> None:
+        nonlocal last
+        moment = now()
+        seconds[stage] += moment - last
+        last = moment
 
     def size_of(image: InputImage) -> tuple[int, int]:
         size = read_padded_size(image.path)
-        laps.end("decode")
+        end("decode")
         return size
 
-    laps.begin()
-    with network_laps(extractor.model, laps):
+    model = extractor.model
+    hooks = [
+        model.backbone.register_forward_hook(lambda *_: end("backbone")),
+        model.proposal_generator.register_forward_hook(lambda *_: end("rpn")),
+    ]
+    try:
         for batch in bucketed_batches(images, batch_size, size_of):
             loaded = []
             for image in batch.images:
                 rgb = read_image(image.path)
-                laps.end("decode")
+                end("decode")
                 loaded.append(preprocess(rgb))
-                laps.end("resize")
+                end("resize")
             on_device = extractor.to_network(loaded, batch.padded_size)
-            laps.end("transfer")
+            end("transfer")
             regions = extractor.network(on_device)
-            laps.end("roi_head")
+            end("roi_head")
             results = read_out(regions, loaded)
-            laps.end("selection")
+            end("selection")
             write(batch.images, results)
-            laps.end("write")
+            end("write")
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seconds
+
+
+def network_seconds(
+    extractor: RegionFeatureExtractor, images: Sequence[InputImage], batch_size: int
+) -> float:
+    """Time of the network alone for all ``images``; their batches are on the device already."""
+    now = clock(extractor.model.device)
+    seconds = 0.0
+    loaded = map(load, (image.path for image in images))
+    for batch in bucketed_batches(loaded, batch_size, lambda image: image.padded_size):
+        on_device = extractor.to_network(batch.images, batch.padded_size)
+        begin = now()
+        extractor.network(on_device)
+        seconds += now() - begin
+    return seconds
+
+
+def count_macs(
+    extractor: RegionFeatureExtractor, images: Sequence[InputImage], batch_size: int
+) -> float:
+    """Multiply-accumulates of the network for all ``images``, of convolutions and matrix products.
+
+    Counted where they run, with their shapes and groups, padding included. Batch norm, ROIAlign and
+    NMS are not counted.
+    """
+    with FlopCounterMode(display=False, custom_mapping=_fused_convolutions()) as counter:
+        network_seconds(extractor, images, batch_size)
+    return counter.get_total_flops() / 2
+
+
+def _fused_convolutions() -> dict[Any, Callable[..., int]]:
+    """How to count the operators of ``modeling.fused_convolution``, which the counter lacks."""
+    if not can_fuse():
+        return {}
+    operators = torch.ops.mkldnn
+    return {
+        operators._convolution_pointwise: lambda x, weight, *_, out_shape, **__: conv_flop_count(
+            x, weight, out_shape
+        ),
+        operators._convolution_pointwise_: lambda shortcut, x, weight, *_, out_shape, **__: (
+            conv_flop_count(x, weight, out_shape)
+        ),
+    }
+
+
+@torch.no_grad()
+def peak_macs_per_second(precision: str, device: torch.device, side: int | None = None) -> float:
+    """Multiply-accumulates a second of the fastest of several products of square matrices.
+
+    Args:
+        precision: of ``PRECISIONS``.
+        device: where to multiply.
+        side: of the matrices; None for one that is large for the device.
+    """
+    side = side or _SIDES[device.type]
+    a, b = (torch.rand(side, side, device=device).to(dtype_of(precision)) for _ in range(2))
+    now, seconds = clock(device), []
+    with arithmetic(precision):
+        for _ in range(1 + _PRODUCTS):
+            begin = now()
+            torch.matmul(a, b)
+            seconds.append(now() - begin)
+    return side**3 / min(seconds[1:])

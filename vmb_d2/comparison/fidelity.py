@@ -59,6 +59,8 @@ def distance(
 
     By box and not by row: regions of nearly equal confidence swap places under rounding.
     """
+    assert reference.bbox is not None and other.bbox is not None
+    assert reference.objects is not None and other.objects is not None
     if not len(reference.bbox) or not len(other.bbox):
         return Distance(len(reference.bbox), 0, 0.0, 0.0, 0)
     nearest, distances = nearest_boxes(reference.bbox, other.bbox)

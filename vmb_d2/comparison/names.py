@@ -59,10 +59,10 @@ def pair_names(names_a: Iterable[str], names_b: Iterable[str]) -> NamePairs:
     """
     names_a, names_b = list(names_a), list(names_b)
     enough = min(len(names_a), len(names_b)) / 2
-    best = None
+    best = _pair(EXACT, names_a, names_b)
     for rule in RULES:
         paired = _pair(rule, names_a, names_b)
-        if best is None or len(paired.pairs) > len(best.pairs):
+        if len(paired.pairs) > len(best.pairs):
             best = paired
         if best.pairs and len(best.pairs) >= enough:
             break

@@ -9,12 +9,10 @@ from dataclasses import asdict
 from typing import Any
 
 from ..stores import FORMATS, FeatureReader
-from .compare import Comparison
-from .diagnosis import unexplained
+from .compare import Comparison, reasons
 from .names import EXACT
-from .opinions import opinions
+from .opinions import opinions, unexplained
 from .tallies import StoreTally
-from .verdict import num_boxes_known, reasons
 
 SHOWN_NAMES = 5
 _WIDTH = 24
@@ -41,8 +39,8 @@ def as_dict(c: Comparison, a: FeatureReader, b: FeatureReader) -> dict[str, Any]
         },
         "regions": {
             "matched": c.counts.matched,
-            "share_of_a": c.counts.shares[0],
-            "share_of_b": c.counts.shares[1],
+            "share_of_a": c.shares[0],
+            "share_of_b": c.shares[1],
             "matched_by_row_images": c.by_row,
             "reordered_images": c.boxes.reordered,
         },
@@ -52,7 +50,7 @@ def as_dict(c: Comparison, a: FeatureReader, b: FeatureReader) -> dict[str, Any]
             "worst_image": c.compared[worst[1]][0] if worst else None,
             "incomparable_images": c.features.incomparable,
             "non_finite_in_one": c.features.non_finite,
-            "one_minus_cosine_median": c.features.angles.quantile(0.5),
+            "one_minus_cosine_median": c.features.angles.summary()["median"],
         },
         "classes": {"compared": c.classes.compared, "same": c.classes.same},
         "cls_prob_difference": {
@@ -60,10 +58,10 @@ def as_dict(c: Comparison, a: FeatureReader, b: FeatureReader) -> dict[str, Any]
             "other_columns_images": c.classes.columns_differ + sum(c.classes.background_column),
         },
         "num_boxes": {
-            "a": c.counts.num_boxes[0],
-            "b": c.counts.num_boxes[1],
+            "a": c.stores[0].num_boxes,
+            "b": c.stores[1].num_boxes,
             "same_images": c.counts.num_boxes_same,
-            "judged": num_boxes_known(c),
+            "judged": c.num_boxes_known,
         },
     }
 
@@ -76,8 +74,8 @@ def _store(reader: FeatureReader, tally: StoreTally, only: list[str], c: Compari
         "images": len(c.names.pairs) + len(only),
         "only_here": {"count": len(only), "first": only[:SHOWN_NAMES]},
         "regions": tally.regions,
-        "fewest_regions": tally.fewest,
-        "most_regions": tally.most,
+        "fewest_regions": min(tally.counts, default=None),
+        "most_regions": max(tally.counts, default=None),
         "features": [
             {"dtype": dtype, "dimension": dimension, "images": images}
             for (dtype, dimension), images in sorted(tally.kinds.items())
@@ -86,7 +84,7 @@ def _store(reader: FeatureReader, tally: StoreTally, only: list[str], c: Compari
         "images_with_boxes": tally.with_boxes,
         "images_with_objects": tally.with_objects,
         "non_finite_regions": tally.non_finite,
-        "zeros_share": tally.sparsity,
+        "zeros_share": tally.zeros_share,
         "negative": tally.negative,
     }
 

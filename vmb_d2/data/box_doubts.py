@@ -1,4 +1,4 @@
-"""Boxes that look like another unit or order than declared, and boxes outside of their images."""
+"""Warnings of boxes that look like another unit or format than declared, or lie outside."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
-from ..utils import interruption
 from ..utils.text import listed
 
-FAR = 0.25  # of the image's sides: so far beyond its edges lies no box by rounding or padding
-MARGIN = 0.05  # so far beyond lie some
+FAR = 0.25  # of the image's sides; boxes reach less far beyond it by rounding or padding
+MARGIN = 0.05  # of the image's sides; how far boxes of the right unit and format reach beyond it
 
 logger = logging.getLogger(__name__)
 
 
 class BoxDoubts:
-    """Warns once a run, as soon as it shows, of boxes that don't look as declared.
+    """Warns once of boxes that look like another unit or format than declared.
 
     Args:
-        source: what the boxes were read from, for messages.
-        box_format, normalized: as declared.
-        kind: of the file, where the declaration is the file's.
+        source: where the boxes come from, for messages.
+        box_format, normalized: what is declared.
+        kind: of the file, in words, if that determines the two.
     """
 
     def __init__(self, source: str | Path, box_format: str, normalized: bool, kind: str | None):
@@ -32,28 +31,29 @@ class BoxDoubts:
         self.kind = kind
         self._warned = False
         self._boxes = self._outside = 0
-        self._images: list[str] = []  # that have boxes outside
+        self._images: list[str] = []  # with boxes outside
 
-    def of_all(self, boxes: np.ndarray) -> None:
-        """Look at what shows without the images: the boxes (n, 4) of all of them, as declared."""
+    def look_at_all(self, boxes: np.ndarray) -> None:
+        """Look at the boxes (n, 4) of all images, before their sizes are known."""
         if not len(boxes):
             return
-        signs, fitting = [], {}
+        signs = []
+        box_format, normalized = self.box_format, self.normalized
         largest = np.abs(boxes).max(axis=1)
         if not self.normalized and largest.max() <= 2 and np.mean(largest <= 1) >= 0.5:
             signs.append(f"no coordinate is above {largest.max():.4g}")
-            fitting["normalized"] = "true"
+            normalized = True
         if self.normalized and np.mean(largest > 2) >= 0.5:
             signs.append(f"coordinates are up to {largest.max():.4g}")
-            fitting["normalized"] = "false"
+            normalized = False
         backward = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
         if self.box_format == "xyxy" and backward.mean() >= 0.2:
             signs.append(f"{backward.sum()} of {len(boxes)} boxes end before they begin")
-            fitting["format"] = "xywh"
+            box_format = "xywh"
         if signs:
-            self._warn(" and ".join(signs), fitting)
+            self._warn(" and ".join(signs), (box_format, normalized))
 
-    def of_image(
+    def look_at(
         self,
         name: str,
         values: np.ndarray,
@@ -65,10 +65,10 @@ class BoxDoubts:
 
         Args:
             name: the image's.
-            values: (n, 4), as declared.
-            boxes: (n, 4), the same as inclusive boxes in original pixels.
-            backward: bool (n,), which of them end before they begin.
-            size: (width, height).
+            values: (n, 4), as given.
+            boxes: (n, 4), inclusive, in original pixels, by what is declared.
+            backward: bool (n,), which of the boxes end before they begin.
+            size: (width, height) in original pixels.
         """
         begin, end = boxes[:, :2], boxes[:, 2:]
         outside = ((begin >= size) | (np.maximum(begin, end) < 0)).any(axis=1)
@@ -91,8 +91,8 @@ class BoxDoubts:
                 fitting,
             )
 
-    def _fitting(self, values: np.ndarray, size: tuple[int, int]) -> dict[str, str]:
-        """Other settings with which all of an image's boxes lie in it; empty where none do."""
+    def _fitting(self, values: np.ndarray, size: tuple[int, int]) -> tuple[str, bool] | None:
+        """Another format, and whether normalized, by which all boxes of an image lie in it."""
         other_format = "xywh" if self.box_format == "xyxy" else "xyxy"
         for box_format in (self.box_format, other_format):
             for normalized in (self.normalized, not self.normalized):
@@ -102,31 +102,27 @@ class BoxDoubts:
                     end = end + begin
                 fits = (begin >= -MARGIN) & (end >= begin) & (end <= 1 + MARGIN)
                 if fits.all() and (normalized or values.max() > 2):
-                    fitting = {}
-                    if normalized != self.normalized:
-                        fitting["normalized"] = str(normalized).lower()
-                    if box_format != self.box_format:
-                        fitting["format"] = box_format
-                    return fitting
-        return {}
+                    declared = self.box_format, self.normalized
+                    found = box_format, normalized
+                    return found if found != declared else None
+        return None
 
-    def _warn(self, sign: str, fitting: dict[str, str]) -> None:
-        settings = " ".join(f"boxes.{key}={value}" for key, value in fitting.items())
-        advice = f"{settings} would fit"
-        if not fitting:
-            advice = "are they of images of another size?"
-        elif self.kind:
-            advice = f"they look like {settings}, unlike {self.kind}: mend the file"
+    def _warn(self, sign: str, fitting: tuple[str, bool] | None) -> None:
+        advice = "are they of images of another size?"
+        if fitting is not None:
+            box_format, normalized = fitting
+            unit = "shares of the image's sides" if normalized else "pixels"
+            advice = f"they look like {box_format} in {unit}"
+            if self.kind:
+                advice += f", unlike {self.kind}: mend the file"
         self._warned = True
-        with interruption.held():
-            logger.warning("%s: %s; %s", self.source, sign, advice)
+        logger.warning("%s: %s; %s", self.source, sign, advice)
 
     def log_outside(self) -> None:
-        """Say how many boxes lay wholly outside: a warning, unless there was one."""
+        """Log how many boxes lie wholly outside of their images."""
         if not self._images:
             return
         level = logging.INFO if self._warned else logging.WARNING
         self._warned = True
-        with interruption.held():
-            words = "%s: %d of %d boxes lie wholly outside of their images, %s"
-            logger.log(level, words, self.source, self._outside, self._boxes, listed(self._images))
+        words = "%s: %d of %d boxes lie wholly outside of their images, %s"
+        logger.log(level, words, self.source, self._outside, self._boxes, listed(self._images))

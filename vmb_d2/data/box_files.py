@@ -26,9 +26,9 @@ class Entry(NamedTuple):
     """The boxes of one image.
 
     Attributes:
-        keys: what the image can be called; the first of them no other entry may have as its first.
+        keys: names of the image. No two entries may have the same first key.
         boxes: (n, 4).
-        number: the image's id, where that is a number.
+        number: the image's id, if that is a number.
     """
 
     keys: tuple[str, ...]
@@ -37,15 +37,16 @@ class Entry(NamedTuple):
 
 
 class BoxTable:
-    """Boxes of many images in one array: a million fit.
+    """Boxes of many images in one array, so that those of a million images fit in memory.
 
     Attributes:
-        keys: the row of each name; None where it means several.
+        keys: the row of each name; None where it is a name of several.
         numbers: the row of each number.
-        values: float64 (n, 4), the boxes of all.
+        values: float64 (n, 4), the boxes of all images.
         sha256: of the names and boxes.
 
-    Raises BoxesError: an image occurs twice, or its boxes aren't finite numbers of shape (n, 4).
+    Raises:
+        BoxesError: an image occurs twice, or its boxes aren't finite numbers of shape (n, 4).
     """
 
     def __init__(self, entries: Iterable[Entry], source: str | Path):
@@ -76,22 +77,22 @@ class BoxTable:
         return len(self._rows)
 
     def boxes(self, row: int) -> np.ndarray:
-        """float64 (n, 4), a copy."""
-        return self.values[self._rows[row]].copy()
+        """float64 (n, 4), not to be changed."""
+        return self.values[self._rows[row]]
 
     def counts(self, rows: Iterable[int]) -> list[int]:
-        """How many boxes each has."""
+        """The number of boxes of each row."""
         return [self._rows[row].stop - self._rows[row].start for row in rows]
 
 
 class StoredBoxes:
-    """The boxes in a store of features, read when they are asked for; else like a BoxTable.
+    """The boxes in a store of features, with the methods of a BoxTable.
 
-    Of a sample of the images they are read at once: ``sha256`` is that of all names and of the
-    sample's boxes, and ``counts`` are the sample's.
+    An image's boxes are read when they are asked for. Those of a sample of images are read at once:
+    ``sha256`` is of all names and of the sample's boxes, and ``counts`` are of the sample.
 
     Args:
-        path: what :func:`vmb_d2.stores.open_reader` opens. It stays open as long as this lives.
+        path: of the store, which stays open as long as this object exists.
 
     Raises:
         StoreError: it can't be opened.
@@ -111,7 +112,7 @@ class StoredBoxes:
         for row in (i * len(self) // size for i in range(size)):
             try:
                 boxes = self.boxes(row)
-            except BoxesError as error:  # a failure of that image, when its turn comes
+            except BoxesError as error:  # that image fails when its boxes are asked for
                 problem = error
                 continue
             digest.update(f"{row}\0".encode() + boxes.tobytes())
@@ -124,7 +125,7 @@ class StoredBoxes:
         return len(self._names)
 
     def boxes(self, row: int) -> np.ndarray:
-        """float64 (n, 4). Raises BoxesError."""
+        """float64 (n, 4). Raises BoxesError where they can't be read."""
         name = self._names[row]
         try:
             found = self._reader.read(name).bbox
@@ -135,7 +136,7 @@ class StoredBoxes:
         return checked(found, f"{self._reader.path}: {name}")
 
     def counts(self, rows: Collection[int]) -> list[int]:
-        """Of the sample, whichever are asked for."""
+        """The numbers of boxes in the sample, whatever ``rows`` are."""
         return self._counts
 
 
@@ -144,8 +145,8 @@ class BoxFile(NamedTuple):
 
     Attributes:
         table: its boxes.
-        kind: in words, where the kind of file says what its coordinates mean.
-        meaning: what it says of ``box_format``, ``normalized`` and ``inclusive``.
+        kind: in words, if the kind of file determines what its coordinates mean.
+        meaning: the values of ``box_format``, ``normalized`` and ``inclusive`` that it determines.
     """
 
     table: BoxTable | StoredBoxes
@@ -160,10 +161,10 @@ _STORE = "a store", {"box_format": "xyxy", "normalized": False, "inclusive": Tru
 
 
 def read_box_file(path: Path) -> BoxFile:
-    """Read a file, whose kind its suffix and content tell, or open a store.
+    """Read a file, whose kind is known by its suffix and content, or open a store.
 
     Raises:
-        ConfigError: neither.
+        ConfigError: it is no such file and no store.
         BoxesError, StoreError, OSError, TypeError, ValueError, zipfile.BadZipFile: it can't be
             read or is damaged.
     """
@@ -175,13 +176,13 @@ def read_box_file(path: Path) -> BoxFile:
         return BoxFile(StoredBoxes(path), *_STORE)
     except StoreError as error:
         raise ConfigError(
-            f"boxes.file={path}: valid are {', '.join(readers)} files and stores of features "
+            f"`boxes_file`={path}: valid are {', '.join(readers)} files and stores of features "
             f"({error})"
         ) from error
 
 
 def checked(values: Any, what: str) -> np.ndarray:
-    """float64 (n, 4). Raises BoxesError."""
+    """``values`` as float64 (n, 4). Raises BoxesError, which begins with ``what``."""
     try:
         boxes = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -199,7 +200,7 @@ def _from_json(path: Path) -> BoxFile:
     try:
         return _from_value(json.loads(path.read_bytes()), path)
     except json.JSONDecodeError as error:
-        if error.msg == "Extra data":  # more than one value: lines, under the other file name
+        if error.msg == "Extra data":  # more than one value: a .jsonl file named .json
             return _from_lines(path)
         raise
 
@@ -233,7 +234,7 @@ def _from_npz(path: Path) -> BoxFile:
 
 
 def _from_value(value: Any, path: Path) -> BoxFile:
-    """From what a JSON or npy file holds."""
+    """The content of a JSON or npy file."""
     if isinstance(value, Mapping):
         if {"image", "boxes"} <= value.keys():
             value = [value]
@@ -249,8 +250,8 @@ def _from_value(value: Any, path: Path) -> BoxFile:
     if "ocr_normalized_boxes" in keys:
         of_images = {*_PATHS, "image_id", "ocr_normalized_boxes"}
         header = isinstance(found[0], Mapping) and not of_images & found[0].keys()
-        entries = _of_images(found, "ocr_normalized_boxes", path, header)
-        return BoxFile(BoxTable(entries, path), *_IMDB)
+        of_imdb = _of_images(found, "ocr_normalized_boxes", path, header)
+        return BoxFile(BoxTable(of_imdb, path), *_IMDB)
     if "bbox" in keys and keys & {"file_name", "file_path"}:
         return BoxFile(BoxTable(_of_images(found, "bbox", path), path), *_VILBERT)
     records = (_record(entry, f"entry {i}") for i, entry in enumerate(found, start=1))
@@ -267,14 +268,14 @@ def _record(value: Any, what: str) -> Entry:
     return Entry((str(value["image"]),), value["boxes"])
 
 
-# What names an image in the dicts of MMF's and ViLBERT's files.
+# Keys of an image's names in the dicts of MMF's and ViLBERT's files.
 _PATHS = ("image_path", "file_path", "feature_path", "file_name", "image_name")
 
 
 def _of_images(
     values: list[Any], boxes_key: str, path: Path, header: bool = False
 ) -> Iterator[Entry]:
-    """An entry for each image of a list of dicts, in which an image may occur several times."""
+    """An entry for each image of a list of dicts; several dicts may be of one image."""
     found: dict[Any, Entry] = {}
     for i, value in enumerate(values[header:], start=header):
         if not isinstance(value, Mapping) or boxes_key not in value:
@@ -318,7 +319,7 @@ def _of_coco(value: Mapping, path: Path) -> Iterator[Entry]:
 
 
 def _names(paths: Iterable[str], image_id: Any) -> tuple[tuple[str, ...], int | None]:
-    """The keys of an image with these paths, and its number where its id is one."""
+    """The keys of an image with these paths, and its id if that is a number."""
     is_number = isinstance(image_id, (int, np.integer)) and not isinstance(image_id, bool)
     keys = [name for path in paths for name in (path, os.path.splitext(path)[0])]
     keys += [os.path.basename(key) for key in keys]

@@ -1,4 +1,4 @@
-"""Boxes that a user gives instead of the proposals. docs/extraction.md has the files' schemas."""
+"""Boxes that are given instead of the proposals. docs/extraction.md has the files' schemas."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ BOX_FORMATS = ("xyxy", "xywh")
 
 logger = logging.getLogger(__name__)
 
-_NUMBERED = re.compile(r"(?:COCO_\w+_)?(\d+)")  # a file's name that says its image's id
+_NUMBERED = re.compile(r"(?:COCO_\w+_)?(\d+)")  # a file name that is the number of its image
 
 
 class GivenBoxes:
     """The boxes of many images.
 
     Args:
-        boxes: (key, boxes (n, 4)) for each image; see :meth:`assign` for the keys. Or what a file
-            holds.
-        source: what they were read from, for messages.
-        box_format: ``"xyxy"``, two corners; ``"xywh"``, the top left corner and the sides; None for
+        boxes: (key, boxes) of each image, with boxes of shape (n, 4); see :meth:`assign` for the
+            keys. Or the content of a file.
+        source: where they come from, for messages.
+        box_format: ``"xyxy"``, two corners, or ``"xywh"``, the top left corner and the sides; None:
             what the file says, else ``"xyxy"``.
-        normalized: x and y in 0..1, as shares of the image's width and height; else in original
-            pixels; None for what the file says, else pixels.
-        inclusive: whether the corner (x2, y2) of ``"xyxy"`` is the last pixel of the box, as
-            everywhere in VMB and with None, or the first one after it. What MMF's scripts pass to
-            VMB, M4C's normalised OCR boxes among it, is taken as inclusive. The sides of ``"xywh"``
-            count pixels, so that x + width is the first one after it.
+        normalized: whether coordinates are shares (0..1) of the image's width and height, instead
+            of original pixels; None: what the file says, else False.
+        inclusive: whether the corner (x2, y2) of ``"xyxy"`` is the last pixel of the box, instead
+            of the one after it; None: True, as VMB takes boxes, also those that MMF's scripts hand
+            to it, such as M4C's OCR boxes. The sides of ``"xywh"`` are numbers of pixels: x + width
+            is one after the last.
 
     Raises:
-        ConfigError: no such format, or one that contradicts the file or another option.
+        ConfigError: no such format, or a value that contradicts the file or another value.
         BoxesError: an image occurs twice, or its boxes aren't finite numbers of shape (n, 4).
     """
 
@@ -60,14 +60,14 @@ class GivenBoxes:
             entries = (Entry((key,), values) for key, values in boxes)
             boxes = BoxFile(BoxTable(entries, source))
         if box_format not in (None, *BOX_FORMATS):
-            raise ConfigError(f"boxes.format={box_format}: valid are {', '.join(BOX_FORMATS)}")
+            raise ConfigError(field="boxes_format", value=box_format, valid=BOX_FORMATS)
         given = {"box_format": box_format, "normalized": normalized, "inclusive": inclusive}
         given = {key: value for key, value in given.items() if value is not None}
         for key, value in given.items():
             if boxes.meaning.get(key, value) != value:
                 raise ConfigError(
-                    f"{_option(key, value)}: {source} is {boxes.kind}, with "
-                    f"{_option(key, boxes.meaning[key])}; leave the option out"
+                    f"{_setting(key, value)}: {source} is {boxes.kind}, with "
+                    f"{_setting(key, boxes.meaning[key])}; leave it out"
                 )
         meaning = {"box_format": "xyxy", "normalized": False, **boxes.meaning, **given}
         self.source = source
@@ -76,18 +76,20 @@ class GivenBoxes:
         self.inclusive: bool = meaning.get("inclusive", self.box_format == "xyxy")
         if self.inclusive and self.box_format == "xywh":
             raise ConfigError(
-                f"{_option('inclusive', True)}: not with boxes.format=xywh, whose sides count the "
-                "pixels; leave the option out"
+                f"{_setting('inclusive', True)}: not with {_setting('box_format', 'xywh')}, whose "
+                "sides are numbers of pixels; leave it out"
             )
         self._table = boxes.table
         self._rows = {key: row for key, row in self._table.keys.items() if row is not None}
         self._doubts = BoxDoubts(source, self.box_format, self.normalized, boxes.kind)
 
     @classmethod
-    def read(cls, path: str | Path, **options) -> GivenBoxes:
-        """From a ``.json``, ``.jsonl``, ``.npy`` or ``.npz`` file, or a store of features.
+    def read(cls, path: str | Path, **options: Any) -> GivenBoxes:
+        """Read a ``.json``, ``.jsonl``, ``.npy`` or ``.npz`` file, or open a store of features.
 
-        A store's boxes are read when they are asked for.
+        Args:
+            path: of the file, or of the store, whose boxes are read when :meth:`of` needs them.
+            **options: see the class.
 
         Raises:
             ConfigError: another kind of file, or options that contradict it.
@@ -96,41 +98,32 @@ class GivenBoxes:
         try:
             return cls(read_box_file(Path(path)), path, **options)
         except OSError as error:
-            raise BoxesError(f"boxes.file={path}: {error.strerror or error}") from error
+            raise BoxesError(f"`boxes_file`={path}: {error.strerror or error}") from error
         except (StoreError, TypeError, ValueError, zipfile.BadZipFile) as error:
-            raise BoxesError(f"boxes.file={path}: {first_line(error)}") from error
+            raise BoxesError(f"`boxes_file`={path}: {first_line(error)}") from error
 
     def assign(self, images: Sequence[InputImage], folder: str | Path = "") -> tuple[int, int]:
-        """Find the boxes of each image, and warn where they look like others than declared.
+        """Find the boxes of each image, and warn if they look different from what is declared.
 
-        An entry means the image that has as its key: its path, its path below ``folder``, its name,
-        its file's name; or the second or last of these without the extension. An entry with a
-        number means the image whose file is called so, as in ``9.jpg`` or
-        ``COCO_train2014_000000000009.jpg``, unless a key is found.
+        An image's entry has as its key the image's path, its path relative to ``folder``, its name
+        or its file name; or the relative path or file name without the extension. Where no key
+        fits, an entry's number may be the number in a file name such as ``9.jpg`` or
+        ``COCO_train2014_000000000009.jpg``.
 
         Returns:
-            How many of the images have no entry, and how many entries have no image.
+            How many images have no entry, and how many entries no image.
 
-        Raises BoxesError where no image has an entry, two share one, or one could have several.
+        Raises:
+            BoxesError: no image has an entry, two share one, or one could have several.
         """
         found: dict[str, int] = {}
         used: dict[int, str] = {}
-        relative, keys, by_number = relative_to(folder), self._table.keys, 0
+        relative, by_number = relative_to(folder), 0
         for image in images:
-            file_name = os.path.basename(image.path)
-            names = [image.path, relative(image.path), image.name, file_name]
-            names += [os.path.splitext(name)[0] for name in names[1::2] if name]
-            known = [name for name in names if name in keys]
-            key = next((name for name in known if keys[name] is not None), None)
-            if known and key is None:
-                raise BoxesError(f"{self.source}: has several entries that can mean {image.path}")
-            row = keys.get(key)
-            if not known and (number := _NUMBERED.fullmatch(names[-1])):
-                key = number[1]
-                row = self._table.numbers.get(int(key))
-                by_number += row is not None
+            key, row = self._find(image, relative(image.path))
             if row is None:
                 continue
+            by_number += key not in self._table.keys
             if row in used:
                 raise BoxesError(
                     f"{self.source}: {key} stands for {used[row]} and for {image.path}; "
@@ -148,14 +141,28 @@ class GivenBoxes:
             words = "%s: %d images found by their id, the number in their names"
             logger.info(words, self.source, by_number)
         self._rows = found
-        self._doubts.of_all(self._table.values)
+        self._doubts.look_at_all(self._table.values)
         return len(images) - len(found), len(self._table) - len(found)
+
+    def _find(self, image: InputImage, relative: str | None) -> tuple[str, int | None]:
+        """The key of an image and its row; None where it has no entry."""
+        file_name = os.path.basename(image.path)
+        stem = os.path.splitext(file_name)[0]
+        names = [image.path, relative, image.name, file_name]
+        names += [relative and os.path.splitext(relative)[0], stem]
+        known = [name for name in names if name is not None and name in self._table.keys]
+        for name in known:
+            if (row := self._table.keys[name]) is not None:
+                return name, row
+        if known:
+            raise BoxesError(f"{self.source}: has several entries that can mean {image.path}")
+        number = _NUMBERED.fullmatch(stem)
+        return (number[1], self._table.numbers.get(int(number[1]))) if number else ("", None)
 
     def of(self, name: str, width: int, height: int) -> Tensor:
         """The boxes of an image, none where it has no entry.
 
-        The first image whose boxes look like others than declared gets a warning, unless
-        :meth:`assign` gave it.
+        Warns once, at the first image whose boxes look different from what is declared.
 
         Args:
             name: the image's.
@@ -164,7 +171,8 @@ class GivenBoxes:
         Returns:
             float32 (n, 4), inclusive, in original pixels, in the order given.
 
-        Raises BoxesError where a box has its second corner before its first, or can't be read.
+        Raises:
+            BoxesError: a box ends before it begins, or boxes can't be read.
         """
         import torch
 
@@ -173,7 +181,7 @@ class GivenBoxes:
         if name not in self._rows:
             return torch.zeros((0, 4))
         values = self._table.boxes(self._rows[name])
-        boxes = torch.from_numpy(values.copy())
+        boxes = torch.tensor(values)
         if self.normalized:
             boxes *= boxes.new_tensor([width, height, width, height])
         if self.box_format == "xywh":
@@ -182,27 +190,23 @@ class GivenBoxes:
             boxes = box_geometry.to_inclusive(boxes)
         boxes = boxes.float()
         wrong = ~box_geometry.has_sides_of(boxes, 0)
-        self._doubts.of_image(name, values, boxes.numpy(), wrong.numpy(), (width, height))
+        self._doubts.look_at(name, values, boxes.numpy(), wrong.numpy(), (width, height))
         if wrong.any():
             row = int(wrong.nonzero()[0])
             raise BoxesError(f"{name}: box {row} ends before it begins: {boxes[row].tolist()}")
         return boxes
 
     def log_outside(self) -> None:
-        """Say how many of the boxes that were asked for lie wholly outside of their images."""
+        """Log how many of the boxes that :meth:`of` gave lie wholly outside of their images."""
         self._doubts.log_outside()
 
     def mean_count(self) -> int:
-        """Boxes an image, rounded up; of a store, in a sample."""
+        """The mean number of boxes of an image, rounded up; of a store, in a sample."""
         counts = self._table.counts(self._rows.values())
         return -(-sum(counts) // max(len(counts), 1))
 
-    def most_count(self) -> int:
-        """Boxes of the image that has the most; of a store, in a sample."""
-        return max(self._table.counts(self._rows.values()), default=0)
-
     def settings(self) -> dict[str, Any]:
-        """What decides about the boxes, the content of the file included, as plain values."""
+        """All that the boxes depend on, as plain values."""
         return {
             "sha256": self._table.sha256,
             "format": self.box_format,
@@ -211,7 +215,7 @@ class GivenBoxes:
         }
 
 
-def _option(key: str, value: Any) -> str:
-    """As on the command line."""
+def _setting(key: str, value: Any) -> str:
+    """As in an error."""
     text = str(value).lower() if isinstance(value, bool) else value
-    return f"boxes.{'format' if key == 'box_format' else key}={text}"
+    return f"`{'boxes_format' if key == 'box_format' else key}`={text}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import logging
 import os
 import re
@@ -16,7 +14,7 @@ from ..structures.input_image import InputImage
 from ..utils.text import listed
 
 EXTENSIONS = (".png", ".jpg", ".jpeg")
-# What images are called too, whether Pillow reads them or not.
+# Other extensions of images, whether Pillow reads them or not.
 _ANY_EXTENSION = re.compile(
     r"\.(apng|avif|bmp|dib|dng|gif|hei[cf]|ico|j2k|jfif|jp2|jpe|jpe?g|jpx|jxl|p[bgnp]m|pcx|png|psd"
     r"|tga|tiff?|webp)"
@@ -31,18 +29,17 @@ def output_name(path: str | Path) -> str:
     return os.path.basename(path).split(".")[0]
 
 
-def extension_list(extensions: Iterable[str]) -> tuple[str, ...]:
-    """Extensions in lower case, with their dot, each once.
-
-    Raises ConfigError where there is none, or one is no extension.
-    """
+def _checked_extensions(extensions: Iterable[str]) -> tuple[str, ...]:
+    """Extensions in lower case, with their dot, each once."""
     found = []
     for extension in extensions:
         if not re.fullmatch(r"\.?\w([\w.+-]*\w)?", extension):
-            raise ConfigError(f"input.extensions={extension}: an extension, such as png or .tif")
+            raise ConfigError(
+                "is no extension, such as png or .tif", field="extensions", value=extension
+            )
         found.append(f".{extension.removeprefix('.').lower()}")
     if not found:
-        raise ConfigError("input.extensions is empty: extensions, such as [png,jpg]")
+        raise ConfigError("`extensions` is empty: needed is a list such as [png,jpg]")
     return tuple(dict.fromkeys(found))
 
 
@@ -51,48 +48,48 @@ def list_images(
 ) -> list[str]:
     """Image files in a folder, sorted by path; or the one file that ``source`` is.
 
-    What is named like an image and isn't a folder is among them, so that a broken link or a pipe
-    fails when it is read. So does a folder below that can't be listed, which is among them with a
-    slash at the end (:func:`is_folder`). One line in the log counts what is there and isn't taken.
+    A broken link, a pipe or a device with the name of an image is listed, and fails when it is
+    read. A folder in it that can't be listed is listed itself, with a slash at the end, and fails
+    as well; see :func:`is_folder`. A line in the log counts the images that aren't listed.
 
     Args:
         source: a folder or file.
-        recursive: also in the folders below it, links to folders included. Files and folders whose
+        recursive: also list the folders in it, links to folders included. Files and folders whose
             name begins with a dot are left out.
-        extensions: of images, in any case, with or without the dot.
+        extensions: of images, in upper or lower case, with or without the dot.
 
     Raises:
-        ConfigError: see :func:`extension_list`.
+        ConfigError: there is no extension, or one is none.
         InputError: no such path, the folder can't be read, or no image is in it.
     """
     source = os.fspath(source)
-    folder = _Folder(extension_list(extensions), recursive)
+    folder = _Folder(_checked_extensions(extensions), recursive)
     if os.path.isfile(source) or (_is_single(source) and folder.is_named(source)):
         return [source]
     try:
         folder.list(source)
     except OSError as error:
-        raise InputError(f"input.dir={source}: {error.filename}: {error.strerror}") from error
+        raise InputError(f"`input_dir`={source}: {error.filename}: {error.strerror}") from error
     if not folder.paths:
-        hint = "" if recursive else " (input.recursive=true looks below it too)"
+        hint = "" if recursive else " (`recursive`=true also looks into the folders in it)"
         names = ", ".join(folder.extensions)
-        raise InputError(f"input.dir={source}: no {names} file in it{hint}{folder.not_taken()}")
+        raise InputError(f"`input_dir`={source}: no {names} file in it{hint}{folder.not_taken()}")
     if remarks := folder.broken() + folder.not_taken():
         logger.info("%s: %d images%s", source, len(folder.paths), remarks)
     return sorted(folder.paths)
 
 
 def is_folder(path: str) -> bool:
-    """Whether a path of :func:`list_images`, or its name, is a folder's that can't be listed."""
+    """Whether a path of :func:`list_images`, or its name, is of a folder that can't be listed."""
     return path.endswith("/")
 
 
 class _Folder:
-    """What a folder holds: the images' paths, and counts of what isn't taken.
+    """The paths of the images in a folder, and counts of what isn't listed.
 
     Args:
         extensions: in lower case, with the dot.
-        recursive: look into the folders below, too.
+        recursive: also list the folders in it.
     """
 
     def __init__(self, extensions: tuple[str, ...], recursive: bool):
@@ -108,9 +105,14 @@ class _Folder:
         return name.lower().endswith(self.extensions)
 
     def list(self, folder: str, above: frozenset = frozenset()) -> None:
-        """``above`` are the folders on the way here: a link to one of them ends there.
+        """List a folder, and those in it.
 
-        Raises OSError where the folder itself can't be listed.
+        Args:
+            folder: its path.
+            above: device and inode of the folders that it lies in; a link to one isn't followed.
+
+        Raises:
+            OSError: the folder itself can't be listed.
         """
         below = []
         with os.scandir(folder) as entries:
@@ -120,7 +122,7 @@ class _Folder:
                 try:
                     is_file = entry.is_file()
                     is_folder = not is_file and entry.is_dir()
-                except OSError:  # a link that loops, or nobody may follow
+                except OSError:  # a link to itself, or one that can't be followed
                     is_file, is_folder = False, self.recursive and not self.is_named(entry.name)
                 if is_folder:
                     if self.recursive:
@@ -145,14 +147,14 @@ class _Folder:
         return f" ({_counted(self._broken, 'broken link')} among them)" if self._broken else ""
 
     def not_taken(self) -> str:
-        """What is there and not taken, as the end of a sentence; empty where all is."""
+        """The images that aren't listed, as the end of a sentence; empty where there is none."""
         counts = {k: n for k, n in self._others.most_common() if _ANY_EXTENSION.fullmatch(k)}
         parts = []
         if counts:
             kinds = ",".join(kind.removeprefix(".") for kind in (*self.extensions, *counts))
             parts.append(
                 ", ".join(f"{count} {kind}" for kind, count in counts.items())
-                + f" ('input.extensions=[{kinds}]' or input.list= takes those that Pillow reads)"
+                + f" (the extensions [{kinds}], or a list of paths, take those that Pillow reads)"
             )
         if self._folders:
             parts.append(_counted(self._folders, "folder", " named like an image"))
@@ -163,24 +165,21 @@ def _counted(count: int, noun: str, rest: str = "") -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}{rest}"
 
 
-def read_lines(path: str | Path, option: str) -> list[str]:
-    """The lines of a text file that aren't blank, without the white space around them.
-
-    Raises InputError, which names ``option``.
-    """
+def _read_lines(path: str | Path, field: str) -> list[str]:
+    """The lines of a text file that aren't blank, stripped. Raises InputError about ``field``."""
     try:
         # File names need not be UTF-8; surrogateescape keeps their bytes.
         text = Path(path).read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
-        raise InputError(f"{option}={path}: {error.strerror}") from error
+        raise InputError(f"`{field}`={path}: {error.strerror}") from error
     return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def is_image_list(path: str | Path) -> bool:
-    """Whether ``path`` is a text file with paths in it, as its first line shows.
+    """Whether ``path`` is a text file whose first line is a path.
 
-    That is one of an existing file or folder, or one that ends in an extension. Blank lines before
-    it don't matter. A path that can't be read isn't one.
+    This is the path of an existing file or folder, or one that ends in an extension. Blank lines
+    before it are skipped. False for a file that can't be read.
     """
     if not os.path.isfile(path):
         return False
@@ -207,9 +206,9 @@ def read_image_lists(lists: Iterable[str | Path], folder: str | Path = "") -> li
         InputError: a list can't be read, or none of them has a line.
     """
     lists = list(lists)
-    lines = {line for path in lists for line in read_lines(path, "input.list")}
+    lines = {line for path in lists for line in _read_lines(path, "input_list")}
     if not lines:
-        raise InputError(f"input.list={', '.join(map(str, lists))}: no path in it")
+        raise InputError(f"`input_list`={', '.join(map(str, lists))}: no path in it")
     return sorted({os.path.normpath(os.path.join(folder, line)) for line in lines})
 
 
@@ -229,21 +228,8 @@ def name_images(
         InputError: a name is empty, or a path outside of ``folder`` has to be relative to it.
     """
     if naming not in NAMINGS:
-        raise ConfigError(f"input.names={naming}: valid are {', '.join(NAMINGS)}")
-    with _no_collection():
-        return list(map(InputImage, paths, _names(paths, naming, folder)))
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """A million new objects would start the garbage collector again and again, to find nothing."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
+        raise ConfigError(field="names", value=naming, valid=NAMINGS)
+    return list(map(InputImage, paths, _names(paths, naming, folder)))
 
 
 def _names(paths: Iterable[str], naming: str, folder: str | Path) -> Iterator[str]:
@@ -254,13 +240,11 @@ def _names(paths: Iterable[str], naming: str, folder: str | Path) -> Iterator[st
             continue
         name = name_of(path)
         if name is None:
-            raise InputError(f"{path} is not below input.dir={folder}, so it has no relative name")
+            raise InputError(f"{path} isn't in `input_dir`={folder}, so it has no relative name")
         if naming == "relative":
             name = os.path.splitext(name)[0]
         if not name:
-            raise InputError(
-                f"{path}: has no name before its first dot; input.names=relative has one"
-            )
+            raise InputError(f"{path}: no name before its first dot; take `names`=relative")
         yield name
 
 
@@ -270,12 +254,12 @@ def root_of(source: str | Path) -> str:
 
 
 def _is_single(source: str | Path) -> bool:
-    """Whether a path is something else than a folder."""
+    """Whether a path exists and isn't a folder."""
     return os.path.lexists(source) and not os.path.isdir(source)
 
 
 def relative_to(folder: str | Path) -> Callable[[str], str | None]:
-    """What gives a path relative to ``folder``, with slashes between; None where it isn't below."""
+    """A function that gives a path relative to ``folder``, with slashes; None for one outside."""
     folder = os.path.normpath(folder or ".")
     prefix = "" if folder == "." else os.path.join(folder, "")
     begin = len(prefix)
@@ -292,13 +276,16 @@ def relative_to(folder: str | Path) -> Callable[[str], str | None]:
 class ExcludeList:
     """Images to leave out, from a text file with a name or path a line.
 
-    A line means an image if it is its path, its path relative to the folder, or its name; under
-    MMF's naming also if its own name up to the first dot is the image's. Raises InputError.
+    An image is in it if a line is its path, its path relative to ``folder``, or its name; with the
+    naming ``"mmf"`` also if a line's own name up to its first dot is the image's.
+
+    Raises:
+        InputError: the file can't be read.
     """
 
     def __init__(self, path: str | Path, naming: str = "mmf", folder: str | Path = ""):
         self._relative = relative_to(folder)
-        self.lines = set(read_lines(path, "input.exclude_list"))
+        self.lines = set(_read_lines(path, "exclude_list"))
         if naming == "mmf":
             self.lines |= {output_name(line) for line in self.lines}
 
@@ -313,9 +300,10 @@ def select_images(
     start: int = 0,
     end: int | None = None,
 ) -> list[InputImage]:
-    """``images`` less those excluded, then ``[start:end]`` of the rest.
+    """``images`` without those excluded, then ``[start:end]`` of the rest.
 
-    Raises InputError where two of the result have one name, with a list of them.
+    Raises:
+        InputError: two of the result have one name; with a list of them.
     """
     selected = [image for image in images if image not in exclude][start:end]
     if len({name for _, name in selected}) == len(selected):
@@ -328,8 +316,7 @@ def select_images(
             clashes.append(f"{other} and {path} (both {name})")
     if clashes:
         raise InputError(
-            f"two images would be stored under one name, in {listed(clashes)}; rename one, put it "
-            "in input.exclude_list, or name them otherwise: input.names=relative or "
-            "relative_with_extension"
+            f"two images would be stored under one name: {listed(clashes)}; rename one, put it in "
+            "`exclude_list`, or take `names`=relative or relative_with_extension"
         )
     return selected

@@ -1,18 +1,16 @@
-"""Batches with their images, read while the network is at work on the ones before."""
+"""Batches with their images, which are read ahead while the network computes."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ..errors import ImageReadError
 from ..structures.input_image import InputImage
-from . import preprocessing as images
 from .batching import Batch
-from .preprocessing import NetworkImage
-from .reader_pool import ReaderPool
+from .preprocessing import NetworkImage, load
 
 if TYPE_CHECKING:
     import torch
@@ -25,56 +23,55 @@ Outcome = NetworkImage | ImageReadError
 def default_workers(device: torch.device) -> int:
     """How many processes read images for a network on ``device``.
 
-    On a GPU, one for each core but one that this process may use, 8 at most. None on the CPU: the
-    network has all of its cores.
+    On a GPU, the number of cores that this process may use, less one, at most 8. On the CPU 0: the
+    network uses all cores.
     """
     if device.type == "cpu":
         return 0
     return min(len(os.sched_getaffinity(0)) - 1, MOST_DEFAULT_WORKERS)
 
 
-def slots(workers: int, batch_size: int) -> int:
-    """How many images have a place in memory: a batch in the network, and those read ahead.
-
-    These are two batches, or two images a process where that is more.
-    """
-    return batch_size + 2 * max(batch_size, workers)
-
-
 def loaded_batches(
     batches: Iterable[Batch[InputImage]], workers: int, batch_size: int
-) -> Iterator[tuple[Batch[InputImage], list[Outcome]]]:
-    """Each batch with its images, or what they can't be read for, in order.
+) -> Generator[tuple[Batch[InputImage], list[Outcome]]]:
+    """Each batch with its images, in order. An image that can't be read is an ImageReadError.
 
-    The images' memory is theirs until the next batch is asked for.
+    The tensors of a batch may be overwritten once the next batch is asked for.
 
     Args:
-        batches: of ``batch_size`` images at most; asked for only as far ahead as images are read.
-        workers: how many processes read; 0: this one, when a batch is asked for.
+        batches: of ``batch_size`` images at most; asked for as far ahead as images are read.
+        workers: how many processes read images; 0: this process does, when a batch is asked for.
+        batch_size: the most images of a batch. Processes read two batches ahead, or two images each
+            where these are more.
 
-    Raises ConfigError where processes can't be started.
+    Raises:
+        ConfigError: the processes can't be started, or one was killed.
     """
     if not workers:
         for batch in batches:
-            yield batch, [_outcome(images.load, image.path) for image in batch.images]
+            yield batch, [_outcome(image.path) for image in batch.images]
         return
-    batches = iter(batches)
+    from .workers import read_in_processes
+
     waiting: deque[Batch[InputImage]] = deque()
-    with ReaderPool(workers, slots(workers, batch_size)) as pool:
-        batch = next(batches, None)
-        while batch is not None or waiting:
-            while batch is not None and len(batch.images) <= pool.room:
-                for image in batch.images:
-                    pool.submit(image.path)
-                waiting.append(batch)
-                batch = next(batches, None)
-            first = waiting.popleft()
-            yield first, [_outcome(pool.take) for _ in first.images]
-            pool.release()
 
+    def paths() -> Iterator[str]:
+        for batch in batches:
+            waiting.append(batch)
+            yield from (image.path for image in batch.images)
 
-def _outcome(read: Callable[..., NetworkImage], *arguments) -> Outcome:
+    ahead = max(2, -(-2 * batch_size // workers))
+    outcomes = read_in_processes(paths(), workers, ahead=ahead, kept=batch_size)
     try:
-        return read(*arguments)
+        for outcome in outcomes:
+            batch = waiting.popleft()
+            yield batch, [outcome, *(next(outcomes) for _ in batch.images[1:])]
+    finally:
+        outcomes.close()
+
+
+def _outcome(path: str) -> Outcome:
+    try:
+        return load(path)
     except ImageReadError as error:
         return error

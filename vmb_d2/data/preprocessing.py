@@ -1,4 +1,4 @@
-"""Reading and preprocessing of images, as MMF's extraction does it."""
+"""Reading and preprocessing of images, as in MMF's extraction."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from PIL import Image
 from ..config.network_input import PIXEL_MEAN_BGR, SIZE_DIVISIBILITY
 from ..errors import ImageReadError
 
-if TYPE_CHECKING:  # processes that only read images do without it
+if TYPE_CHECKING:  # a run with nothing to do doesn't import torch
     from torch import Tensor
 
-# What the conversion to 8-bit RGB does to an image, by what is said of it.
+# Kinds of images that the conversion to 8-bit RGB changes, and how.
 CONVERSIONS = {
     "16-bit": "with 16 bits a channel or more (clipped at 255, not scaled)",
     "float": "of floating-point numbers (clipped to 0..255, not scaled)",
@@ -32,16 +32,16 @@ CONVERSIONS = {
     "rotation": "with an EXIF rotation (not applied)",
     "CMYK": "CMYK (converted without a colour profile)",
 }
-_ORIENTATION, _UPRIGHT = 0x0112, 1  # EXIF's tag, and its value where nothing is to be turned
+_ORIENTATION, _UPRIGHT = 0x0112, 1  # EXIF's tag, and its value for an image that isn't rotated
 
-_reading = threading.local()  # path: of the file that this thread decodes; None: only its header's
+_reading = threading.local()  # path: the file that this thread decodes; None: only its header
 
 ImageSource = str | Path | Image.Image | np.ndarray
 
 SHORT_SIDE = 800
 LONG_SIDE = 1333
 
-# What Pillow's decoders were seen to raise on files that are damaged or no images.
+# Errors that Pillow's decoders raise for files that are damaged or no images.
 _DECODING_ERRORS = (
     OSError,
     EOFError,
@@ -59,13 +59,13 @@ _DECODING_ERRORS = (
 
 @dataclass(frozen=True)
 class NetworkImage:
-    """An image as the network takes it.
+    """The network's input of one image.
 
     Attributes:
-        tensor: float32 (3, h, w), BGR, mean taken off, resized, not padded.
-        scale: network pixels for one original pixel.
-        width, height: of the original.
-        conversions: what was done to its pixels, of :data:`CONVERSIONS`.
+        tensor: float32 Tensor[3, h, w], BGR, the mean subtracted, resized, not padded.
+        scale: network pixels per original pixel.
+        width, height: in original pixels.
+        conversions: those of :data:`CONVERSIONS` that its pixels went through.
     """
 
     tensor: Tensor
@@ -76,12 +76,12 @@ class NetworkImage:
 
     @property
     def padded_size(self) -> tuple[int, int]:
-        """(height, width) in network pixels to which it is padded by itself."""
+        """(height, width) in network pixels to which it is padded in a batch of its own."""
         return padded_size(*self.tensor.shape[-2:])
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
-    """Original (height, width) from the file's header. Raises ImageReadError."""
+    """(height, width) in original pixels, from the file's header. Raises ImageReadError."""
     with _opened(path, header_only=True) as image:
         return image.height, image.width
 
@@ -89,8 +89,8 @@ def read_size(path: str | Path) -> tuple[int, int]:
 def read_image(path: str | Path) -> np.ndarray:
     """Decode the first frame of an image file.
 
-    As the original: no rotation by EXIF; any mode but RGB goes through ``convert("RGB")``, which
-    drops alpha without blending and clips 16-bit greys at 255.
+    As in the original, EXIF's rotation isn't applied, and any mode but RGB is converted by Pillow's
+    ``convert("RGB")``, which drops alpha without blending and clips 16-bit greys at 255.
 
     Returns:
         uint8 (H, W, 3), RGB.
@@ -102,13 +102,13 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def _read(path: str | Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The pixels of an image file, and which of :data:`CONVERSIONS` they went through."""
+    """The pixels of an image file, and those of :data:`CONVERSIONS` that they went through."""
     with _opened(path) as image:
         return to_rgb(image), tuple(_conversions(image))
 
 
 def _conversions(image: Image.Image) -> Iterator[str]:
-    """Of a decoded image, whose EXIF is complete by then."""
+    """Those of a decoded image; before it is decoded, its EXIF may be incomplete."""
     if image.mode.startswith("I"):
         yield "16-bit"
     elif image.mode == "F":
@@ -122,25 +122,25 @@ def _conversions(image: Image.Image) -> Iterator[str]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's; of a TIFF, which Pillow turns itself, what is left of it."""
+    """EXIF's orientation, 1 to 8; that of a TIFF is 1, since Pillow rotates it."""
     try:
-        value = image.getexif().get(_ORIENTATION)
-    except Exception:  # EXIF that is damaged costs no image
-        value = None
+        value = image.getexif().get(_ORIENTATION, _UPRIGHT)
+    except Exception:  # damaged EXIF doesn't make an image unreadable
+        value = _UPRIGHT
     return value if value in range(1, 9) else _UPRIGHT
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
-    """The pixels of a PIL image as :func:`read_image` gives them."""
+    """The pixels of a PIL image, as :func:`read_image` returns them."""
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 @contextlib.contextmanager
 def warnings_to(tell: Callable[[str], None]) -> Iterator[None]:
-    """Within the block, what is warned of while a file is decoded goes to ``tell``, with its path.
+    """Within the block, warnings while a file is decoded go to ``tell``, with the file's path.
 
-    Each text once a file. Of warnings while only its header is read nothing is told: they come
-    once more. Others are shown as before. ``tell`` is called in the thread that decodes.
+    Each text comes once per file. Warnings while only a header is read are dropped, since decoding
+    repeats them. Other warnings are shown as before. ``tell`` is called in the thread that decodes.
     """
 
     def show(message, *where, **more) -> None:
@@ -164,9 +164,9 @@ def _opened(path: str | Path, header_only: bool = False) -> Iterator[Image.Image
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
-            os.scandir(path).close()  # one that can't be listed is here for the reason
+            os.scandir(path).close()  # raises, if it was listed as one that can't be read
             raise ImageReadError(f"{path}: is a folder")
-        if not stat.S_ISREG(mode):  # a pipe would make the run wait for ever
+        if not stat.S_ISREG(mode):  # opening a pipe would block
             raise ImageReadError(f"{path}: is no file")
         with Image.open(path) as image:
             yield image
@@ -178,14 +178,15 @@ def _opened(path: str | Path, header_only: bool = False) -> Iterator[Image.Image
 
 def _read_error(path, error: Exception) -> ImageReadError:
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    reason = reason.replace(f" {str(path)!r}", "")  # Pillow's own messages name the file too
+    reason = reason.replace(f" {str(path)!r}", "")  # in Pillow's own messages
     return ImageReadError(f"{path}: {' '.join(reason.split())}")
 
 
 def resize_scale(height: int, width: int) -> float:
-    """Network pixels for one original pixel of an image of (height, width).
+    """Network pixels per original pixel of an image of (height, width).
 
-    The short side becomes 800, unless that makes the long side, rounded, more than 1333.
+    The short side becomes 800, unless the long side, rounded, would be more than 1333; then that
+    becomes 1333.
     """
     scale = SHORT_SIDE / min(height, width)
     if np.round(scale * max(height, width)) > LONG_SIDE:
@@ -194,13 +195,13 @@ def resize_scale(height: int, width: int) -> float:
 
 
 def network_size(height: int, width: int) -> tuple[int, int]:
-    """(h, w) of the image after resizing, before padding, in network pixels."""
+    """(height, width) in network pixels of the image after resizing, before padding."""
     scale = resize_scale(height, width)
     return round(height * scale), round(width * scale)
 
 
 def padded_size(height: int, width: int) -> tuple[int, int]:
-    """``(height, width)`` in network pixels, each rounded up to a multiple of 32."""
+    """(height, width) in network pixels, each rounded up to a multiple of 32."""
     return (
         -(-height // SIZE_DIVISIBILITY) * SIZE_DIVISIBILITY,
         -(-width // SIZE_DIVISIBILITY) * SIZE_DIVISIBILITY,
@@ -212,56 +213,29 @@ def read_padded_size(path: str | Path) -> tuple[int, int]:
     return padded_size(*network_size(*read_size(path)))
 
 
-def network_pixels(rgb: np.ndarray) -> tuple[np.ndarray, float]:
-    """Take the mean off, then resize.
+def preprocess(rgb: np.ndarray, conversions: tuple[str, ...] = ()) -> NetworkImage:
+    """Subtract the mean, then resize.
 
     Args:
         rgb: uint8 (H, W, 3), RGB.
-
-    Returns:
-        float32 (3, h, w), BGR, not contiguous; and network pixels for one original pixel.
+        conversions: those of :data:`CONVERSIONS` that its pixels went through.
 
     Raises:
-        ImageReadError: so narrow that its short side would be resized to nothing.
+        ImageReadError: so narrow that its short side would be less than a pixel.
     """
+    import torch
+
     height, width = rgb.shape[:2]
     scale = resize_scale(height, width)
     if min(network_size(height, width)) < 1:
         raise ImageReadError(f"{width} x {height} pixels: too narrow to be resized to {LONG_SIDE}")
-    # Subtracted in float64 and stored in float32, as the original's arrays have it; without an
-    # array of float64, since images can be large.
+    # As in the original, subtracted in float64 and stored in float32; without a float64 array of
+    # the image, which can be large.
     bgr = np.empty(rgb.shape, dtype=np.float32)
     np.subtract(rgb[:, :, ::-1], np.array(PIXEL_MEAN_BGR), out=bgr, casting="unsafe")
     resized = cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
-    return resized.transpose(2, 0, 1), scale
-
-
-def preprocess(rgb: np.ndarray) -> NetworkImage:
-    """An image as the network takes it. The rest is :func:`network_pixels`'."""
-    pixels, scale = network_pixels(rgb)
-    return as_network_image(np.ascontiguousarray(pixels), scale, *rgb.shape[:2])
-
-
-def as_network_image(
-    pixels: np.ndarray, scale: float, height: int, width: int, conversions: tuple[str, ...] = ()
-) -> NetworkImage:
-    """Contiguous ``pixels``, whose memory is used as it is, of an image of (height, width)."""
-    import torch
-
-    return NetworkImage(torch.from_numpy(pixels), scale, width, height, conversions)
-
-
-def read_network_pixels(path: str | Path) -> tuple[np.ndarray, float, int, int, tuple[str, ...]]:
-    """Of an image file, what :func:`network_pixels` gives, the original height and width, and
-    which of :data:`CONVERSIONS` its pixels went through.
-
-    Raises ImageReadError, which names the file.
-    """
-    rgb, conversions = _read(path)
-    try:
-        return *network_pixels(rgb), *rgb.shape[:2], conversions
-    except ImageReadError as error:
-        raise ImageReadError(f"{path}: {error}") from error
+    tensor = torch.from_numpy(resized.transpose(2, 0, 1))
+    return NetworkImage(tensor, scale, width, height, conversions)
 
 
 def load(source: ImageSource) -> NetworkImage:
@@ -271,8 +245,8 @@ def load(source: ImageSource) -> NetworkImage:
         source: a path, a PIL image, or a uint8 array (H, W, 3), RGB.
 
     Raises:
-        ImageReadError: it can't be read or is too narrow; of a path, it is named.
-        ValueError, TypeError: an array, or an object, of another kind.
+        ImageReadError: it can't be read or is too narrow.
+        ValueError, TypeError: another kind of array or object.
     """
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
@@ -284,5 +258,8 @@ def load(source: ImageSource) -> NetworkImage:
         return preprocess(to_rgb(source))
     if not isinstance(source, (str, Path)):
         raise TypeError(f"{type(source).__name__}: images are paths, PIL images or uint8 arrays")
-    pixels, *values = read_network_pixels(source)
-    return as_network_image(np.ascontiguousarray(pixels), *values)
+    rgb, conversions = _read(source)
+    try:
+        return preprocess(rgb, conversions)
+    except ImageReadError as error:
+        raise ImageReadError(f"{source}: {error}") from error

@@ -1,35 +1,42 @@
-"""One run into an output folder: settings compared, images extracted, all of it recorded."""
+"""One run into an output folder: what is done is skipped, the rest is extracted, all recorded."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import VMBModel
+from ..data.batching import Batching
 from ..data.given_boxes import GivenBoxes
 from ..data.image_list import is_folder
 from ..errors import ConfigError
 from ..output.failures import FailureLog
 from ..output.foreign import CHOICES, ForeignImages
 from ..output.lock import sole_use
+from ..output.manifest import Manifest
 from ..output.shards import Shard
 from ..output.store_set import StoreSet
 from ..selection.options import RegionOptions
 from ..stores import format_named
 from ..structures.class_names import NO_NAMES, ClassNames
 from ..structures.input_image import InputImage
-from ..utils.precision import check_name
+from ..utils import interruption
+from ..utils.devices import check_precision, device_name, estimated_batch_size
+from ..utils.lease import Lease, LeaseLost
 from ..utils.text import bytes_in_words
-from .auto_batch_size import AUTO, checked_batch_size
-from .pipeline import ExtractionRun, Report
-from .run_record import RunRecord
+from .pipeline import Counts, ExtractionPipeline, pending_images
 
-if TYPE_CHECKING:  # what it takes is imported when there is something to do
+if TYPE_CHECKING:  # a run with nothing to do doesn't import torch
     from ..extractor import RegionFeatureExtractor
+
+STOPPED = (
+    "stopped: %(done)d of %(images)d images are stored, %(failed)d failed; the same command, run "
+    "again, goes on from there"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -45,15 +52,18 @@ class ExtractionJob:
         precision: of the extractor, where it is known before loading.
         boxes: to take instead of the proposals, assigned to the images.
         naming: how the images got their names.
-        batch_size: images that go through the network together, at most; ``"auto"`` for as many
-            as the memory allows, see :mod:`vmb_d2.engine.memory_probe`.
-        batching, max_failures, workers: see :class:`vmb_d2.engine.pipeline.ExtractionRun`.
+        batching: how images are grouped into batches. For the batch size ``"auto"`` see
+            :func:`vmb_d2.utils.devices.estimated_batch_size`.
+        max_failures, workers: see :class:`vmb_d2.engine.pipeline.ExtractionPipeline`.
         allow_mismatch: write into a folder whose features come of other settings.
-        foreign: of images that are there and that the folder's record doesn't vouch for, what to do
-            with those that are whole: ``"keep"`` or ``"redo"``. Damaged ones are done anew.
+        foreign: what to do with whole images that are there and that the folder's manifest doesn't
+            vouch for: ``"keep"`` or ``"redo"``. Damaged ones are extracted again.
         shard: which part of the run this is; None for the whole.
         class_names: of the model, without the background; for the formats that write them.
         record: plain values for the manifest, such as the user's configuration.
+
+    Raises:
+        ConfigError: a value out of range.
     """
 
     folder: str | Path
@@ -64,8 +74,7 @@ class ExtractionJob:
     precision: str | None = None
     boxes: GivenBoxes | None = None
     naming: str = "mmf"
-    batch_size: int | str = 1
-    batching: str = "bucketed"
+    batching: Batching = field(default_factory=Batching)
     max_failures: int | None = None
     workers: int | None = None
     allow_mismatch: bool = False
@@ -74,19 +83,29 @@ class ExtractionJob:
     class_names: ClassNames = NO_NAMES
     record: dict[str, Any] = field(default_factory=dict)
 
-    def __call__(
+    def __post_init__(self) -> None:
+        for name in ("max_failures", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ConfigError("has to be at least 0", field=name, value=value)
+        if self.precision is not None:
+            check_precision(self.precision)
+        if self.foreign not in CHOICES:
+            raise ConfigError(field="foreign", value=self.foreign, valid=CHOICES)
+
+    def run(
         self,
         images: Sequence[InputImage],
-        load: Callable[[], RegionFeatureExtractor],
+        load_extractor: Callable[[], RegionFeatureExtractor],
         description: VMBModel | None = None,
         *,
         of_all_shards: Sequence[InputImage] | None = None,
-    ) -> Report:
+    ) -> Counts:
         """Extract what isn't there yet.
 
         Args:
             images: of the run, or of its shard, each with its own name.
-            load: gives the extractor; not called where nothing is to do.
+            load_extractor: not called where nothing is to do.
             description: of the model, as far as it is known before loading.
             of_all_shards: the images that will be beside each other; None: ``images``.
 
@@ -94,13 +113,79 @@ class ExtractionJob:
             ConfigError, InputError: before any work.
             OutputError: before any work, where the folder's features are of other settings; later,
                 where features can't be written. What was flushed stays.
-            TooManyFailures, and what ``load`` raises.
+            TooManyFailures, and what ``load_extractor`` raises.
         """
-        batch_size = checked_batch_size(self.batch_size, self.batching)
-        if self.precision is not None:
-            check_name(self.precision)
-        if self.foreign not in CHOICES:
-            raise ConfigError(f"output.foreign={self.foreign}: valid are {', '.join(CHOICES)}")
+        stores = self._stores(of_all_shards or images)
+        settings = self._settings(description)
+        counts = Counts(len(images))
+        with contextlib.ExitStack() as stack:
+            lease = stack.enter_context(sole_use(self.folder, self.shard))
+            manifest = Manifest(self.folder, self.shard)
+            manifest.require(settings, self.allow_mismatch)
+            foreign = ForeignImages(
+                stores,
+                (image.name for image in images if not is_folder(image.path)),
+                manifest.vouched(),
+                redo=self.foreign == "redo",
+            )
+            foreign.read_files()
+            content = self._content(manifest, stores, lease)
+            stack.enter_context(manifest.recorded(lambda: _outcome(manifest, lease, counts)))
+            if self.shard:  # whose manifest says from the start that it runs
+                before = manifest.content.get("counts", counts.totals())
+                known = manifest.settings or settings
+                manifest.begin({}, **content, settings=known, counts=before)
+            stack.enter_context(stores)
+            foreign.read_folders()
+            if description is not None:
+                self._require_dimension(foreign, description.feature_dimension)
+            manifest.content["foreign"] = foreign.known
+            pending = pending_images(images, stores)
+            counts.skipped = len(images) - len(pending)
+            failures = FailureLog(manifest.folder)
+            # Whether a folder still can't be listed, its entry in the list of images says again.
+            failures.settle(lambda name: is_folder(name) or name in stores)
+            if not pending:
+                logger.info("%s: nothing to do, %d images are there", self.name, len(images))
+                if _is_news(manifest, foreign, counts):
+                    mismatch = manifest.require(settings, self.allow_mismatch)
+                    manifest.begin({"mismatch": mismatch}, **content, settings=manifest.settings)
+                return counts
+            _show(lease, counts)
+            extractor = load_extractor()
+            batching = self._chosen_batching(extractor, len(pending))
+            self._require_dimension(foreign, extractor.model.feature_dimension)
+            foreign.remove()
+            self._record_begin(manifest, content, extractor, batching, counts)
+            self._log_begin(stores, extractor, len(pending), len(images))
+            pipeline = ExtractionPipeline(
+                extractor,
+                stores,
+                failures,
+                batching=batching,
+                boxes=self.boxes,
+                max_failures=self.max_failures,
+                workers=self.workers,
+                counts=counts,
+                before_write=lambda: _show(lease, counts),
+            )
+            # A signal waits until the stores are closed and the end is recorded.
+            with interruption.deferred(), stack.pop_all():
+                try:
+                    pipeline.run(images, pending)
+                except BaseException:
+                    logger.info(STOPPED, counts.totals())
+                    raise
+                failures.settle(lambda name: not is_folder(name) and name in stores)
+        return counts
+
+    @property
+    def name(self) -> str:
+        """The run in words."""
+        return f"{self.folder}, {self.shard}" if self.shard else str(self.folder)
+
+    def _stores(self, images: Sequence[InputImage]) -> StoreSet:
+        """The stores, not open yet. Raises ConfigError, InputError."""
         stores = StoreSet(
             self.folder,
             self.formats,
@@ -111,107 +196,13 @@ class ExtractionJob:
             class_names=replace(self.class_names, with_background=self.options.background),
         )
         stores.check_shards()
-        named = of_all_shards or images
-        stores.check_names(image.name for image in named if not is_folder(image.path))
-        known = self._settings(description)
-        report = Report()
-        with sole_use(self.folder, self.shard) as lease:
-            record = RunRecord(
-                self.folder,
-                self.shard,
-                lease,
-                len(images),
-                report,
-                allow_mismatch=self.allow_mismatch,
-                content=self.record,
-            )
-            record.require(known)
-            foreign = ForeignImages(
-                stores,
-                (image.name for image in images if not is_folder(image.path)),
-                record.vouched(),
-                redo=self.foreign == "redo",
-            )
-            foreign.read_files()
-            failures = FailureLog(record.own_folder)
-            run = ExtractionRun(
-                stores,
-                failures,
-                batch_size=1 if batch_size == AUTO else batch_size,
-                batching=self.batching,
-                boxes=self.boxes,
-                max_failures=self.max_failures,
-                workers=self.workers,
-                report=report,
-                before_write=record.show,
-            )
-            with record.kept(known, stores.describe()), stores:
-                foreign.read_folders()
-                if description is not None:
-                    self._require_dimension(foreign, description.feature_dimension)
-                record.note_foreign(foreign)
-                pending = run.pending(images)
-                # Whether a folder can't be listed still, its image here says once more.
-                failures.settle(lambda name: is_folder(name) or name in stores)
-                report.skipped = len(images) - len(pending)
-                record.count(known, len(pending))
-                if pending:
-                    record.show(report)
-                    extractor = load()
-                    if batch_size == AUTO:
-                        run.batch_size = self._choose_batch_size(extractor, len(pending))
-                    self._require_dimension(foreign, extractor.model.feature_dimension)
-                    foreign.remove()
-                    self._begin(record, stores, extractor, run, len(pending), len(images))
-                    began = time.perf_counter()
-                    run(images, pending, extractor)
-                    report.seconds = time.perf_counter() - began
-                    failures.settle(lambda name: not is_folder(name) and name in stores)
-                else:
-                    logger.info("%s: nothing to do, %d images are there", self.name, len(images))
-        return report
-
-    @property
-    def name(self) -> str:
-        """The run in words."""
-        return f"{self.folder}, {self.shard}" if self.shard else str(self.folder)
-
-    def _require_dimension(self, foreign: ForeignImages, dimension: int) -> None:
-        if not self.allow_mismatch:
-            foreign.require(dimension)
-
-    def _choose_batch_size(self, extractor: RegionFeatureExtractor, pending: int) -> int:
-        from .memory_probe import batch_size_for
-
-        boxes = self.boxes.most_count() if self.boxes is not None else None
-        choice = batch_size_for(extractor, pending, boxes)
-        logger.info("extract.batch_size=auto: %s", choice)
-        return choice.batch_size
-
-    def _begin(
-        self, record, stores, extractor: RegionFeatureExtractor, run: ExtractionRun, pending, count
-    ) -> None:
-        from ..utils.devices import device_name
-
-        device = extractor.model.device
-        self.class_names.require(extractor.model.num_classes)
-        record.begin(
-            self._settings(extractor.description, extractor),
-            {
-                "device": str(device),
-                "device_name": device_name(device),
-                "precision": extractor.precision,
-                "batch_size": run.batch_size,
-            },
-        )
-        words = "%s: %d of %d images to extract, on %s"
-        logger.info(words, self.name, pending, count, device)
-        self._log_space(stores, extractor, pending)
+        stores.check_names(image.name for image in images if not is_folder(image.path))
+        return stores
 
     def _settings(
         self, description: VMBModel | None, extractor: RegionFeatureExtractor | None = None
     ) -> dict[str, Any]:
-        """All that changes features; None what isn't known before the model is loaded."""
+        """All that changes features; None for what isn't known before the model is loaded."""
         features = None
         if description is not None:
             features = self.options.choose_features(description.feature_names)
@@ -219,25 +210,115 @@ class ExtractionJob:
         if self.boxes is not None:
             background = self.options.background
             regions = {"source": "given", "background": background, **self.boxes.settings()}
-        batches = f"mmf, of {self.batch_size}" if self.batching == "mmf" else self.batching
         return {
             "model": description.to_dict() if description else None,
             "weights_sha256": extractor.weights_sha256 if extractor else None,
             "precision": extractor.precision if extractor else self.precision,
             "feature_names": features,
             "regions": regions,
-            "batching": batches,
+            "batching": str(self.batching),
             "dtype": self.dtype,
             "clip_boxes": {n: format_named(n).clips(self.clip_boxes) for n in self.formats},
             "names": self.naming,
         }
 
-    def _log_space(self, stores: StoreSet, extractor: RegionFeatureExtractor, count: int) -> None:
-        """Say what the images will take on the disk, and whether there is as much."""
+    def _content(self, manifest: Manifest, stores: StoreSet, lease: Lease) -> dict[str, Any]:
+        """What the manifest holds beside settings, counts and runs."""
+        content = {**self.record, "stores": stores.describe()}
+        if not manifest.runs:
+            with contextlib.suppress(OSError):  # the lease is lost, which shows later
+                content["began"] = lease.path.stat().st_mtime
+        before, now = manifest.content.get("shard"), self.record.get("shard")
+        if before and now and before != now:
+            logger.warning(
+                "%s: the input is not what it was, %d images then and %d now: some may have come "
+                "into another shard, and be stored twice in formats with one file",
+                manifest.folder,
+                before["of_images"],
+                now["of_images"],
+            )
+        return content
+
+    def _require_dimension(self, foreign: ForeignImages, dimension: int) -> None:
+        if not self.allow_mismatch:
+            foreign.require(dimension)
+
+    def _chosen_batching(self, extractor: RegionFeatureExtractor, pending: int) -> Batching:
+        if not self.batching.is_auto:
+            return self.batching
+        batch_size = estimated_batch_size(extractor.model.device, extractor.precision, pending)
+        logger.info("batch size: %d, as an estimate of what memory allows", batch_size)
+        return replace(self.batching, batch_size=batch_size)
+
+    def _record_begin(
+        self,
+        manifest: Manifest,
+        content: dict[str, Any],
+        extractor: RegionFeatureExtractor,
+        batching: Batching,
+        counts: Counts,
+    ) -> None:
+        """Record what is known of the run now that the model is loaded."""
+        self.class_names.require(extractor.model.num_classes)
+        settings = self._settings(extractor.description, extractor)
+        manifest.share(settings)
+        device = extractor.model.device
+        run = {
+            "device": str(device),
+            "device_name": device_name(device),
+            "precision": extractor.precision,
+            "batch_size": batching.most,
+            "mismatch": manifest.require(settings, self.allow_mismatch),
+        }
+        settings["clip_boxes"] = manifest.clip_boxes | settings["clip_boxes"]
+        record = manifest.update if manifest.has_begun else manifest.begin
+        record(run, **content, settings=settings, counts=counts.totals())
+
+    def _log_begin(
+        self, stores: StoreSet, extractor: RegionFeatureExtractor, pending: int, count: int
+    ) -> None:
+        """Log how many images are to be extracted, and whether the disk has room for them."""
         model = extractor.model
+        words = "%s: %d of %d images to extract, on %s"
+        logger.info(words, self.name, pending, count, model.device)
         regions = self.boxes.mean_count() if self.boxes else self.options.most_regions
         classes = model.num_classes + self.options.background
-        need = count * stores.bytes_per_image(regions, model.feature_dimension, classes)
+        need = pending * stores.bytes_per_image(regions, model.feature_dimension, classes)
         free = stores.free_bytes()
         log = logger.warning if need > free else logger.info
         log("they will take about %s; %s are free", bytes_in_words(need), bytes_in_words(free))
+
+
+def _is_news(manifest: Manifest, foreign: ForeignImages, counts: Counts) -> bool:
+    """Whether a manifest of earlier runs doesn't say yet that all images are there."""
+    if manifest.has_begun or not manifest.runs:
+        return False
+    finished = manifest.runs[-1].get("state") == "finished"
+    return not finished or manifest.content.get("counts") != counts.totals() or foreign.has_news
+
+
+def _show(lease: Lease, counts: Counts) -> None:
+    """Let others see in the lease how far the run is. Raises LeaseLost."""
+    lease.require()
+    seconds = round(counts.seconds, 3)
+    lease.note = {**counts.totals(), "extracted": counts.extracted, "seconds": seconds}
+
+
+def _outcome(
+    manifest: Manifest, lease: Lease, counts: Counts
+) -> tuple[dict[str, int], dict[str, Any]]:
+    """The counts for the manifest, and values for the run's record.
+
+    Raises LeaseLost where another process has the lease, and with it the manifest.
+    """
+    try:
+        lease.require()
+    except LeaseLost as error:
+        if error.holder is not None:
+            raise
+    totals = counts.totals() if counts.skipped is not None else manifest.content["counts"]
+    return totals, {
+        "extracted": counts.extracted,
+        "failed": counts.failed,
+        "out_of_memory": counts.out_of_memory,
+    }

@@ -1,291 +1,288 @@
-"""A run over many images: what is done is skipped, what fails is recorded, the rest goes on."""
+"""The path of images through a run: read, extracted, written; what fails is recorded."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
 import logging
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from itertools import compress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..data.batching import Batch, Size
+from ..data.batching import Batch, Batching, Size, planned_batches
 from ..data.given_boxes import GivenBoxes
 from ..data.image_list import is_folder
-from ..data.loading import default_workers, loaded_batches
-from ..data.plan import planned_batches
+from ..data.loading import Outcome, default_workers, loaded_batches
 from ..data.preprocessing import CONVERSIONS, NetworkImage, warnings_to
-from ..errors import BoxesError, ConfigError, ImageReadError, TooManyFailures
+from ..errors import BoxesError, ImageReadError, TooManyFailures
 from ..output.failures import FailureLog
 from ..output.store_set import StoreSet
 from ..structures.input_image import InputImage
 from ..structures.regions import RegionFeatures
 from ..utils import interruption
-from ..utils.background import BackgroundWriter
-from ..utils.progress import Progress
+from ..utils.devices import is_out_of_memory
+from ..utils.progress import progress_of
 
-if TYPE_CHECKING:  # seeing that nothing is to do takes no torch
+if TYPE_CHECKING:  # a run with nothing to do doesn't import torch
     from torch import Tensor
 
     from ..extractor import RegionFeatureExtractor
 
-BATCHING = ("bucketed", "mmf")
+MOST_UNWRITTEN = 3  # batches
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Report:
+class Counts:
     """What became of the images.
 
     Attributes:
+        images: asked for.
         extracted, failed: in this run.
-        skipped: there before.
-        out_of_memory: how many batches were tried again in smaller parts.
+        skipped: there before; None until that is known.
+        out_of_memory: how many batches were tried again in halves.
         seconds: from before the first image was read to after the last was written.
     """
 
+    images: int = 0
     extracted: int = 0
-    skipped: int = 0
+    skipped: int | None = None
     failed: int = 0
     out_of_memory: int = 0
     seconds: float = 0.0
 
+    def totals(self) -> dict[str, int]:
+        """For the manifest: images asked for, done before and now, failed."""
+        done = (self.skipped or 0) + self.extracted
+        return {"images": self.images, "done": done, "failed": self.failed}
 
-class ExtractionRun:
+
+class _Loaded(NamedTuple):
+    """An image that was read, and the boxes that are given for it."""
+
+    image: InputImage
+    content: NetworkImage
+    boxes: Tensor | None
+
+
+def pending_images(images: Sequence[InputImage], stores: StoreSet) -> list[InputImage]:
+    """The images that aren't in every store, and the folders that couldn't be listed."""
+    done = stores.present(image.name for image in images)
+    return [image for image in images if image.name not in done or is_folder(image.path)]
+
+
+class ExtractionPipeline:
     """Extracts images into stores.
 
-    While the network is at work, images are read ahead in processes, and what it gave before is
-    written in a thread: neither gets far ahead of, or behind it.
+    While the network computes, images are read ahead in processes, and the batches before are
+    written in a thread, :data:`MOST_UNWRITTEN` at most.
 
     Args:
-        stores: open; they know which images are done.
+        extractor: gives the regions.
+        stores: open.
         failures: where images that fail are recorded.
-        batch_size: images that go through the network together, at most. As an attribute it can
-            still be changed before the run is called.
-        batching: ``"bucketed"``: only images of one padded size share a batch, so that features
-            don't depend on batch size, order or batch mates. ``"mmf"``: the original's chunks,
-            padded, and clipped to, the largest of the chunk.
+        batching: how images are grouped into batches.
         boxes: to take instead of the proposals.
-        max_failures: with more failures than this the run stops; None for no such limit.
-        workers: how many processes read images; 0: none but this; None: as
-            :func:`vmb_d2.reading.default_workers` says.
-        report: to fill in; None for a new one.
-        before_write: called with the report before each write, in the thread that writes; what it
-            raises ends the run, and nothing more is written.
-
-    Attributes:
-        report: so far, also where the run was stopped.
-
-    Raises:
-        ConfigError: a number or name out of range.
+        max_failures: with more failures than this the run stops; None for no limit.
+        workers: how many processes read images; 0: none but this one; None: as
+            :func:`vmb_d2.data.loading.default_workers` says.
+        counts: to fill in, also where the run is stopped; None for new ones.
+        before_write: called before each write, in the thread that writes. What it raises ends the
+            run, and nothing more is written.
     """
 
     def __init__(
         self,
+        extractor: RegionFeatureExtractor,
         stores: StoreSet,
         failures: FailureLog,
         *,
-        batch_size: int = 1,
-        batching: str = "bucketed",
+        batching: Batching,
         boxes: GivenBoxes | None = None,
         max_failures: int | None = None,
         workers: int | None = None,
-        report: Report | None = None,
-        before_write: Callable[[Report], None] = lambda report: None,
+        counts: Counts | None = None,
+        before_write: Callable[[], None] = lambda: None,
     ):
-        if batch_size < 1:
-            raise ConfigError(f"extract.batch_size={batch_size}: has to be at least 1")
-        if batching not in BATCHING:
-            raise ConfigError(f"extract.batching={batching}: valid are {', '.join(BATCHING)}")
-        if max_failures is not None and max_failures < 0:
-            raise ConfigError(f"input.max_failures={max_failures}: has to be at least 0")
-        if workers is not None and workers < 0:
-            raise ConfigError(f"extract.workers={workers}: has to be at least 0")
+        self.extractor = extractor
         self.stores = stores
         self.failures = failures
-        self.batch_size = batch_size
         self.batching = batching
         self.boxes = boxes
         self.max_failures = max_failures
-        self.workers = workers
+        self.workers = default_workers(extractor.model.device) if workers is None else workers
+        self.counts = counts or Counts()
         self.before_write = before_write
-        self.report = Report() if report is None else report
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._most_at_once = batching.most
+        self._unwritten: deque[Future[None]] = deque()
         self._conversions: Counter[str] = Counter()  # images of each kind
 
-    def pending(self, images: Sequence[InputImage]) -> list[InputImage]:
-        """Those that are not done yet."""
-        done = self.stores.present(image.name for image in images)
-        return [image for image in images if image.name not in done or is_folder(image.path)]
-
-    def __call__(
-        self,
-        images: Sequence[InputImage],
-        pending: Sequence[InputImage],
-        extractor: RegionFeatureExtractor,
-    ) -> Report:
-        """Extract ``pending``.
+    def run(self, images: Sequence[InputImage], pending: Sequence[InputImage]) -> Counts:
+        """Extract ``pending``, once.
 
         Args:
-            images: all images of the run; those that are done have a say in MMF's batches.
-            pending: what :meth:`pending` gave for them.
-            extractor: does the work.
+            images: all images of the run: those that are done can have a part in the padded size
+                of a batch.
+            pending: what :func:`pending_images` gave for them.
 
         Raises:
             OutputError: features can't be written; what was written before stays.
             TooManyFailures: more than ``max_failures``.
+            Interrupted: a signal came. What was extracted is written.
         """
-        self.report.skipped = len(images) - len(pending)
-        self._most_at_once = self.batch_size
-        workers = self.workers
-        if workers is None:
-            workers = default_workers(extractor.model.device)
-        with (
-            warnings_to(self._warn),
-            Progress(len(pending)) as progress,
-            BackgroundWriter(partial(self._write, progress)) as writer,
-            contextlib.ExitStack() as stack,
-        ):
+        self._began = time.perf_counter()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(warnings_to(lambda text: logger.warning("%s", text)))
+            progress = stack.enter_context(progress_of(len(pending)))
+            stack.callback(lambda: progress.show(self.counts.extracted, self.counts.failed))
+            # However the block ends, what was extracted is written first. The error of a write
+            # goes before the one that ended the block: the stores aren't closed as usual then.
+            stack.callback(self._check_writes, most_unwritten=0)
+            stack.enter_context(self._writer)
+            if self.boxes is not None:
+                stack.callback(self.boxes.log_outside)
             batches = planned_batches(
                 images,
                 pending,
-                batching=self.batching,
-                batch_size=self.batch_size,
-                ahead=workers > 0,
-                fail=lambda image, error: self._fail(image, error, "read", progress),
+                self.batching,
+                ahead=self.workers > 0,
+                fail=lambda image, error: self._fail(image, error, "read"),
             )
             stack.enter_context(contextlib.closing(batches))
-            if self.boxes is not None:
-                stack.callback(self.boxes.log_outside)
-            loaded = loaded_batches(batches, workers, self.batch_size)
+            loaded = loaded_batches(batches, self.workers, self.batching.most)
             for batch, outcomes in stack.enter_context(contextlib.closing(loaded)):
-                writer.check()
-                self._extract(batch, outcomes, extractor, writer, progress)
+                interruption.check()
+                self._check_writes()
+                self._extract(self._loaded(batch, outcomes), batch.padded_size)
+                progress.show(self.counts.extracted, self.counts.failed)
+        self.counts.seconds = time.perf_counter() - self._began
         if self._conversions:
-            counts = ((self._conversions[kind], words) for kind, words in CONVERSIONS.items())
-            modes = ", ".join(f"{count} {words}" for count, words in counts if count)
+            pairs = ((self._conversions[kind], words) for kind, words in CONVERSIONS.items())
+            modes = ", ".join(f"{count} {words}" for count, words in pairs if count)
             logger.info("image modes: %s", modes)
-        return self.report
+        return self.counts
 
-    def _extract(
-        self, batch: Batch[InputImage], outcomes, extractor, writer, progress: Progress
-    ) -> None:
-        loaded, boxes = {}, {}
+    def _loaded(self, batch: Batch[InputImage], outcomes: Sequence[Outcome]) -> list[_Loaded]:
+        """The images of a batch that can be extracted; the others are recorded as failures."""
+        loaded = []
         for image, outcome in zip(batch.images, outcomes, strict=True):
             try:
-                network_image = self._checked(image.path, outcome, batch.padded_size)
+                content = self._checked(image.path, outcome, batch.padded_size)
+                boxes = None
                 if self.boxes is not None:
-                    size = network_image.width, network_image.height
-                    boxes[image] = self.boxes.of(image.name, *size)
-                loaded[image] = network_image
-                self._conversions.update(network_image.conversions)
+                    boxes = self.boxes.of(image.name, content.width, content.height)
             except ImageReadError as error:
-                self._fail(image, error, "read", progress)
+                self._fail(image, error, "read")
             except BoxesError as error:
-                self._fail(image, error, "boxes", progress)
-        queue = [list(loaded)]
-        while queue:
-            part = queue.pop(0)
-            if len(part) > self._most_at_once:
-                middle = len(part) // 2
-                queue[:0] = [part[:middle], part[middle:]]
-                continue
-            if not part:
-                continue
-            regions = self._regions(
-                [loaded[image] for image in part],
-                batch.padded_size,
-                [boxes[image] for image in part] if self.boxes is not None else None,
-                extractor,
-            )
-            if regions is not None:
-                reasons = [self._unusable(r, extractor.precision) for r in regions]
-                usable = [not reason for reason in reasons]
-                writer.put(list(compress(part, usable)), list(compress(regions, usable)))
-                for image, reason in zip(part, reasons, strict=True):
-                    if reason:
-                        self._fail(image, f"{image.path}: {reason}", "network", progress)
-            elif len(part) == 1:
-                height, width = batch.padded_size
-                error = f"{part[0].path}: out of memory at {width} x {height} network pixels"
-                self._fail(part[0], error, "network", progress)
+                self._fail(image, error, "boxes")
             else:
-                self._most_at_once = len(part) // 2
-                queue.insert(0, part)
+                loaded.append(_Loaded(image, content, boxes))
+                self._conversions.update(content.conversions)
+        return loaded
 
-    def _regions(
-        self,
-        batch: list[NetworkImage],
-        padded_size: Size,
-        boxes: list[Tensor] | None,
-        extractor: RegionFeatureExtractor,
-    ) -> list[RegionFeatures] | None:
-        """What the extractor gives; None where the memory doesn't do for it."""
+    def _checked(self, path: str, outcome: Outcome, padded_size: Size) -> NetworkImage:
+        """The image that was read. Raises ImageReadError where it isn't the one expected."""
+        if isinstance(outcome, ImageReadError):
+            raise outcome
+        if not self.batching.fits(outcome.padded_size, padded_size):
+            raise ImageReadError(f"{path}: was exchanged for another image while being read")
+        return outcome
+
+    def _extract(self, loaded: list[_Loaded], padded_size: Size) -> None:
+        """Extract images of one padded size; in halves where memory isn't enough for all."""
+        if not loaded:
+            return
+        if len(loaded) <= self._most_at_once:
+            regions = self._regions(loaded, padded_size)
+            if regions is not None:
+                self._write_later(loaded, regions)
+                return
+            if len(loaded) == 1:
+                height, width = padded_size
+                reason = f"out of memory at {width} x {height} network pixels"
+                self._fail(loaded[0].image, reason, "network")
+                return
+            self._most_at_once = len(loaded) // 2
+            words = "out of memory with %d images at once: from now on at most %d"
+            logger.warning(words, len(loaded), self._most_at_once)
+        half = len(loaded) // 2
+        self._extract(loaded[:half], padded_size)
+        self._extract(loaded[half:], padded_size)
+
+    def _regions(self, loaded: list[_Loaded], padded_size: Size) -> list[RegionFeatures] | None:
+        """What the extractor gives; None where it runs out of memory."""
         import torch
 
-        from ..utils.devices import is_out_of_memory
-
+        images = [item.content for item in loaded]
+        boxes = [item.boxes for item in loaded if item.boxes is not None]
+        given = None if self.boxes is None else boxes
         try:
-            return extractor.extract_batch(batch, padded_size, boxes)
+            return self.extractor.extract_batch(images, padded_size, given)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-        # Outside of the handler, since the error's traceback holds on to the tensors.
-        self.report.out_of_memory += 1
+        # Outside of the except block, since the error's traceback refers to the tensors.
+        self.counts.out_of_memory += 1
         gc.collect()
         torch.cuda.empty_cache()
-        if len(batch) > 1:
-            half = len(batch) // 2
-            with interruption.held():
-                words = "out of memory with %d images at once: from now on at most %d"
-                logger.warning(words, len(batch), half)
         return None
 
-    def _unusable(self, regions: RegionFeatures, precision: str) -> str | None:
-        """Why regions can't be stored; None: they can."""
+    def _write_later(self, loaded: list[_Loaded], regions: list[RegionFeatures]) -> None:
+        """Have the thread write what can be stored; the other images are recorded as failures."""
+        reasons = {item.image: self._unusable(r) for item, r in zip(loaded, regions, strict=True)}
+        pairs = zip(reasons.items(), regions, strict=True)
+        usable = {image.name: r for (image, reason), r in pairs if reason is None}
+        self._check_writes(most_unwritten=MOST_UNWRITTEN - 1)
+        previous = self._unwritten[-1] if self._unwritten else None
+        self._unwritten.append(self._writer.submit(self._write, usable, previous))
+        for image, reason in reasons.items():
+            if reason is not None:
+                self._fail(image, reason, "network")
+
+    def _unusable(self, regions: RegionFeatures) -> str | None:
+        """Why regions can't be stored; None where they can."""
         if reason := regions.not_finite():
-            if precision == "fp16":
+            if self.extractor.precision == "fp16":
                 reason += " (fp16 overflows at 65504; precision=fp32 may do)"
             return reason
         return self.stores.unfit(regions)
 
-    def _write(
-        self, progress: Progress, part: list[InputImage], regions: list[RegionFeatures]
-    ) -> None:
-        self.before_write(self.report)
-        for image, image_regions in zip(part, regions, strict=True):
-            self.stores.write(image.name, image_regions)
+    def _check_writes(self, most_unwritten: int = MOST_UNWRITTEN) -> None:
+        """Raise the error of the first write that failed, of those that have ended.
+
+        Args:
+            most_unwritten: wait until no more batches than these are left to be written.
+        """
+        while self._unwritten and (
+            len(self._unwritten) > most_unwritten or self._unwritten[0].done()
+        ):
+            self._unwritten[0].result()
+            self._unwritten.popleft()
+
+    def _write(self, regions: dict[str, RegionFeatures], previous: Future[None] | None) -> None:
+        """Write a batch, in the thread, unless the write before it has failed."""
+        if previous is not None:
+            previous.result()
+        self.counts.seconds = time.perf_counter() - self._began
+        self.before_write()
+        for name, image_regions in regions.items():
+            self.stores.write(name, image_regions)
         self.stores.flush()
-        self.report.extracted += len(part)
-        for _ in part:
-            progress.update()
+        self.counts.extracted += len(regions)
 
-    def _checked(self, path: str, outcome, padded_size: Size) -> NetworkImage:
-        """What was read, unless it isn't, or isn't of the size that was expected."""
-        if isinstance(outcome, ImageReadError):
-            raise outcome
-        own = outcome.padded_size
-        larger = any(a > b for a, b in zip(own, padded_size, strict=True))
-        if larger or (self.batching == "bucketed" and own != padded_size):
-            raise ImageReadError(f"{path}: was exchanged for another image while being read")
-        return outcome
-
-    def _warn(self, text: str) -> None:
-        with interruption.held():
-            logger.warning("%s", text)
-
-    def _fail(self, image: InputImage, error: object, stage: str, progress: Progress) -> None:
-        with interruption.held():
-            self.report.failed += 1
-            reason = str(error).removeprefix(f"{image.path}: ")
-            self.failures.add(image.path, image.name, reason, stage)
-            logger.warning("failed: %s", error)
-            progress.update(failed=True)
-        if self.max_failures is not None and self.report.failed > self.max_failures:
+    def _fail(self, image: InputImage, reason: object, stage: str) -> None:
+        """Record that an image failed. Raises TooManyFailures."""
+        self.counts.failed += 1
+        reason = str(reason).removeprefix(f"{image.path}: ")
+        self.failures.add(image.path, image.name, reason, stage)
+        logger.warning("failed: %s: %s", image.path, reason)
+        if self.max_failures is not None and self.counts.failed > self.max_failures:
             raise TooManyFailures(
-                f"{self.report.failed} images failed, more than input.max_failures="
-                f"{self.max_failures}; the last: {error}"
+                f"{self.counts.failed} images failed, more than "
+                f"`max_failures`={self.max_failures}; the last: {image.path}: {reason}"
             )

@@ -16,20 +16,19 @@ FILE_NAME = "failures.jsonl"
 class FailureLog:
     """Images that failed, one JSON object a line: ``path``, ``name``, ``reason``, ``stage``.
 
-    A line is on the disk as soon as the image failed. The stage is ``read`` (header, decoding,
-    resizing), ``boxes`` or ``network``.
+    The stage is ``read`` (header, decoding, resizing), ``boxes`` or ``network``.
 
     Args:
-        folder: the output folder.
+        folder: the output folder, or a shard's.
 
-    Raises OutputError where the file can't be written.
+    Raises OutputError where the file can't be read or written.
     """
 
     def __init__(self, folder: str | Path):
         self.path = Path(folder) / FILE_NAME
 
     def add(self, path: str, name: str, reason: str, stage: str) -> None:
-        """Append one. Raises OutputError."""
+        """Append an image. The line is written before this returns."""
         line = json.dumps({"path": path, "name": name, "reason": reason, "stage": stage})
         try:
             with open(self.path, "a", encoding="ascii") as file:
@@ -38,7 +37,7 @@ class FailureLog:
             raise OutputError(f"{self.path}: can't be written: {error.strerror}") from error
 
     def read(self) -> list[dict[str, Any]]:
-        """All lines in order; the half of one that a death left behind is left out."""
+        """All lines in order. A line that a killed run left incomplete is left out."""
         try:
             lines = self.path.read_text(encoding="ascii", errors="replace").splitlines()
         except FileNotFoundError:
@@ -55,11 +54,8 @@ class FailureLog:
                 entries.append(entry)
         return entries
 
-    def settle(self, is_done: Callable[[str], bool]) -> int:
-        """Keep the last line of each image that isn't done by now, and no other.
-
-        Returns how many are left. The file goes where none is. Raises OutputError.
-        """
+    def settle(self, is_done: Callable[[str], bool]) -> None:
+        """Keep the last line of each image that isn't done. Without any, the file is removed."""
         last = {e["name"]: e for e in self.read() if not is_done(e["name"])}
         try:
             if last:
@@ -69,4 +65,3 @@ class FailureLog:
                 self.path.unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(f"{self.path}: can't be written: {error.strerror}") from error
-        return len(last)

@@ -1,4 +1,4 @@
-"""``manifest.json``: what an output folder holds, and how it came about."""
+"""``manifest.json``: what an output folder holds, and the record of the runs that wrote it."""
 
 from __future__ import annotations
 
@@ -15,37 +15,45 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError, first_line
-from ..utils import interruption
 from ..utils.files import write_new, write_whole
 from ..utils.owner import job_name
 from ..version import __version__
+from .foreign import Vouched
+from .shards import Shard, shards_in
 
 FILE_NAME = "manifest.json"
-MOST_RUNS = 100  # remembered
-_EARLIER = {"precision": "fp32"}  # of folders that were written before there was a choice
+MOST_RUNS = 100  # in the file
+_EARLIER = {"precision": "fp32"}  # settings that folders of earlier versions don't have
 _PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "opencv-python", "pillow")
 _DETECTRON2 = ("detectron2", "pb1-detectron2")
 
 
 class Manifest:
-    """The manifest of one output folder.
+    """The manifest of an output folder, or that of one of its shards.
 
-    Attributes:
-        content: what the file holds: ``settings``, all that changes features; ``configuration``,
-            the whole of it, of the last run; ``stores``; ``counts``; ``runs``, the last ones.
+    A run is recorded by :meth:`begin`, :meth:`update` and :meth:`end`. Each writes the file, and
+    raises OutputError where it can't be written.
 
     Args:
-        folder: the output folder. Without a manifest in it, the content is empty.
+        folder: the output folder. Where there is no manifest yet, the content is empty.
+        shard: whose manifest it is; None for the folder's. The settings that all shards share are
+            also in the folder's manifest.
+
+    Attributes:
+        folder: the folder that the file is in.
+        content: what the file holds, see docs/running.md.
 
     Raises:
         OutputError: the file can't be read or isn't a manifest.
     """
 
-    def __init__(self, folder: str | Path):
-        self.path = Path(folder) / FILE_NAME
+    def __init__(self, folder: str | Path, shard: Shard | None = None):
+        self.folder = shard.folder(folder) if shard else Path(folder)
+        self.path = self.folder / FILE_NAME
         self.content: dict[str, Any] = {}
-        self._started: float | None = None
+        self._shared = Manifest(folder) if shard else None
         self._changed = 0.0
+        self._started: float | None = None
         try:
             content = json.loads(self.path.read_bytes())
             self._changed = self.path.stat().st_mtime
@@ -66,98 +74,122 @@ class Manifest:
 
     @property
     def clip_boxes(self) -> dict[str, bool]:
-        """Of each format that is known to be there, whether its boxes are clipped to the image."""
+        """By format, whether boxes are clipped to the image."""
         stores = self.content.get("stores", ())
         of_stores = {s.get("format"): s.get("boxes_clipped", False) for s in stores}
         return {**of_stores, **self.content.get("settings", {}).get("clip_boxes", {})}
 
     @property
-    def vouched_until(self) -> float | None:
-        """The time of files up to which the runs tell of all that is in the folder.
+    def runs(self) -> list[dict[str, Any]]:
+        """The records of the last runs."""
+        return self.content.get("runs", [])
 
-        None where none of them had begun to extract, or had nothing to extract.
+    @property
+    def vouched_until(self) -> float | None:
+        """The time up to which the runs vouch for the folder's files, in seconds since 1970.
+
+        None where no run had begun to extract, or found that all images are there.
         """
-        last = (self.content.get("runs") or [{}])[-1]
+        last = self.runs[-1] if self.runs else {}
         if "device" in last or last.get("state") == "finished":
             return self._changed
         return self.content.get("vouched_until")
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether this process has noted a run that hasn't ended."""
-        return self._started is not None
+    def vouched(self) -> Vouched | None:
+        """Which of the folder's files the records vouch for; None where there is no record yet.
+
+        For a shard's images that are its own records and the whole folder's. Raises OutputError.
+        """
+        if self._shared is not None:
+            manifests = [self._shared, self]
+        else:
+            shards = shards_in(self.folder)
+            manifests = [self, *(Manifest(self.folder, shard) for shard in shards)]
+        known = {m: m.vouched_until for m in manifests}
+        ends = [end for end in known.values() if end is not None]
+        if not ends:
+            return None
+        found = [m for m in manifests if known[m] is not None]
+        return Vouched(
+            begin=min(m.content.get("began", 0.0) for m in found),
+            end=max(ends),
+            died=any(m.runs[-1].get("state") == "running" for m in found),
+            known=self.content.get("foreign"),
+        )
 
     def require(self, settings: Mapping[str, Any], allow_mismatch: bool = False) -> list[str]:
-        """Raise OutputError where ``settings`` disagree with the folder's, saying in what.
+        """Raise OutputError where ``settings`` differ from those of the folder or the shard.
 
         Settings that are None, or that only one of the two has, are not compared. Returns the
         differences where they are allowed.
         """
-        found = differences(self.settings, settings)
-        if found and not allow_mismatch:
+        found = self._shared.require(settings, allow_mismatch) if self._shared else []
+        own = differences(self.settings, settings)
+        if own and not allow_mismatch:
             raise OutputError(
-                f"{self.path.parent} holds features of other settings: {'; '.join(found)}. Take "
-                "another folder, or add to this one nevertheless: output.allow_mismatch=true"
+                f"{self.folder} holds features of other settings: {'; '.join(own)}. Take another "
+                "folder, or add to this one nevertheless: `allow_mismatch`=true"
             )
-        return found
+        return list(dict.fromkeys([*found, *own]))
 
-    def claim(self, settings: Mapping[str, Any]) -> None:
-        """Note the settings of a folder that has no manifest yet, whoever of several is first.
+    def share(self, settings: Mapping[str, Any]) -> None:
+        """Write a shard's settings into the folder's manifest, unless there is one already.
 
-        Then ``content`` is what the first one noted. Raises OutputError.
+        Of several shards that do this at the same time, the first one writes them; those of the
+        others are compared with them by :meth:`require`. Raises OutputError.
         """
-        if self.content:
+        shared = self._shared
+        if shared is None or shared.content:
             return
-        text = json.dumps({"format": 1, "settings": settings, "stores": [], "runs": []}, indent=2)
-        try:
-            write_new(self.path, text.encode("ascii") + b"\n")
-        except FileExistsError:
-            pass
-        except OSError as error:
-            raise OutputError(f"{self.path}: can't be written: {error.strerror}") from error
-        self.content = Manifest(self.path.parent).content
+        content = {"format": 1, "settings": settings, "stores": [], "runs": []}
+        with contextlib.suppress(FileExistsError):
+            _write(shared.path, content, write_new)
+        self._shared = Manifest(shared.folder)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a run of this process has begun and not ended."""
+        return self._started is not None
 
     def begin(self, run: Mapping[str, Any], **content: Any) -> None:
-        """Note that a run has begun, and what holds from now on. Raises OutputError."""
-        until = self.vouched_until
-        runs = self.content.get("runs", [])
-        for earlier in runs:
-            if earlier.get("state") == "running":  # it can't be, two would not get the lease
+        """Record that a run begins.
+
+        Args:
+            run: values of the run's record.
+            **content: values of the file's other keys.
+        """
+        content["vouched_until"] = self.vouched_until
+        for earlier in self.runs:
+            if earlier.get("state") == "running":  # with this process' lease, it isn't
                 earlier["state"] = "died"
+        record = {"state": "running", "started": _now(), **_surroundings(), **run}
+        self.content = {"format": 1, **self.content, **content}
+        self.content["runs"] = [*self.runs, record][-MOST_RUNS:]
         self._started = time.monotonic()
-        runs.append({"state": "running", "started": _now(), **_surroundings(), **run})
-        self.content = {
-            "format": 1,
-            **self.content,
-            **content,
-            "vouched_until": until,
-            "runs": runs[-MOST_RUNS:],
-        }
-        self._write()
+        _write(self.path, self.content)
 
-    def note(self, run: Mapping[str, Any], **content: Any) -> None:
-        """Add to what :meth:`begin` noted. Raises OutputError."""
-        self.content["runs"][-1].update(run)
+    def update(self, run: Mapping[str, Any], **content: Any) -> None:
+        """Add to the record of the run that has begun; arguments as for :meth:`begin`."""
+        self.runs[-1].update(run)
         self.content.update(content)
-        self._write()
+        _write(self.path, self.content)
 
-    def end(self, state: str, counts: Mapping[str, int], run: Mapping[str, Any]) -> None:
-        """Note how the run ended: finished, interrupted or failed. Raises OutputError."""
+    def end(self, state: str, run: Mapping[str, Any], **content: Any) -> None:
+        """Record that the run that has begun ends: ``finished``, ``interrupted`` or ``failed``."""
+        assert self._started is not None
         seconds = round(time.monotonic() - self._started, 3)
         self._started = None
-        self.content["runs"][-1].update(state=state, ended=_now(), seconds=seconds, **run)
-        self.content["counts"] = dict(counts)
-        self._write()
+        self.update({"state": state, "ended": _now(), "seconds": seconds, **run}, **content)
 
     @contextlib.contextmanager
     def recorded(self, outcome: Callable[[], tuple[dict, dict]]) -> Iterator[None]:
-        """Note how the block ends: ``finished``, ``interrupted`` or ``failed``.
+        """End the run as the block ends, where it has begun by then.
 
         Args:
-            outcome: gives the counts and what to add to the run's entry. It is not asked where no
-                run has begun in the block.
+            outcome: gives the counts and further values for the run's record. What it raises ends
+                the block, and nothing is recorded.
 
-        Raises OutputError; after an error in the block, which says more, it is left out.
+        Raises OutputError where the end can't be recorded, unless the block raised an error.
         """
         state, error = "finished", None
         try:
@@ -165,22 +197,16 @@ class Manifest:
         except Exception as raised:
             state, error = "failed", first_line(raised)
             raise
-        except BaseException:  # Ctrl-C, or a cluster's launcher that takes the machine away
+        except BaseException:  # Ctrl-C, or a cluster that takes the machine away
             state = "interrupted"
             raise
         finally:
-            ignored = () if state == "finished" else OutputError
             if self.has_begun:
-                with interruption.held(), contextlib.suppress(ignored):
+                with contextlib.suppress(*([] if state == "finished" else [OutputError])):
                     counts, run = outcome()
-                    self.end(state, counts, {**run, "error": error} if error else run)
-
-    def _write(self) -> None:
-        text = json.dumps(self.content, indent=2, ensure_ascii=True)
-        try:
-            write_whole(self.path, text.encode("ascii") + b"\n")
-        except OSError as error:
-            raise OutputError(f"{self.path}: can't be written: {error.strerror}") from error
+                    if error:
+                        run = {**run, "error": error}
+                    self.end(state, run, counts=counts)
 
 
 def differences(there: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -202,6 +228,19 @@ def _plain(value: Any) -> Any:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 40 else f"{text[:16]}..."
+
+
+def _write(
+    path: Path,
+    content: Mapping[str, Any],
+    write: Callable[[Path, bytes], None] = write_whole,
+) -> None:
+    try:
+        write(path, json.dumps(content, indent=2).encode("ascii") + b"\n")
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{path}: can't be written: {error.strerror}") from error
 
 
 def _now() -> str:

@@ -16,7 +16,6 @@ from ..stores.folder import FolderWriter
 from ..stores.formats import Format, format_named
 from ..structures.class_names import NO_NAMES, ClassNames
 from ..structures.regions import RegionFeatures
-from ..utils import interruption
 from ..utils.text import listed
 from .shards import Shard, shards_in
 
@@ -163,14 +162,13 @@ class StoreSet:
         if isinstance(error, OutputError):
             self._abandon()
             return
-        with interruption.held():
-            while self._writers:
-                try:
-                    self._writers[0][0].close()
-                except OutputError:
-                    self._abandon()
-                    raise
-                self._writers.pop(0)
+        while self._writers:
+            try:
+                self._writers[0][0].close()
+            except OutputError:
+                self._abandon()
+                raise
+            self._writers.pop(0)
 
     def _abandon(self) -> None:
         while self._writers:

@@ -16,8 +16,8 @@ from ..stores import FORMATS, FeatureReader, FeatureWriter, Format
 from ..stores.formats import Differences
 from ..structures.class_names import NO_NAMES, ClassNames
 from ..structures.regions import RegionFeatures
-from ..utils.interruption import held
-from ..utils.progress import Progress
+from ..utils.interruption import check, deferred
+from ..utils.progress import progress_of
 from ..utils.text import listed
 
 DUPLICATES = ("error", "first")
@@ -219,15 +219,16 @@ class Packing:
             OutputError: the target can't be written; what was flushed stays.
             StoreError: a source is gone. As after Ctrl-C, what was written stays.
         """
-        try:
-            self._copy_all(writer)
-        except (StoreError, KeyboardInterrupt):
+        with deferred():
+            try:
+                self._copy_all(writer)
+            except (StoreError, KeyboardInterrupt):
+                _close(writer)
+                raise
+            except BaseException:
+                writer.abandon()
+                raise
             _close(writer)
-            raise
-        except BaseException:
-            writer.abandon()
-            raise
-        _close(writer)
         what = "left out" if self.skip else "that its readers can't read (--skip leaves such out)"
         _log_left_out(self.target, self._unreadable, what)
         return self.report
@@ -238,15 +239,16 @@ class Packing:
         self.report.there_before = len(images) - len(pending)
         logger.info("%d of %d images to pack", len(pending), len(images))
         waiting = size = 0  # since the last flush
-        with Progress(len(pending)) as progress:
-            for source, name in pending:
-                with held():
-                    written = self._copy(source, name, writer)
-                    waiting, size = waiting + bool(written), size + written
-                    if waiting >= FLUSH_IMAGES or size >= FLUSH_BYTES:
-                        writer.flush()
-                        waiting = size = 0
-                progress.update(failed=name in self.report.failures)
+        with progress_of(len(pending)) as progress:
+            for count, (source, name) in enumerate(pending, 1):
+                check()
+                written = self._copy(source, name, writer)
+                waiting, size = waiting + bool(written), size + written
+                if waiting >= FLUSH_IMAGES or size >= FLUSH_BYTES:
+                    writer.flush()
+                    waiting = size = 0
+                failed = len(self.report.failures)
+                progress.show(count - failed, failed)
 
     def _copy(self, source: Source, name: str, writer: FeatureWriter) -> int:
         """Copy an image. Returns about how many bytes were written, 0 where it isn't."""
@@ -272,8 +274,7 @@ class Packing:
 
 def _close(writer: FeatureWriter) -> None:
     try:
-        with held():
-            writer.close()
+        writer.close()
     except OutputError:
         writer.abandon()
         raise

@@ -1,22 +1,8 @@
-"""How far a run is, by what it and its shards have in writing, and how to finish what is left."""
+"""How far a run is, as its output folder says."""
 
 from __future__ import annotations
 
 from .part import RUNNING, STATES, UNFINISHED, Part
-from .remaining import Next, next_step
-from .report import report
-from .run import Status, read_status
-from .text import lines
+from .status import Status, Totals, read_status
 
-__all__ = [
-    "RUNNING",
-    "STATES",
-    "UNFINISHED",
-    "Next",
-    "Part",
-    "Status",
-    "lines",
-    "next_step",
-    "read_status",
-    "report",
-]
+__all__ = ["RUNNING", "STATES", "UNFINISHED", "Part", "Status", "Totals", "read_status"]

@@ -1,12 +1,12 @@
-"""One record, a shard's or that of a run without shards: the two files read, and what they mean.
+"""The record of a shard, or of a run without shards: its manifest and its lease.
 
-They may be replaced, or vanish, while they are read.
+Both files may be replaced or removed while they are read.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,21 +18,19 @@ from ..output.lock import LEASE_NAME
 from ..output.shards import Shard
 from ..utils import lease
 from ..utils.owner import lives
-from . import values
-from .values import look_up, whole_number
 
 STATES = (DONE, WITH_FAILURES, RUNNING, DEAD, STOPPED, FAILED, DAMAGED, NOT_STARTED) = (
     "done",
     "done with failures",
     "running",
-    "dead",  # it began and didn't end, and there is no sign of life
-    "stopped",  # interrupted: by a user, or by a cluster that lets it go on later
-    "failed",
-    "damaged",  # its manifest can't be read
+    "dead",  # begun, not ended, and without a sign of life
+    "stopped",  # by a signal
+    "failed",  # by an error
+    "damaged",  # the manifest can't be read
     "not started",
 )
 UNFINISHED = (DEAD, STOPPED, FAILED, DAMAGED, NOT_STARTED)
-_ENDED = {"interrupted": STOPPED, "failed": FAILED, "died": DEAD, "running": DEAD}
+_ENDED = {"finished": DONE, "interrupted": STOPPED, "failed": FAILED}  # else it has died
 
 
 @dataclass(frozen=True)
@@ -40,16 +38,15 @@ class Part:
     """A shard, or a run without shards, and how far it is.
 
     Attributes:
-        folder: where its record is.
+        folder: of its record.
         shard: None for a run without shards.
         state: one of :data:`STATES`.
-        images: how many it is about; None where it isn't known.
-        at_most: it may be about fewer, since some may be left out.
-        done, failed: of them, as of the last word about it.
-        rate: images a second, of a running one.
-        last_sign: when it gave its last sign of life, in seconds since 1970, where it gives none
-            any more: of a dead one, or of one that is halted.
-        reason: why it failed or can't be read, in a line.
+        images: number of its images; None where it isn't known.
+        at_most: ``images`` is an upper bound, since some may be left out.
+        done, failed: numbers of images.
+        images_per_second: of a running one, where it is known.
+        last_sign_of_life: seconds since 1970; of one that is dead or halted, else None.
+        reason: why it failed or can't be read, in one line.
         host, job, pid: of the process that runs it, or did last.
         content: of its manifest.
     """
@@ -61,8 +58,8 @@ class Part:
     at_most: bool = False
     done: int = 0
     failed: int = 0
-    rate: float | None = None
-    last_sign: float | None = None
+    images_per_second: float | None = None
+    last_sign_of_life: float | None = None
     reason: str | None = None
     host: str | None = None
     job: str | None = None
@@ -75,135 +72,147 @@ class Part:
 
     @property
     def begun(self) -> str:
-        """When its last run began, UTC; "" where that isn't known. They sort by time."""
-        return str(_last_run(self.content).get("started") or "")
+        """When its last run began, ISO 8601 in UTC; "" where that isn't known."""
+        return str(last_run(self.content).get("started", ""))
 
     @property
     def ended(self) -> str:
-        """When its last run ended, UTC; "" where it didn't or that isn't known."""
-        return str(_last_run(self.content).get("ended") or "")
+        """When its last run ended, as ``begun``; "" where it didn't."""
+        return str(last_run(self.content).get("ended", ""))
 
     @property
     def is_packing(self) -> bool:
-        return _last_run(self.content).get("program") == "pack"
+        return last_run(self.content).get("program") == "pack"
 
     @property
     def left(self) -> int | None:
-        """Images to do; None where it isn't known."""
+        """Number of images to do; None where it isn't known."""
         return None if self.images is None else max(0, self.images - self.done - self.failed)
+
+    @property
+    def log(self) -> Path | None:
+        """The folder with the log of its Slurm job, where it is in its default place."""
+        if self.state not in UNFINISHED or not self.job:
+            return None
+        output = self.folder.parents[1] if self.shard else self.folder
+        path = output / "logs" / self.job.split(",")[0]  # "17_3, restart 1"
+        return path if path.is_dir() else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        sign = self.last_sign_of_life
+        names = "name state images at_most done failed left images_per_second reason host job"
+        return {
+            **{name: getattr(self, name) for name in names.split()},
+            "last_sign_of_life": None if sign is None else utc(sign),
+            "ended": None if self.state in (RUNNING, DEAD) else self.ended or None,
+            "folder": str(self.folder),
+            "log": None if self.log is None else str(self.log),
+        }
 
 
 def read_part(folder: Path, shard: Shard | None, now: float) -> Part:
-    """What is in writing in one folder.
+    """Read the record in a folder.
 
     Args:
         folder: of the shard, or of the run without shards.
         shard: None for a run without shards.
         now: seconds since 1970.
     """
-    for _ in range(2):  # where it ended between the two, the manifest says so now
-        content, damage = _read_manifest(folder)
+    for _ in range(2):  # again where the run began or ended between the two files
         holder, written = _read_lease(folder)
-        run = _last_run(content)
-        if holder is not None or run.get("state") != "running":
+        content, damage = read_manifest(folder)
+        run = last_run(content)
+        if damage is None and (holder is not None or run.get("state") != "running"):
             break
     silent = written is not None and now - written > lease.EXPIRY_SECONDS
-    state, reason = _state(content, damage, holder, silent)
+    state, reason = _state(run, damage, holder, silent)
     if state == DEAD and written is None:
         with contextlib.suppress(OSError):
-            written = os.stat(folder / manifest.FILE_NAME).st_mtime
-    lately = state in (RUNNING, DEAD)
-    note = look_up(holder, "note") if lately else None
-    owner = holder if holder and lately else run
+            written = (folder / manifest.FILE_NAME).stat().st_mtime
+    owner = run
+    note: Mapping[str, Any] = {}
+    if holder and state in (RUNNING, DEAD):
+        owner, note = holder, holder.get("note") or {}
+    counts = _counts(note or content.get("counts") or {}, state)
+    if state == DONE and counts.get("failed"):
+        state = WITH_FAILURES
+    rate = None
+    if state == RUNNING and note.get("extracted") and note["seconds"]:
+        rate = note["extracted"] / note["seconds"]
     return Part(
         folder,
         shard,
         state,
-        **values.counts(note) or _counts(content, state),
-        rate=values.rate(note) if state == RUNNING else None,
-        last_sign=written if state == DEAD or (state == RUNNING and silent) else None,
+        **counts,
+        images_per_second=rate,
+        last_sign_of_life=written if state == DEAD or (state == RUNNING and silent) else None,
         reason=reason,
-        **{key: owner.get(key) for key in ("host", "job", "pid")},
+        host=owner.get("host"),
+        job=owner.get("job"),
+        pid=owner.get("pid"),
         content=content,
     )
 
 
-def _state(
-    content: Mapping[str, Any], damage: str | None, holder: Mapping[str, Any] | None, silent: bool
-) -> tuple[str, str | None]:
-    """The state, and the reason for it where it has one."""
-    run = _last_run(content)
-    noted = str(run.get("state"))
-    if holder is not None:
-        alive = lives(holder)
-        if alive or (alive is None and not silent):
-            return RUNNING, None
-    if damage:
-        return DAMAGED, damage
-    # A lease that is left tells of a death, unless its holder had noted how it ended.
-    if holder is not None and _process(holder) != _process(run):
-        return DEAD, None
-    if not content.get("runs"):
-        return NOT_STARTED, None
-    if noted == "finished":
-        failed = whole_number(look_up(content, "counts", "failed"))
-        return WITH_FAILURES if failed else DONE, None
-    state = _ENDED.get(noted, DAMAGED)
-    if state == DAMAGED:
-        return state, f"{manifest.FILE_NAME} has an unknown state: {noted}"
-    return state, str(run.get("error") or "it isn't known why") if state == FAILED else None
+def read_manifest(folder: Path) -> tuple[Mapping[str, Any], str | None]:
+    """The content of a folder's manifest, empty where there is none; why it can't be read."""
+    try:
+        return manifest.Manifest(folder).content, None
+    except OutputError as error:
+        return {}, str(error)
 
 
-def _read_manifest(folder: Path) -> tuple[Mapping[str, Any], str | None]:
-    """The content, or why it can't be read."""
-    damage = None
-    for _ in range(2):  # NFS may lose a file of which a new version comes just then
-        try:
-            content = manifest.Manifest(folder).content
-        except OutputError as error:
-            damage = str(error)
-            continue
-        runs = content.get("runs", [])
-        if isinstance(runs, list) and all(isinstance(run, dict) for run in runs):
-            return content, None
-        damage = f"{folder / manifest.FILE_NAME}: is no manifest"
-    return {}, damage
+def last_run(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The entry of the last run in a manifest; empty where there is none."""
+    return (content.get("runs") or [{}])[-1]
+
+
+def utc(seconds: float) -> str:
+    """Seconds since 1970 as ISO 8601 in UTC."""
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    return moment.isoformat(timespec="seconds")
 
 
 def _read_lease(folder: Path) -> tuple[Mapping[str, Any] | None, float | None]:
-    """What the lease's file says, {} where that can't be read, and when it was written."""
+    """What the lease says, {} while it is being written, and when it was written; else None."""
     path = folder / LEASE_NAME
     try:
-        holder = lease.read(path)
-        if holder == {}:  # it is just being written
-            holder = lease.read(path)
+        return lease.read(path), path.stat().st_mtime
     except OSError:
-        holder = {}
-    if holder is not None:
-        with contextlib.suppress(OSError):
-            return holder, path.stat().st_mtime
-    return None, None
+        return None, None
 
 
-def _last_run(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    runs = content.get("runs")
-    return runs[-1] if runs else {}
+def _state(
+    run: Mapping[str, Any], damage: str | None, holder: Mapping[str, Any] | None, silent: bool
+) -> tuple[str, str | None]:
+    """The state, and the reason of a failure or damage.
+
+    Args:
+        run: the manifest's entry of the last run.
+        damage: why the manifest can't be read.
+        holder: what the lease says, if there is one.
+        silent: the lease's last sign of life has expired.
+    """
+    alive = False if holder is None else lives(holder)
+    if alive or (alive is None and not silent):
+        return RUNNING, None
+    if damage is not None:
+        return DAMAGED, damage
+    # A lease that was left behind means a death, unless its holder has noted its end.
+    if holder is not None and any(holder.get(key) != run.get(key) for key in ("host", "pid")):
+        return DEAD, None
+    if not run:
+        return NOT_STARTED, None
+    state = _ENDED.get(run.get("state", ""), DEAD)
+    return state, str(run.get("error")) if state == FAILED else None
 
 
-def _process(owner: Mapping[str, Any]) -> tuple[Any, Any]:
-    return owner.get("host"), owner.get("pid")
-
-
-def _counts(content: Mapping[str, Any], state: str) -> dict[str, int]:
-    """The counts in a manifest."""
-    counts = content.get("counts")
-    if _last_run(content).get("program") != "pack":
-        return values.counts(counts)
-    if state in (RUNNING, DEAD):  # they are an earlier run's
+def _counts(counts: Mapping[str, Any], state: str) -> dict[str, Any]:
+    """``images``, ``done`` and ``failed`` from a manifest or a lease's note."""
+    if "packed" not in counts:
+        return {key: counts[key] for key in ("images", "done", "failed") if key in counts}
+    if state in (RUNNING, DEAD):  # packing counts at its end: these are an earlier run's
         return {}
-    packed, before, failed = (
-        whole_number(look_up(counts, key)) or 0 for key in ("packed", "there_before", "failed")
-    )
-    done = packed + before
-    images = done + failed if state in (DONE, WITH_FAILURES) else None
-    return {"images": images, "done": done, "failed": failed}
+    done, failed = counts["packed"] + counts["there_before"], counts["failed"]
+    return {"images": done + failed if state == DONE else None, "done": done, "failed": failed}

@@ -1,12 +1,25 @@
-"""Ctrl-C, SIGTERM and a cluster's signals: an end at once, but never in the middle of a write."""
+"""Signals that ask a program to end: Ctrl-C (SIGINT), SIGTERM, and those of a cluster.
+
+Before the images are extracted, as while the model is loaded, a signal raises at once: nothing is
+lost. From the first batch until the run is recorded, in :func:`deferred`, it is noted, and takes
+effect where :func:`check` is called, between two batches; a second Ctrl-C raises at once. What was
+extracted is written by a thread of its own. Python runs signal handlers in the main thread only, so
+no signal ends a write, and on the way out the main thread waits for what is left to be written.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+_DEFERRED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+_DEFAULTS: dict[int, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -18,111 +31,109 @@ class Interrupted(KeyboardInterrupt):
 
 
 class _HandlerError(BaseException):
-    """An error of a handler of somebody else's, on its way out through any ``except Exception``."""
+    """An error of a handler of another library. No ``except Exception`` takes it for its own."""
 
     def __init__(self, error: Exception):
         super().__init__(str(error))
         self.error = error
 
 
-class _State:
-    depth = 0  # of held() blocks
-    waiting: ClassVar[dict[int, Callable[[], None]]] = {}  # until the block ends
-    ending = False  # a signal is on its way out: others come too late
-
-
-def _interrupt(signum: int, frame) -> None:
-    raise Interrupted(signum)
-
-
-@contextlib.contextmanager
-def _ignored(signum: int) -> Iterator[None]:
-    """Within the block, a signal does nothing, to what is started in it neither.
-
-    A cluster's signal goes to all processes of a job. It would end those that its handler starts,
-    as to have the job queued again.
-    """
-    before = signal.signal(signum, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signum, before)
-
-
-def _held_back(handler: Callable) -> Callable:
-    """``handler`` as of the end of the :func:`held` block that a signal comes in."""
-
-    def act(signum: int, frame) -> None:
-        if _State.ending:
-            return
-        try:
-            # Held, or the next one would come into the middle of it.
-            with held(), _ignored(signum):
-                handler(signum, frame)
-        except BaseException as error:
-            _State.ending = True
-            if isinstance(error, Exception):
-                raise _HandlerError(error) from error
-            raise
-
-    def on_signal(signum: int, frame) -> None:
-        if _State.depth:
-            _State.waiting[signum] = lambda: act(signum, None)
-        else:
-            act(signum, frame)
-
-    return on_signal
-
-
-def _handlers() -> dict[int, Callable]:
-    """What to do on each signal."""
-    handlers = {}
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        handlers[signal.SIGINT] = _interrupt
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        handlers[signal.SIGTERM] = _interrupt
-    for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        handler = signal.getsignal(signum)
-        if callable(handler) and not isinstance(handler, signal.Handlers):
-            handlers[signum] = handler
-    return handlers
-
-
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
-    """Within the block, SIGINT and SIGTERM raise :class:`Interrupted`, outside of :func:`held`.
+    """Within the block, the first SIGINT or SIGTERM raises :class:`Interrupted`.
 
-    A handler that somebody else installed, such as a cluster's launcher, is still called for
-    SIGTERM, SIGUSR1 and SIGUSR2, but outside of :func:`held` too, and what it raises ends the
-    block: an ``except Exception`` within doesn't see it. Once a signal ends the block, those that
-    come on the way out are ignored. Outside of the main thread, where Python handles no signals,
-    all stays as it is.
+    Those that follow are ignored until the end of the block, so that it can be left in order. A
+    signal that has another handler than Python's own, such as that of a cluster's launcher, keeps
+    it. Outside of the main thread, which alone can handle signals, nothing changes.
     """
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for signum, handler in _handlers().items():
-            before[signum] = signal.signal(signum, _held_back(handler))
+    before: dict[int, Any] = {}
+
+    def interrupt(signum: int, frame: object) -> NoReturn:
+        for own in before:
+            signal.signal(own, signal.SIG_IGN)
+        raise Interrupted(signum)
+
+    if _in_main_thread():
+        for signum, default in _DEFAULTS.items():
+            if signal.getsignal(signum) is default:
+                before[signum] = signal.signal(signum, interrupt)
     try:
         yield
-    except _HandlerError as raised:
-        raise raised.error from None
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-        _State.waiting.clear()
-        _State.ending = False
+
+
+class _Deferral:
+    """The signals of one :func:`deferred` block."""
+
+    def __init__(self) -> None:
+        found = {signum: signal.getsignal(signum) for signum in _DEFERRED}
+        self.handlers: dict[int, Any] = {n: found[n] for n in found if callable(found[n])}
+        self.noted: list[int] = []
+        self.is_ending = False
+        for signum in self.handlers:
+            signal.signal(signum, self.note)
+
+    def note(self, signum: int, frame: object) -> None:
+        if self.is_ending:
+            return
+        is_second = signum == signal.SIGINT and bool(self.noted)
+        if signum not in self.noted:
+            self.noted.append(signum)
+        if is_second:
+            self.act()
+
+    def act(self) -> None:
+        """Call the handlers of what was noted. What one of them raises ends the block."""
+        while self.noted and not self.is_ending:
+            signum = self.noted.pop(0)
+            # Also in processes that the handler starts: a cluster sends a signal to all of a job's.
+            signal.signal(signum, signal.SIG_IGN)
+            try:
+                self.handlers[signum](signum, None)
+            except BaseException as error:
+                self.is_ending = True
+                if isinstance(error, Exception):
+                    raise _HandlerError(error) from error
+                raise
+            finally:
+                signal.signal(signum, self.note)
+
+
+_current: _Deferral | None = None
 
 
 @contextlib.contextmanager
-def held() -> Iterator[None]:
-    """Within the block, a signal waits; it takes effect at the block's end.
+def deferred() -> Iterator[None]:
+    """Within the block, a signal that has a handler waits for :func:`check` or the block's end.
 
-    Where an error ends the block, the error goes on, and the signal waits for the next block.
+    A second Ctrl-C doesn't. Once a signal has ended the block, others are ignored until its end;
+    where an error ends it, a signal that was noted is dropped. What the handler of another library
+    raises passes any ``except Exception`` within the block, and leaves the block as it is.
     """
-    _State.depth += 1
+    global _current
+    if not _in_main_thread():
+        yield
+        return
+    before, _current = _current, _Deferral()
+    deferral = _current
     try:
         yield
+        deferral.act()
+    except _HandlerError as raised:
+        raise raised.error from None
     finally:
-        _State.depth -= 1
-    while not _State.depth and _State.waiting:
-        _State.waiting.pop(next(iter(_State.waiting)))()
+        _current = before
+        for signum, handler in deferral.handlers.items():
+            signal.signal(signum, handler)
+
+
+def check() -> None:
+    """Raise, or do, what a signal that was noted in :func:`deferred` asks for."""
+    if _current is not None and _in_main_thread():
+        _current.act()
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -14,6 +14,7 @@ import time
 
 from fakes import FakeExtractor
 
+from vmb_d2.data.batching import Batching
 from vmb_d2.data.image_list import list_images, name_images
 from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.output.shards import Shard
@@ -26,8 +27,10 @@ def extract(images, output, shard, departure):
 
     extractor = FakeExtractor(before_batch=note, feature_names=["fc6", "fc7"])
     formats, options = list(FORMATS), extractor.options
-    job = ExtractionJob(output, formats, options=options, batch_size=2, shard=shard)
-    job(shard.share(images, images) if shard else images, lambda: extractor)
+    job = ExtractionJob(
+        output, formats, options=options, batching=Batching(batch_size=2), shard=shard
+    )
+    job.run(shard.share(images, images) if shard else images, lambda: extractor)
 
 
 def main():

@@ -14,8 +14,9 @@ from pathlib import Path
 TOOLS = Path(__file__).parents[3] / "tools"
 sys.path.insert(0, str(TOOLS))
 
-import command_line  # noqa: E402,F401
-import hydra  # noqa: E402,F401
+import extract  # noqa: E402,F401
+
+import vmb_d2.extractor  # noqa: E402,F401
 
 
 def run(options):

@@ -16,6 +16,7 @@ import time
 
 from fakes import FakeExtractor
 
+from vmb_d2.data.batching import Batching
 from vmb_d2.data.image_list import list_images, name_images
 from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.output.open_stores import open_reader
@@ -53,13 +54,17 @@ def extract(images, output, workers, departure):
     """Returns whether a signal ended it."""
     extractor = Counting()
     extractor.departure = departure
-    options = {"options": extractor.options, "batch_size": BATCH_SIZE, "workers": workers}
+    options = {
+        "options": extractor.options,
+        "batching": Batching(batch_size=BATCH_SIZE),
+        "workers": workers,
+    }
     before = stored(output)
     job = ExtractionJob(output, list(FORMATS), **options)
     interrupted = False
     try:
         with handled():
-            job(images, lambda: extractor)
+            job.run(images, lambda: extractor)
     except Interrupted:
         interrupted = True
     # A batch that comes out of the network as the signal comes is not on its way to the disk yet.
