@@ -14,7 +14,7 @@ import store_files
 import support
 
 from vmb_d2.errors import OutputError, StoreError
-from vmb_d2.stores.line_index import NameIndex
+from vmb_d2.stores.line_index import Index
 from vmb_d2.stores.tsv import BUTDReader, BUTDWriter, LXMERTReader
 
 LXMERT_FIELDS = [
@@ -64,7 +64,7 @@ def check_writer(path, images):
     assert all(name in writer for name in images)
     writer.close()
     check(path, images)
-    entries = [line.split("\t") for line in NameIndex.path(path).read_text().splitlines()]
+    entries = [line.split("\t") for line in Index.path(path).read_text().splitlines()]
     assert [name for _, _, name in entries] == list(images)
     content = path.read_bytes()
     for offset, length, name in entries:
@@ -133,7 +133,7 @@ def test_what_lxmert_reads(path, regions):
 def test_a_tsv_of_another_program(path, images, end):
     foreign(path, images, end)
     check(path, images)
-    assert not NameIndex.path(path).exists()
+    assert not Index.path(path).exists()
     check_writer(path, images)
 
 
@@ -185,7 +185,7 @@ def test_half_a_last_line_without_an_index_is_an_error_to_read_and_goes(path, im
     there = dict(list(images.items())[:-1])
     for size in range(begin, len(whole), 61):
         path.write_bytes(whole[:size])
-        NameIndex.path(path).unlink(missing_ok=True)
+        Index.path(path).unlink(missing_ok=True)
         if size > begin:
             with pytest.raises(StoreError, match=r"butd\.tsv: ends in the middle of an image"):
                 BUTDReader(path)
@@ -235,11 +235,11 @@ def test_whole_lines_behind_the_indexed_ones_are_kept(path, images):
 ])  # fmt: skip
 def test_an_index_that_is_damaged_or_does_not_fit(path, images, change):
     write(path, images)
-    tsv, index = path.read_bytes(), NameIndex.path(path).read_bytes()
-    NameIndex.path(path).write_bytes(change(index))
+    tsv, index = path.read_bytes(), Index.path(path).read_bytes()
+    Index.path(path).write_bytes(change(index))
     check(path, images)
     check_writer(path, images)
-    assert (path.read_bytes(), NameIndex.path(path).read_bytes()) == (tsv, index)
+    assert (path.read_bytes(), Index.path(path).read_bytes()) == (tsv, index)
 
 
 def test_the_index_of_another_tsv(path, images):
@@ -272,8 +272,8 @@ def test_an_index_that_points_elsewhere_shows_when_an_image_is_read(tmp_path):
     path = tmp_path / "butd.tsv"
     images = {f"image {i:03}": support.some_regions(i, count=2) for i in range(100)}
     write(path, images)
-    index = NameIndex.path(path).read_bytes()
-    NameIndex.path(path).write_bytes(index.replace(b"image 051", b"image 151"))
+    index = Index.path(path).read_bytes()
+    Index.path(path).write_bytes(index.replace(b"image 051", b"image 151"))
     with BUTDReader(path) as reader, pytest.raises(StoreError, match="not where the index says"):
         reader.read("image 151")
 
@@ -305,7 +305,7 @@ def test_lines_that_are_no_images(path, images, line, reason):
     with pytest.raises(OutputError, match=rf"butd\.tsv: at byte {cut}: .*{reason}"):
         BUTDWriter(path)
     assert path.read_bytes() == whole[:cut] + line + whole[cut:]
-    assert not NameIndex.path(path).exists()
+    assert not Index.path(path).exists()
 
 
 def test_one_line_at_a_time_is_in_memory(path):
@@ -325,7 +325,7 @@ def test_one_line_at_a_time_is_in_memory(path):
 def test_an_index_that_is_deleted_while_it_is_written_to(path, regions):
     writer = BUTDWriter(path)
     writer.write("a", regions)
-    NameIndex.path(path).unlink()
+    Index.path(path).unlink()
     with pytest.raises(OutputError, match=r"butd\.tsv: can't be written: No such file"):
         writer.flush()
     writer.abandon()
@@ -339,10 +339,10 @@ def test_what_is_taken_up_is_synced_before_the_index_has_it(path, images, monkey
     write(path, {name: images[name] for name in names[:3]})
     synced = path.read_bytes()
     foreign(path, {name: images[name] for name in names[3:]}, end="\n")
-    content, index = path.read_bytes(), NameIndex.path(path).read_bytes()
+    content, index = path.read_bytes(), Index.path(path).read_bytes()
     for seed in range(20):
         path.write_bytes(content)
-        NameIndex.path(path).write_bytes(index)
+        Index.path(path).write_bytes(index)
         with monkeypatch.context() as patch:
             machine = deaths.Machine(path.parent, patch)
             machine.forget(path, synced)

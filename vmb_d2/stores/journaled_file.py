@@ -16,9 +16,9 @@ import contextlib
 import errno
 import hashlib
 import io
+import itertools
 import os
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import StoreError
@@ -159,26 +159,18 @@ class JournaledFile(io.RawIOBase):
     def _changes(self) -> tuple[_Patches, _Patches]:
         """What waits, in ranges as long as possible: below the committed size, and beyond it."""
         patches, appended = [], []
-        for offset, content in self._ranges():
+        inside = sorted(index for index in self._pages if index * PAGE < self._size)
+        # Successive pages have the same difference of index and rank.
+        for _, pages in itertools.groupby(enumerate(inside), lambda pair: pair[1] - pair[0]):
+            indices = [index for _, index in pages]
+            offset = indices[0] * PAGE
+            content = b"".join(map(self._pages.__getitem__, indices))[: self._size - offset]
             below = min(max(self._committed - offset, 0), len(content))
             if below:
                 patches.append((offset, content[:below]))
             if below < len(content):
                 appended.append((offset + below, content[below:]))
         return patches, appended
-
-    def _ranges(self) -> Iterator[tuple[int, bytes]]:
-        begin = 0
-        pages: list[bytearray] = []
-        inside = sorted(index for index in self._pages if index * PAGE < self._size)
-        for index in [*inside, None]:
-            if pages and index != begin + len(pages):
-                offset = begin * PAGE
-                yield offset, b"".join(pages)[: self._size - offset]
-                pages = []
-            if index is not None:
-                begin = begin if pages else index
-                pages.append(self._pages[index])
 
     def _page(self, index: int) -> bytearray:
         """A page to be changed."""
@@ -242,17 +234,8 @@ class JournaledFile(io.RawIOBase):
         self._position = origin + offset
         return self._position
 
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
     def close(self) -> None:
-        """Let go of the file. What was not committed is lost."""
+        """Close the file. What was not committed is lost."""
         super().close()
         if self._descriptor >= 0:
             os.close(self._descriptor)

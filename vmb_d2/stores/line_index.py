@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 from ..errors import StoreError
 
 _SAMPLES = 16  # lines of an index that are compared with the TSV
-_USUAL_NAME = 512  # bytes
+_LONGEST_NAME = 4096  # bytes, with the tab
 _MOST_DIGITS = 18  # of an offset that a file can have
 
 
@@ -28,38 +27,25 @@ class Line(NamedTuple):
         return self.offset + self.length
 
 
-class Index(ABC):
-    """A kind of index, which has an entry for each line of a TSV, in their order."""
+class Index:
+    """A line for each line of a TSV, in their order: its offset, length and name.
+
+    ``x.tsv.index`` of ``x.tsv``, which is this project's own.
+    """
 
     @staticmethod
-    @abstractmethod
     def path(tsv: Path) -> Path:
         """The index of a TSV."""
-
-    @staticmethod
-    @abstractmethod
-    def entry(line: Line) -> bytes:
-        """The index's entry of a line, itself a line."""
-
-    @staticmethod
-    @abstractmethod
-    def lines(tsv: BinaryIO, entries: Sequence[bytes]) -> Iterator[Line]:
-        """The lines of the entries, up to the first entry that can't be one of this TSV."""
-
-
-class NameIndex(Index):
-    """``x.tsv.index`` of ``x.tsv``, this project's own: offset, length and name."""
-
-    @staticmethod
-    def path(tsv: Path) -> Path:
         return tsv.with_name(f"{tsv.name}.index")
 
     @staticmethod
     def entry(line: Line) -> bytes:
+        """The line of the index for a line of the TSV."""
         return f"{line.offset}\t{line.length}\t{line.name}\n".encode()
 
     @staticmethod
     def lines(tsv: BinaryIO, entries: Sequence[bytes]) -> Iterator[Line]:
+        """The lines of the entries, up to the first entry that can't be one of this TSV."""
         for entry in entries:
             offset, _, rest = entry.partition(b"\t")
             length, _, name = rest.partition(b"\t")
@@ -67,7 +53,7 @@ class NameIndex(Index):
                 line = Line(int(offset), int(length), name.decode().removesuffix("\n"))
             except ValueError:
                 return
-            if NameIndex.entry(line) != entry or line.length <= 0:
+            if Index.entry(line) != entry or line.length <= 0:
                 return
             yield line
 
@@ -209,11 +195,7 @@ def _name_of(line: bytes) -> str:
 def _name_at(tsv: BinaryIO, offset: int) -> str | None:
     """The name of the line that begins at ``offset``; None where none does."""
     before = min(offset, 1)
-    size = _USUAL_NAME
-    while b"\t" not in (found := os.pread(tsv.fileno(), size, offset - before))[before:]:
-        if b"\n" in found[before:] or len(found) < size:
-            return None
-        size *= 8
+    found = os.pread(tsv.fileno(), before + _LONGEST_NAME, offset - before)
     if found[:before] not in (b"", b"\n"):
         return None
     try:

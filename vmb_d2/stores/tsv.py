@@ -13,7 +13,7 @@ from ..structures.regions import RegionFeatures
 from .base import store_errors
 from .fields import regions_of
 from .line_files import LineReader, LinesReader, LinesWriter, LineWriter
-from .line_index import NameIndex
+from .line_index import Index
 
 # The columns, as RegionFeatures calls them; the first is the name.
 LXMERT_COLUMNS = (
@@ -103,7 +103,7 @@ class TSVWriter(LinesWriter):
     columns: ClassVar[tuple[str, ...]]
 
     def _open(self) -> None:
-        self._files = [LineWriter(self.path, NameIndex, lambda line: decode(self.columns, line))]
+        self._files = [LineWriter(self.path, Index, lambda line: decode(self.columns, line))]
 
     def write(self, name: str, regions: RegionFeatures) -> None:
         self._files[0].write(name, encode(self.columns, name, regions))
@@ -115,7 +115,7 @@ class TSVReader(LinesReader):
     columns: ClassVar[tuple[str, ...]]
 
     def _open(self) -> None:
-        self._lines = LineReader(self.path, NameIndex, lambda line: decode(self.columns, line))
+        self._lines = LineReader(self.path, Index, lambda line: decode(self.columns, line))
 
     @classmethod
     def is_store(cls, path: Path) -> bool:
