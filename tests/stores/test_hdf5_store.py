@@ -149,27 +149,6 @@ def test_what_is_present_among_what_another_program_made(path, regions):
     writer.abandon()
 
 
-def test_what_is_present_after_writes_and_flushes(path, regions):
-    """What waits counts; a flush, a rewritten journal and a look in between change nothing."""
-    names = ["a", "sub/b", "c", "sub/d"]
-    writer = HDF5Writer(path)
-    assert writer.present(names) == set()
-    for count, name in enumerate(names, 1):
-        writer.write(name, regions)
-        assert writer.present(names) == set(names[:count])
-        if count % 2 == 0:
-            writer.flush()
-            assert writer.present(names) == set(names[:count])
-    writer.close()
-    writer = HDF5Writer(path)
-    assert writer.present([*names, "e", "sub", "none/f"]) == set(names)
-    writer.write("e", regions)
-    assert writer.present(["sub/d", "e", "f"]) == {"sub/d", "e"}
-    writer.abandon()
-    with HDF5Reader(path) as reader:
-        assert set(reader.names()) == set(names)
-
-
 def test_looking_up_in_a_damaged_file(path, regions):
     """It finds what a question for each finds; the file is damaged where one of them says so."""
     names = [f"a{i}" for i in range(40)]

@@ -71,18 +71,6 @@ def test_nothing_reaches_the_disk_before_the_commit(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_a_commit_without_changes_writes_nothing(tmp_path, monkeypatch):
-    file = JournaledFile(tmp_path / "file")
-    file.write(b"x")
-    file.commit()
-    machine = deaths.Machine(tmp_path, monkeypatch)
-    file.seek(0)
-    assert file.read() == b"x"
-    file.commit()
-    assert machine.steps == 0
-    file.close()
-
-
 def run(path, seed, states):
     """Three commits of random changes. ``states`` gets what each makes of the file, beforehand."""
     rng = random.Random(seed)

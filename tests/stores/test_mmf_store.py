@@ -50,16 +50,6 @@ def test_features_alone_are_read_too(tmp_path, regions):
     assert reader.read("a").bbox is None
 
 
-def test_done_only_when_both_files_are_there(tmp_path, regions):
-    MMFWriter(tmp_path).write("a", regions)
-    assert "a" in MMFWriter(tmp_path)
-    for missing in ("a.npy", "a_info.npy"):
-        content = (tmp_path / missing).read_bytes()
-        (tmp_path / missing).unlink()
-        assert "a" not in MMFWriter(tmp_path)
-        (tmp_path / missing).write_bytes(content)
-
-
 # Parts whose sums are files of each other, hidden ones, and lengths around the limits.
 parts = st.sampled_from(["x", "_info", ".npy", "_info.npy", ".npz", ".", "/", "ü", "日本"])
 parts |= st.sampled_from(["l" * 57, "ü" * 60, "日" * 79, "\udcff" * 61])
@@ -113,12 +103,3 @@ def test_a_file_of_an_image_of_an_earlier_run_is_not_overwritten(tmp_path, regio
         with pytest.raises(OutputError, match=f"'{name}' would share a file with '{other}'"):
             MMFWriter(tmp_path).write(name, regions)
     support.assert_same_regions(MMFReader(tmp_path).read("x"), regions)
-
-
-def test_a_leftover_of_a_death_is_no_image_and_goes(tmp_path, regions):
-    (tmp_path / ".a.npy.tmp").write_bytes(b"half")
-    writer = MMFWriter(tmp_path)
-    assert "a" not in writer
-    assert list(MMFReader(tmp_path).names()) == []
-    writer.write("a", regions)
-    assert sorted(os.listdir(tmp_path)) == ["a.npy", "a_info.npy"]

@@ -187,12 +187,6 @@ def test_a_flipped_bit_shows_or_changes_nothing(tmp_path, regions):
     assert sum("Bad CRC-32" in error for error in errors) > directory / 3 * 0.6
 
 
-def test_another_programs_image_id_is_kept(tmp_path):
-    regions = support.some_regions(extra={"image_id": 42})
-    NpzWriter(tmp_path).write("a", regions)
-    support.assert_same_regions(NpzReader(tmp_path).read("a"), regions)
-
-
 @pytest.mark.parametrize(("count", "dimension"), [(5, 16), (16, 5), (9, 9), (1, 8), (1, 1)])
 def test_what_openvqa_reads(tmp_path, count, dimension):
     regions = support.some_regions(count=count, dimension=dimension)

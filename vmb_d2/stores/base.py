@@ -50,8 +50,8 @@ def store_errors(place: object) -> Iterator[None]:
 class FeatureWriter(ABC):
     """Adds images to a store of one format, which it makes where there is none.
 
-    Only one writer may have a store open. After the process or the machine died, opening the store
-    again finds every image that was flushed, and no image in part.
+    Only one writer may have a store open. After a crash of the process or of the machine, opening
+    the store again finds every image that was flushed, and no image in part.
 
     Args:
         path: the folder or file of the store. Its parent exists.

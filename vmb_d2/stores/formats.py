@@ -148,7 +148,7 @@ class Differences:
 def _contents(regions: RegionFeatures) -> dict[str, str]:
     """What an image holds beside its features: a label of each thing, and the field it is in."""
     fields = {key: key for key in FIELDS if getattr(regions, key) is not None}
-    if regions.num_boxes == len(regions):  # says nothing beyond the features' shape
+    if regions.num_boxes == len(regions):  # which the features' shape tells as well
         del fields["num_boxes"]
     further = {f"feature {name}": "further" for name in regions.further}
     return {**fields, **further, **dict.fromkeys(regions.extra, "extra")}

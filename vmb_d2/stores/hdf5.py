@@ -207,7 +207,7 @@ class HDF5Reader(FeatureReader):
     def _open(self) -> None:
         file = JournaledFile(self.path, False) if journal_path(self.path).exists() else None
         try:
-            if file is not None and not file.seek(0, 2):  # a death came in the first flush
+            if file is not None and not file.seek(0, 2):  # the first flush was interrupted
                 self._h5 = h5py.File(io.BytesIO(), "w")
             else:
                 # Not every network file system has HDF5's locks, and our writer takes none.

@@ -1,13 +1,13 @@
-"""A file that goes from one committed state to the next, also where a death comes in between.
+"""A file that is in one of its committed states after every crash.
 
-Beside the file ``x`` there can be a journal, ``x.journal``. It says how to bring the file to a
+Beside the file ``x`` there can be a journal, ``x.journal``, with the steps that bring the file to a
 committed state; without a journal it is in one. A commit takes these steps, each of them synced to
 the disk before the next begins:
 
-1. A journal says: cut the file to its old size.
-2. What is new beyond the old size is appended.
-3. A journal says: the file gets its new size, and this is written over what was there before.
-4. That is done, and the journal removed.
+1. Write a journal: truncate the file to its old size.
+2. Append what is new beyond the old size.
+3. Write a journal: set the file's new size, and overwrite these ranges.
+4. Do that, and remove the journal.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def decode_journal(journal: bytes) -> tuple[int, _Patches]:
 class JournaledFile(io.RawIOBase):
     """A binary file whose changes wait in memory for :meth:`commit`. Reading sees them.
 
-    A commit that a death interrupted is finished or undone on opening.
+    A commit that a crash interrupted is finished or undone on opening.
 
     Args:
         path: of the file; it is made where there is none.
@@ -119,7 +119,7 @@ class JournaledFile(io.RawIOBase):
         self.seek(0)
 
     def commit(self) -> None:
-        """Make the present content the one that every death leaves.
+        """Make the present content the one that a crash leaves.
 
         Raises OSError; then the file is in the old state or in the new one, and is to be closed.
         """
@@ -147,7 +147,7 @@ class JournaledFile(io.RawIOBase):
         self._pages.clear()
 
     def _carry_out(self, size: int, patches: _Patches) -> None:
-        """Do what the journal says, and remove it."""
+        """Apply the journal, and remove it."""
         os.ftruncate(self._descriptor, size)
         for offset, content in patches:
             write_at(self._descriptor, content, offset)

@@ -17,7 +17,7 @@ from .line_index import Index, Line, list_lines
 class LineWriter:
     """Appends lines to a TSV, and to its index, when it is flushed; until then they wait.
 
-    A TSV that another program made is added to as well; it gets an index. What a death left behind
+    A TSV that another program made is added to as well; it gets an index. What a crash left after
     the whole lines is cut off.
 
     Args:
@@ -66,7 +66,7 @@ class LineWriter:
                     f"{self.path}: its lines are not of the images of the file beside it"
                 )
         if not listing.complete:
-            os.fsync(self._tsv_file)  # before the index says that it is there
+            os.fsync(self._tsv_file)  # before the index lists it
             write_whole(self._index_path, b"".join(map(self._index.entry, listing.lines)))
         self._index_file = os.open(self._index_path, os.O_RDWR)
         if size > listing.end:
@@ -166,7 +166,7 @@ class LineReader:
 
 
 class LinesWriter(FeatureWriter):
-    """Writes a store of TSVs. They are flushed in their order; an image counts by the last."""
+    """Writes a store of TSVs, flushed in their order. An image is there if the last file has it."""
 
     only_dtype = "float32"
     _files: Sequence[LineWriter] = ()

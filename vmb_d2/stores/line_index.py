@@ -82,7 +82,7 @@ class OffsetIndex(Index):
             if name is None:
                 break
             begun.append((offset, name))
-        # A death can leave the last entry in part. Other programs' can count characters, say.
+        # A crash can leave the last entry in part. Other programs' offsets may count characters.
         if len(begun) < len(entries) - 1 or not begun:
             return
         tsv.seek(begun[-1][0])
@@ -121,7 +121,7 @@ def list_lines(
     """List a TSV's lines. Nothing is written, and one line at a time is in memory.
 
     With an index that fits, only what follows the indexed lines is read, up to a line that isn't
-    whole: it was being written when its writer died. Without one, the whole TSV is read.
+    whole: it was being written when the writer crashed. Without one, the whole TSV is read.
 
     Args:
         index: which kind of index it has.

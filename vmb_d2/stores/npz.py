@@ -137,7 +137,7 @@ class NpzWriter(FolderWriter):
 class NpzReader(FolderReader):
     """Reads such files, compressed ones too, whoever wrote them; only ``x`` has to be there.
 
-    It may be (N, D) or (D, N), as the number of boxes says.
+    It may be (N, D) or (D, N); the number of boxes tells which.
     """
 
     suffix = ".npz"
@@ -200,7 +200,7 @@ class OpenVQAWriter(NpzWriter):
 
 
 class OpenVQAReader(NpzReader):
-    """Reads such files. An ``x`` as :class:`NpzReader` has it is read where the boxes say so."""
+    """Reads such files, also with an ``x`` of (N, D) where the number of boxes tells it."""
 
     format_name = "openvqa"
     transposed = True

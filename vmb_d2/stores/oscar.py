@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,11 +36,11 @@ def labels_file(features: Path) -> Path:
 
 
 class OscarWriter(LinesWriter):
-    """Adds a row to both TSVs of a folder, the labels' first: an image counts by its features.
+    """Adds a row to both TSVs of a folder, the labels' first: an image is there by its features.
 
-    ``class_names`` are what the labels say; without names "class 17", and nothing where a class
-    isn't known. :meth:`write` raises ConfigError where an image has another number of classes than
-    there are names.
+    The labels have ``class_names``; without these "class 17", and "" where a class is unknown.
+    :meth:`write` raises ConfigError where an image has another number of classes than there are
+    names.
     """
 
     needs_class_names = True
@@ -148,29 +150,38 @@ def _row(name: str, content: Any) -> bytes:
     return f"{name}\t{json.dumps(content)}\n".encode()
 
 
+@contextlib.contextmanager
+def _whole_row() -> Iterator[None]:
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:  # a damaged row raises anything
+        raise StoreError(f"no whole row ({first_line(error)})") from error
+
+
 def _content(row: bytes) -> Any:
     columns = row.rstrip(b"\r\n").split(b"\t")
     if len(columns) != 2:
         raise StoreError(f"a row of {len(columns)} columns, not 2")
-    try:
-        return json.loads(columns[1])
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"no whole row ({first_line(error)})") from error
+    return json.loads(columns[1])
 
 
+@_whole_row()
 def _features_of(row: bytes) -> dict[str, Any]:
     """The fields of RegionFeatures that a row of features holds. Raises StoreError."""
     content = _content(row)
-    try:
-        count = content["num_boxes"]
-        values = np.frombuffer(base64.b64decode(content["features"], validate=True), "<f4")
-        rows = values.reshape(count, -1) if count else values.reshape(0, 0)
-        size = {"image_width": content.get("image_w"), "image_height": content.get("image_h")}
-    except Exception as error:  # a damaged row raises anything
-        raise StoreError(f"no whole row ({first_line(error)})") from error
+    count = content["num_boxes"]
+    values = np.frombuffer(base64.b64decode(content["features"], validate=True), "<f4")
+    rows = values.reshape(count, -1) if count else values.reshape(0, 0)
     if count and not _ends_in_boxes(rows):
         raise StoreError(f"features of {rows.shape[1]} numbers, the last {GEOMETRY} no box's")
-    return {"features": rows[:, :-GEOMETRY].astype(np.float32), "num_boxes": count, **size}
+    return {
+        "features": rows[:, :-GEOMETRY].astype(np.float32),
+        "num_boxes": count,
+        "image_width": content.get("image_w"),
+        "image_height": content.get("image_h"),
+    }
 
 
 def _ends_in_boxes(rows: np.ndarray) -> bool:
@@ -182,23 +193,22 @@ def _ends_in_boxes(rows: np.ndarray) -> bool:
         return np.allclose(second - first, sides, atol=_GEOMETRY_ERROR)
 
 
+@_whole_row()
 def _labels_of(row: bytes) -> dict[str, Any]:
     """The fields of RegionFeatures that a row of labels holds, and the ``count`` of labels."""
     labels = _content(row)
-    try:
-        count = len(labels)
-        names = [label["class"] for label in labels]
-        boxes = _column(labels, "rect", np.float32)
-        known: dict[str, Any] = {
-            "bbox": None if boxes is None else boxes.reshape(count, 4),
-            "objects": _column(labels, "class_id", np.int64),
-            "objects_conf": _column(labels, "conf", np.float32),
-        }
-    except Exception as error:  # a damaged row raises anything
-        raise StoreError(f"no whole row ({first_line(error)})") from error
+    count = len(labels)
+    names = [label["class"] for label in labels]
+    boxes = _column(labels, "rect", np.float32)
+    known: dict[str, Any] = {
+        "bbox": None if boxes is None else boxes.reshape(count, 4),
+        "objects": _column(labels, "class_id", np.int64),
+        "objects_conf": _column(labels, "conf", np.float32),
+        "count": count,
+    }
     if known["objects"] is None and any(names):
         known["class_names"] = names
-    return {**known, "count": count}
+    return known
 
 
 def _column(labels: list[dict[str, Any]], key: str, dtype: type) -> np.ndarray | None:

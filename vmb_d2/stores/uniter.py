@@ -22,7 +22,7 @@ _NO_BOXES = "without norm_bb"
 class UniterWriter(NpzWriter):
     """Writes a file an image, not compressed. What the image lacks is left out.
 
-    ``class_names`` say whether the background is column 0 of ``cls_prob``.
+    ``class_names`` tell whether the background is column 0 of ``cls_prob``.
     """
 
     only_dtype = "float16"
