@@ -17,7 +17,7 @@ from packed import assert_images, read
 from sharded import write
 
 from vmb_d2.stores import FORMATS
-from vmb_d2.stores.format_differences import NO_PLACE
+from vmb_d2.stores.fields import FIELDS
 from vmb_d2.structures import class_names
 
 # The command, with a pause before each image so that a signal meets it at work.
@@ -125,8 +125,9 @@ def test_the_documentation_says_what_is_kept():
             fields = [re.findall(r"\w+", k) for k, cell in cells.items() if cell == ""]
             said[row[0].strip("`")] = {field for some in fields for field in some}
     for name, fields in said.items():
-        lost = NO_PLACE[name] - {"further", "extra"}
-        assert fields == lost | ({"free", "keys"} if "extra" in NO_PLACE[name] else set()), name
+        keeps = FORMATS[name].writer.keeps
+        expected = set(FIELDS) - keeps | ({"free", "keys"} if "extra" not in keeps else set())
+        assert fields == expected, name
     assert set(said) == set(FORMATS)
 
 

@@ -25,7 +25,7 @@ from vmb_d2.packing import packing
 from vmb_d2.packing.packing import Packing
 from vmb_d2.packing.sources import check_target, list_sources
 from vmb_d2.stores import FORMATS
-from vmb_d2.stores.format_differences import FIELDS, INSTEAD, KEPT_KEYS, NEEDED, NO_PLACE
+from vmb_d2.stores.fields import FIELDS
 from vmb_d2.structures.regions import RegionFeatures
 
 ALL = list(FORMATS)
@@ -80,7 +80,7 @@ def test_the_tables_of_the_formats_are_true(tmp_path, name):
     path = write(place(tmp_path / "full", name), name, {"x": given})
     found = read(path, name)["x"]
     assert {"features", "further", "extra", "choice_is_finite", *FIELDS} == FIELDS_OF_REGIONS
-    own = set(KEPT_KEYS.get(name, ()))
+    own = set(FORMATS[name].writer.kept_keys)
     assert set(found.extra) - own in (set(), set(given.extra))
     assert set(found.further) in (set(), set(given.further))
     lost = {key for key in ("extra", "further") if not set(getattr(found, key)) - own}
@@ -91,7 +91,7 @@ def test_the_tables_of_the_formats_are_true(tmp_path, name):
     if name == "uniter":  # as shares of an image whose size isn't kept
         assert "norm_bb" in found.extra
         lost.remove("bbox")
-    assert lost == NO_PLACE[name]
+    assert lost == {*FIELDS, "further", "extra"} - FORMATS[name].writer.keeps
 
 
 # The columns of the TSVs after the name, as their readers' programs have them; and their fields.
@@ -119,14 +119,16 @@ def packed_bare(tmp_path, caplog, name):
 @pytest.mark.parametrize("name", ALL)
 def test_what_a_format_cant_leave_out_is_written_as_zeros(tmp_path, caplog, name):
     target, lines = packed_bare(tmp_path, caplog, name)
-    if name in INSTEAD:
+    without = FORMATS[name].writer.without
+    if set(without.values()) - {"as zeros"}:
         return
-    assert lines == [f"mmf has no {', '.join(NEEDED[name])}: written as zeros"] * bool(NEEDED[name])
+    needed = [field for field in FIELDS if field in without]
+    assert lines == [f"mmf has no {', '.join(needed)}: written as zeros"] * bool(needed)
     if name not in COLUMNS:
-        assert NEEDED[name] == (("attrs_id", "attrs_conf") if name == "hdf5" else ())
+        assert needed == (["attrs_id", "attrs_conf"] if name == "hdf5" else [])
         return
     columns = COLUMNS[name].split()
-    assert set(NEEDED[name]) == set(columns) - {"num_boxes", "features"}
+    assert set(needed) == set(columns) - {"num_boxes", "features"}
     values = target.read_text().rstrip("\n").split("\t")[1:]
     for column, value in zip(columns, values, strict=True):
         if column in ("num_boxes", "features"):

@@ -18,7 +18,6 @@ from test_page import Parser
 from reference import goldens
 from vmb_d2.errors import ConfigError, ImageReadError, InputError, OutputError, StoreError
 from vmb_d2.stores import FORMATS
-from vmb_d2.stores.format_differences import NO_PLACE
 from vmb_d2.structures import class_names
 from vmb_d2.visualization import ImageFiles
 from vmb_d2.visualization.colors import NEUTRAL, color_of
@@ -95,7 +94,7 @@ def test_every_format_is_drawn(tmp_path, run, format_name):
     assert image.shape == (48, 64, 3)
     stored = support.some_regions()
     best = stored.objects[stored.objects_conf.argmax()]
-    expected = NEUTRAL if "objects" in NO_PLACE[format_name] else color_of(best)
+    expected = NEUTRAL if "objects" not in FORMATS[format_name].writer.keeps else color_of(best)
     assert tuple(image[40, 30]) == expected
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import StoreError
 from ..stores import FeatureWriter, Format
-from ..stores.format_differences import Differences
+from ..stores.formats import Differences
 from ..structures.class_names import NO_NAMES, ClassNames
 from ..structures.regions import RegionFeatures
 from ..utils.interruption import check, deferred
