@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 import support
 import torch
+from html_page import Parser
 from test_extract_goldens import check
-from test_page import Parser
 
 from reference import goldens
 from vmb_d2.comparison.fidelity import distance

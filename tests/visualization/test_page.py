@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import support
+from html_page import Parser
 from PIL import Image
 
 from reference.goldens import DEMO
@@ -47,33 +48,6 @@ def write(path, *images, title="Regions", min_confidence=0.2):
 
 def blank(height, width):
     return np.full((height, width, 3), 128, dtype=np.uint8)
-
-
-class Parser(html.parser.HTMLParser):
-    """Collects tags with their attributes, and the content of scripts, styles and titles."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.tags, self.content = [], []
-        self.feed(path.read_text(encoding="utf-8"))
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        self.content.append([tag, dict(attributes), ""])
-
-    def handle_endtag(self, tag):
-        self.content.append([None, {}, ""])
-
-    def handle_data(self, data):
-        if self.content:
-            self.content[-1][2] += data
-
-    def texts(self, tag, kind=None):
-        return [text for t, a, text in self.content if t == tag and a.get("class") == kind]
-
-    def images(self):
-        return [json.loads(text) for text in self.texts("script", "image")]
 
 
 def test_the_data_is_there(tmp_path):

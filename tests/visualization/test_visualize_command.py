@@ -11,9 +11,9 @@ import sys
 import numpy as np
 import pytest
 import support
+from html_page import Parser
 from PIL import Image
 from sharded import ONE_FILE, write_shards
-from test_page import Parser
 
 from reference import goldens
 from vmb_d2.errors import ConfigError, ImageReadError, InputError, OutputError, StoreError
