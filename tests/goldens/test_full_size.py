@@ -12,6 +12,8 @@ import pytest
 import support
 import torch
 from golden_checks import check
+from html_page import Parser
+from test_extract_goldens import check
 from test_page import Parser
 
 from reference import goldens
