@@ -44,7 +44,7 @@ def main():
     args = parser.parse_args()
 
     extractor = RegionFeatureExtractor.from_pretrained(args.detector, weights=args.weights)
-    regions = extractor(args.photo)
+    regions = extractor.extract(args.photo)
     print(f"{len(regions.bbox)} regions, features of {regions.features.shape[1]} numbers each")
 
     tokenizer = BertTokenizer.from_pretrained(args.tokenizer)

@@ -6,6 +6,7 @@ shard is.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import functools
 import logging
@@ -14,6 +15,7 @@ import shlex
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ from omegaconf.errors import (
 from vmb_d2.errors import ConfigError, OutputError, VMBError, first_line
 from vmb_d2.utils import command_line, interruption
 
-SLURM = "hydra/launcher=slurm"
+SLURM, LOCAL = "hydra/launcher=slurm", "hydra/launcher=local_gpus"
 VISIBLE, REMEMBERED = "CUDA_VISIBLE_DEVICES", "VMB_D2_VISIBLE_DEVICES"
 ALL_GPUS = "all"
 
@@ -82,6 +84,7 @@ def task(function: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]
             sys.exit(command_line.exit_status(lambda: function(cfg) or command_line.DONE, one_line))
         try:
             with interruption.handled():
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
                 take_gpu(HydraConfig.get().job.num)
                 function(cfg)
         except SomeImagesFailed as error:
@@ -115,6 +118,8 @@ def _launch(main: Callable[[], None]) -> int:
             f"{SLURM}: this machine is in no Slurm cluster: there is no srun on the PATH. On one "
             "machine with several GPUs take hydra/launcher=local_gpus"
         )
+    if LOCAL in sys.argv[1:]:
+        _keep_ctrl_c_from_controllers()
     sys.argv[1:] = arguments.for_hydra(sys.argv[1:])
     try:
         with interruption.handled():
@@ -141,14 +146,39 @@ def _exit_status(folder: str | None) -> int:
     return command_line.DONE
 
 
+def _keep_ctrl_c_from_controllers() -> None:
+    """Let Ctrl-C reach the jobs on this machine, not submitit's processes between.
+
+    These would kill their jobs a second later. A signal that is blocked here is blocked in all
+    processes that are started; the jobs unblock it.
+    """
+
+    def pass_on() -> None:
+        signal.sigwait({signal.SIGINT})
+        _thread.interrupt_main()
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    threading.Thread(target=pass_on, daemon=True).start()
+
+
 def _end_local_jobs(at_once: bool) -> None:
-    """Wait for the jobs on this machine, which are this process' children; end them ``at_once``."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children")
-    jobs = [int(pid) for pid in children.read_text().split()] if children.exists() else []
-    for pid in jobs:
-        if at_once:
-            os.kill(pid, signal.SIGINT)
-        os.waitpid(pid, 0)
+    """Wait for the jobs on this machine, after a signal to each if they are to end ``at_once``."""
+    controllers = _children(os.getpid())
+    for controller in controllers if at_once else []:
+        for job in _children(controller):
+            os.kill(job, signal.SIGINT)
+        os.kill(controller, signal.SIGTERM)  # it may be about to start its job
+    for controller in controllers:
+        os.waitpid(controller, 0)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
+    except OSError:
+        return []
 
 
 def take_gpu(number: int) -> None:

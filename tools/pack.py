@@ -20,7 +20,7 @@ from pathlib import Path
 
 from vmb_d2.errors import DownloadError
 from vmb_d2.packing.job import pack
-from vmb_d2.packing.packing import DUPLICATES
+from vmb_d2.packing.sources import DUPLICATES
 from vmb_d2.stores import FEATURE_DTYPES, FORMATS
 from vmb_d2.structures.class_names import CLASSES_URL, NO_NAMES, ClassNames, read_class_names
 from vmb_d2.utils.command_line import at_home, command_line, run
@@ -52,7 +52,7 @@ def main(args: argparse.Namespace) -> int:
     """Returns the exit status."""
     logging.getLogger("iopath").setLevel(logging.CRITICAL)  # what fails is said by the error
     with handled():
-        report = pack(
+        result = pack(
             args.sources,
             args.to,
             args.output,
@@ -67,12 +67,12 @@ def main(args: argparse.Namespace) -> int:
     logger.info(
         "%s: %d packed, %d there before, %d failed%s",
         Path(args.output) / FORMATS[args.to].place,
-        report.packed,
-        report.there_before,
-        len(report.failures),
-        f", {len(report.left_out)} left out" if report.left_out else "",
+        result.packed,
+        result.there_before,
+        len(result.failures),
+        f", {len(result.left_out)} left out" if result.left_out else "",
     )
-    return 1 if report.failures else 0
+    return 1 if result.failures else 0
 
 
 def parser() -> argparse.ArgumentParser:

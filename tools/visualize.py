@@ -18,16 +18,10 @@ from pathlib import Path
 from vmb_d2.errors import ConfigError, InputError, OutputError
 from vmb_d2.output.open_stores import open_reader
 from vmb_d2.stores import FORMATS, FeatureReader
+from vmb_d2.structures.class_names import CLASSES_URL, class_names_or_numbers
 from vmb_d2.utils.command_line import at_home, command_line, run
-from vmb_d2.utils.downloads import default_cache_dir
-from vmb_d2.visualization import (
-    CLASSES_URL,
-    ImageFiles,
-    Report,
-    Visualization,
-    load_class_names,
-    open_page,
-)
+from vmb_d2.utils.downloads import cache_folder
+from vmb_d2.visualization import Counts, ImageFiles, Visualization, open_page
 
 EXIT_STATUS = (
     "Exit status: 0; 1 if an image is missing or can't be drawn (the others are); 2 if the work "
@@ -55,7 +49,7 @@ def names_to_draw(
     return stored[:1]
 
 
-def visualize(args: argparse.Namespace) -> Report:
+def visualize(args: argparse.Namespace) -> Counts:
     """Raises ConfigError, InputError, StoreError, DownloadError or OutputError where the work can't
     be done."""
     if not (args.png or args.html):
@@ -64,11 +58,11 @@ def visualize(args: argparse.Namespace) -> Report:
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(open_reader(args.features, args.format))
         names = names_to_draw(args, reader, images)
-        cache_dir = Path(args.cache_dir) if args.cache_dir else default_cache_dir()
+        cache_dir = cache_folder(args.cache_dir)
         visualization = Visualization(
             reader,
             images,
-            load_class_names(args.classes, cache_dir, args.background),
+            class_names_or_numbers(args.classes, cache_dir, args.background),
             min_confidence=args.min_confidence,
             top=args.top,
             limit=0 if args.names else args.limit,
@@ -82,19 +76,21 @@ def visualize(args: argparse.Namespace) -> Report:
         if args.html:
             title = f"Regions of {Path(args.features).resolve().name}"
             page = stack.enter_context(open_page(output / PAGE, title, args.min_confidence))
-        return visualization(names, output if args.png else None, page)
+        return visualization.run(names, output if args.png else None, page)
 
 
 def main(args: argparse.Namespace) -> int:
     """Returns the exit status."""
     logging.getLogger("iopath").setLevel(logging.CRITICAL)  # what fails is said by the error
-    report = visualize(args)
-    if report.cut:
-        logger.info("stopped after %d images: --limit %d", report.drawn, args.limit)
+    counts = visualize(args)
+    if counts.cut:
+        logger.info("stopped after %d images: --limit %d", counts.drawn, args.limit)
     written = " and ".join(["PNGs"] * args.png + [PAGE] * args.html)
-    counts = (args.output, written, report.drawn, report.missing, report.failed)
-    logger.info("%s: %s of %d images; %d missing, %d failed", *counts)
-    return 1 if report.missing or report.failed else 0
+    logger.info(
+        "%s: %s of %d images; %d missing, %d failed",
+        *(args.output, written, counts.drawn, counts.missing, counts.failed),
+    )
+    return 1 if counts.missing or counts.failed else 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -128,7 +124,7 @@ def parser() -> argparse.ArgumentParser:
 
 def program() -> int:
     """The console command. Returns the exit status."""
-    return run(parser(), main)
+    return run(parser(), main, names={"input_dir": "IMAGES"})
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from . import modeling  # noqa: F401  (prepares detectron2 for the imports below
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -17,10 +18,11 @@ from PIL import Image
 from torch import Tensor
 
 from .checkpoint.pretrained import fingerprint, load_described_model
-from .checkpoint.released import released_model, released_weights
-from .config import VMBModel, describe_model
+from .checkpoint.released import released_model, released_name
+from .config import RELEASED_WEIGHTS, VMBModel, describe_model
 from .data.batching import bucketed_batches
 from .data.preprocessing import ImageSource, NetworkImage, load
+from .errors import ConfigError
 from .modeling import VMBRCNN
 from .selection.options import RegionOptions
 from .selection.read_out import chosen_regions, given_regions
@@ -29,24 +31,24 @@ from .utils.devices import arithmetic, check_precision, device_of, dtype_of
 
 
 class RegionFeatureExtractor:
-    """Gives the region features of images.
+    """Extracts the region features of images.
 
         extractor = RegionFeatureExtractor.from_pretrained("x152")
-        regions = extractor("photo.jpg")
+        regions = extractor.extract("photo.jpg")
 
     Args:
-        model: in evaluation mode, on its device, in float32. It is left as it is.
-        options: which features of which regions to give.
-        description: what the model is, for records; None where nobody knows.
-        precision: the network's arithmetic, of ``precision.PRECISIONS``. Boxes, scores and
-            features are float32 in all of them.
+        model: in evaluation mode, on its device, in float32. It is not changed.
+        options: which features of which regions to extract.
+        description: of the model, for records; None where it is not known.
+        precision: arithmetic of the network, one of ``PRECISIONS``. Boxes, scores and features
+            are float32 in all of them.
 
     Attributes:
-        model: the model given; in other precisions than float32 a copy, in the form that is run.
-        feature_names: the features given, the first one as ``RegionFeatures.features``.
+        model: the model given; for another precision than fp32 a converted copy.
+        feature_names: the features extracted; the first one is ``RegionFeatures.features``.
 
     Raises:
-        ConfigError: the model doesn't have a feature asked for, or its device the precision.
+        ConfigError: the model doesn't have a feature, or its device the precision.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class RegionFeatureExtractor:
     ):
         check_precision(precision, model.device)
         self.model = model
-        if precision != "fp32":  # which does what the original does, layer by layer
+        if precision != "fp32":  # fp32 computes layer by layer what the original computes
             self.weights_sha256 = fingerprint(model)
             self.model = model.for_inference(dtype_of(precision), torch.channels_last)
         self.precision = precision
@@ -68,7 +70,7 @@ class RegionFeatureExtractor:
 
     @functools.cached_property
     def weights_sha256(self) -> str:
-        """Hex, of the weights of the model given. It takes a second where it is asked for first."""
+        """Hex SHA-256 of the weights of the model given."""
         return fingerprint(self.model)
 
     @classmethod
@@ -81,84 +83,92 @@ class RegionFeatureExtractor:
         cache_dir: str | Path | None = None,
         unsafe_load: bool = False,
         precision: str = "fp32",
-        **options,
+        **options: Any,
     ) -> RegionFeatureExtractor:
         """Load a model.
 
         Args:
             model: ``"x152"``, ``"x101"`` (or MMF's ``"X-152"``, ``"X-101"``), ``"r101_c4"``,
                 ``"x152_c4"``; the path of a VMB yaml; or None where ``weights`` is a converted
-                checkpoint, which knows what it is of.
+                checkpoint, which contains its own description.
             weights: path or URL of a VMB or of a converted checkpoint. None for the released
-                weights of ``x152`` and ``x101``, which are fetched once, with the yaml beside them:
-                see :func:`vmb_d2.checkpoint.released.released_model`.
+                weights of ``x152`` and ``x101``, which are downloaded once, with the yaml beside
+                them: see :func:`vmb_d2.checkpoint.released.released_model`.
             device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
             cache_dir: for downloads and conversions; None for ``$VMB_D2_CACHE`` or
                 ``~/.cache/vmb_d2``.
             unsafe_load: load pickled objects too, which can run any code.
             precision: ``"fp32"`` or ``"bf16"``, on a GPU also ``"tf32"`` and ``"fp16"``.
-            **options: of :class:`vmb_d2.selection.RegionOptions`, such as ``num_features=36``.
+            **options: of :class:`vmb_d2.selection.options.RegionOptions`, such as
+                ``num_features=36``.
 
         Raises:
-            ConfigError, DownloadError, CheckpointError: see their texts.
+            ConfigError: an option, or the description of the model.
+            DownloadError: the weights can't be downloaded.
+            CheckpointError: the weights can't be read, or are not those of the model.
         """
-        description = None if model is None else describe_model(model)
         chosen = RegionOptions(**options)
+        description = None if model is None else describe_model(model)
         if description is not None:
             chosen.choose_features(description.feature_names)  # before a long download
         device = device_of(device)
         check_precision(precision, device)
         if weights is None:
-            weights = released_weights(model)
-            description = released_model(model, cache_dir)
+            name = released_name(model)
+            weights, description = RELEASED_WEIGHTS[name], released_model(name, cache_dir)
         network, description = load_described_model(
             weights, description, device=device, cache_dir=cache_dir, unsafe=unsafe_load
         )
         return cls(network, chosen, description, precision)
 
-    def __call__(
-        self,
-        images: ImageSource | Sequence[ImageSource],
-        boxes=None,
-        batch_size: int = 1,
-    ) -> RegionFeatures | list[RegionFeatures]:
+    @overload
+    def extract(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
+        self, images: ImageSource, boxes: Any = None, batch_size: int = 1
+    ) -> RegionFeatures: ...
+
+    @overload
+    def extract(
+        self, images: Sequence[ImageSource], boxes: Any = None, batch_size: int = 1
+    ) -> list[RegionFeatures]: ...
+
+    def extract(self, images, boxes=None, batch_size=1):
         """Extract the regions of one image, or of each of several.
 
         Args:
-            images: a path, a PIL image, or a uint8 array of (H, W, 3) in RGB order (OpenCV's
-                images are BGR: turn them round with ``image[:, :, ::-1]``); or a list of those.
-            boxes: instead of the proposals, for each image an array or tensor (n, 4) of inclusive
-                boxes x1, y1, x2, y2 in original pixels; for a list of images a list of those.
-            batch_size: images of one padded size that go through the network together, at most.
-                It doesn't change features.
+            images: a path, a PIL image, or a uint8 array of shape (H, W, 3) in RGB order (for
+                OpenCV's BGR images: ``image[:, :, ::-1]``); or a list of these.
+            boxes: used instead of the proposals. For one image an array or tensor (n, 4) of
+                inclusive boxes x1, y1, x2, y2 in original pixels; for a list of images a list of
+                these.
+            batch_size: largest number of images of one padded size that go through the network
+                together. It doesn't change features.
 
         Returns:
-            RegionFeatures, or a list of them for a list of images, in its order.
+            RegionFeatures; for a list of images a list of them, in its order.
 
         Raises:
             ImageReadError: an image can't be read.
-            ValueError, TypeError: an image or boxes are of another kind.
+            ConfigError: ``batch_size`` is not positive.
+            ValueError, TypeError: an image or boxes of another kind.
         """
         if isinstance(images, (str, Path, Image.Image, np.ndarray)):
-            return self([images], None if boxes is None else [boxes], batch_size)[0]
-        images = list(images)
-        given = [None] * len(images) if boxes is None else [_as_boxes(b) for b in boxes]
-        if len(given) != len(images):
-            raise ValueError(f"boxes of {len(given)} images for {len(images)} images")
+            return self.extract([images], None if boxes is None else [boxes], batch_size)[0]
         if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: has to be at least 1")
-        results: list[RegionFeatures | None] = [None] * len(images)
+            raise ConfigError("has to be at least 1", field="batch_size", value=batch_size)
+        given = None if boxes is None else [_as_boxes(b) for b in boxes]
+        if given is not None and len(given) != len(images):
+            raise ValueError(f"boxes of {len(given)} images for {len(images)} images")
+        results: dict[int, RegionFeatures] = {}
         loaded = ((i, load(image)) for i, image in enumerate(images))
         for batch in bucketed_batches(loaded, batch_size, lambda item: item[1].padded_size):
             numbers = [i for i, _ in batch.images]
             regions = self.extract_batch(
                 [image for _, image in batch.images],
                 batch.padded_size,
-                None if boxes is None else [given[i] for i in numbers],
+                None if given is None else [given[i] for i in numbers],
             )
-            for i, result in zip(numbers, regions, strict=True):
-                results[i] = result
-        return results
+            results.update(zip(numbers, regions, strict=True))
+        return [results[i] for i in range(len(results))]
 
     @torch.inference_mode()
     def extract_batch(
@@ -171,10 +181,10 @@ class RegionFeatureExtractor:
 
         Args:
             images: a batch.
-            padded_size: (height, width) in network pixels, multiples of 32, to pad each image to.
-                Proposals are clipped to it.
-            boxes: for each image, inclusive boxes (n, 4) in original pixels to take instead of
-                proposals. All are given back, in their order.
+            padded_size: (height, width) in network pixels, multiples of 32, to which each image
+                is padded. Proposals are clipped to it.
+            boxes: for each image, inclusive boxes (n, 4) in original pixels, used instead of
+                proposals. All of them are returned, in their order.
         """
         batch = self.to_network(images, padded_size)
         if boxes is None:
@@ -183,19 +193,16 @@ class RegionFeatureExtractor:
         return self.read_out(self.network(batch, scaled), images, boxes)
 
     def to_network(self, images: Sequence[NetworkImage], padded_size: tuple[int, int]) -> ImageList:
-        """The first step of :meth:`extract_batch`: a batch, padded, on the model's device."""
+        """Step 1 of :meth:`extract_batch`: pad a batch and copy it to the model's device."""
         device = self.model.device
         batch = pad(images, padded_size, pinned=device.type == "cuda")
         return batch.to(device, non_blocking=True)
 
     @torch.inference_mode()
     def network(self, batch: ImageList, boxes: Sequence[Tensor] | None = None) -> list[Instances]:
-        """The second: what :meth:`VMBRCNN.regions` gives; ``boxes`` are in network pixels."""
-        arguments = [batch, self.feature_names]
-        if boxes is not None:
-            arguments.append(boxes)
+        """Step 2: run :meth:`VMBRCNN.regions`; ``boxes`` are in network pixels."""
         with arithmetic(self.precision):
-            return self.model.regions(*arguments)
+            return self.model.regions(batch, self.feature_names, boxes)
 
     @torch.inference_mode()
     def read_out(
@@ -204,7 +211,7 @@ class RegionFeatureExtractor:
         images: Sequence[NetworkImage],
         boxes: Sequence[Tensor] | None = None,
     ) -> list[RegionFeatures]:
-        """The third: the regions to keep of :meth:`network`'s, or all of given ``boxes``."""
+        """Step 3: choose regions of :meth:`network`'s (of given ``boxes`` all), as NumPy arrays."""
         names = self.feature_names
         if boxes is None:
             return chosen_regions(regions, images, names, self.options)
@@ -212,9 +219,9 @@ class RegionFeatureExtractor:
 
 
 def pad(images: Sequence[NetworkImage], size: tuple[int, int], pinned: bool = False) -> ImageList:
-    """Images in the top left corners of zeros of ``size`` (height, width).
+    """Pad images with zeros at the right and bottom to ``size`` (height, width).
 
-    ``pinned``: in memory that a GPU reads by itself.
+    ``pinned``: in page-locked memory.
     """
     tensor = torch.zeros((len(images), 3, *size), pin_memory=pinned)
     for target, image in zip(tensor, images, strict=True):
@@ -223,7 +230,7 @@ def pad(images: Sequence[NetworkImage], size: tuple[int, int], pinned: bool = Fa
     return ImageList(tensor, [tuple(image.tensor.shape[-2:]) for image in images])
 
 
-def _as_boxes(boxes) -> Tensor:
+def _as_boxes(boxes: Any) -> Tensor:
     tensor = torch.as_tensor(np.asarray(boxes), dtype=torch.float32)
     if tensor.numel() == 0:
         return tensor.reshape(0, 4)

@@ -1,4 +1,4 @@
-"""Checkpoint files: read safely, told apart by content, written whole or not at all."""
+"""Checkpoint files: read safely, their content checked, written completely or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import logging
 import math
 import os
 import pickle
-import struct
 import warnings
 import zipfile
 import zlib
@@ -24,27 +23,11 @@ from vmb_d2.utils.files import whole_file
 
 from .file_kinds import other_kind
 
-# The entry that marks a checkpoint as converted by us, and describes where it comes from.
+# The entry that a converted checkpoint has beside its state dict, about its origin.
 ORIGIN_KEY = "vmb_d2"
 
-# Where a checkpoint has its state dict, unless it is one: VMB's, and Lightning's or others'.
+# The keys under which checkpoints have their state dict: VMB's; Lightning's and others'.
 _WRAPPERS = ("model", "state_dict")
-
-# What torch.load was seen to raise on damaged files, beside UnpicklingError and OSError.
-_DAMAGE = (
-    RuntimeError,
-    EOFError,
-    ValueError,
-    TypeError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    ArithmeticError,
-    MemoryError,
-    struct.error,
-    zipfile.BadZipFile,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +49,7 @@ def read_checkpoint(path: str | Path, unsafe: bool = False) -> dict[str, Any]:
         with warnings.catch_warnings():  # a damaged file may show any protocol number
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
             checkpoint = torch.load(path, map_location="cpu", weights_only=not unsafe, mmap=mmap)
-    except (OSError, pickle.UnpicklingError, *_DAMAGE) as error:
+    except Exception as error:  # torch.load raises many kinds on damaged files
         raise CheckpointError(f"{path}: {_explain(error, Path(path))}") from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"{path}: holds a {type(checkpoint).__name__}, not a checkpoint")
@@ -87,21 +70,21 @@ def _explain(error: Exception, path: Path) -> str:
         name = text.split("GLOBAL ", 1)[-1].split()[0] if "GLOBAL " in text else "objects"
         return (
             f"holds {name}, which only pickle can load; if you trust the file, "
-            "allow it with --unsafe-load (in tools/extract.py: model.unsafe_load=true)"
+            "allow it with `unsafe_load`"
         )
     return "no PyTorch checkpoint, or a damaged one"
 
 
 def wrapper_of(checkpoint: Mapping[str, Any]) -> str | None:
-    """The key under which a checkpoint has its state dict; None where it is one itself."""
+    """The key under which a checkpoint has its state dict; None where it is a state dict."""
     return next((key for key in _WRAPPERS if isinstance(checkpoint.get(key), Mapping)), None)
 
 
 def state_dict_of(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a checkpoint: bare, or under ``model`` or ``state_dict``.
+    """The state dict in a checkpoint: the checkpoint itself, or under ``model`` or ``state_dict``.
 
-    A prefix that all names share, such as ``module.``, is left out. Raises CheckpointError where
-    there is no state dict. Sparse and quantized tensors are none, either.
+    A prefix of all names, such as ``module.``, is removed. Raises CheckpointError where there is no
+    state dict, or it has sparse, quantized or meta tensors.
     """
     wrapper = wrapper_of(checkpoint)
     state = checkpoint[wrapper] if wrapper else checkpoint
@@ -117,12 +100,11 @@ def state_dict_of(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, 
 
 
 def check_content(state: Mapping[str, Tensor], path: str | Path) -> None:
-    """Raise CheckpointError where values can't be right, with the names of their tensors.
+    """Raise CheckpointError with the names of tensors that are damaged or not finite.
 
     Args:
-        state: the state dict in ``path``, as :func:`read_checkpoint` and :func:`state_dict_of` give
-            it, in memory or mapped. All of it is read.
-        path: where it is a zip file that has checksums, they are compared.
+        state: the state dict of ``path``. All of it is read.
+        path: the file. If it is a zip file with checksums, they are compared.
     """
     if damaged := _damaged(state, path):
         what = "damaged, download or copy it again: wrong checksum of"
@@ -133,7 +115,7 @@ def check_content(state: Mapping[str, Tensor], path: str | Path) -> None:
 
 
 def _damaged(state: Mapping[str, Tensor], path: str | Path) -> list[str]:
-    """The names of tensors, or else of other members, whose bytes are not those written."""
+    """The names of tensors whose bytes have another checksum than the file says."""
     if not zipfile.is_zipfile(path):
         return []
     try:
@@ -142,17 +124,17 @@ def _damaged(state: Mapping[str, Tensor], path: str | Path) -> list[str]:
             sums = {member.CRC for member in members}
             if sums == {0}:  # torch.serialization.set_crc32_options(False)
                 return []
-            right: dict[int, bool] = {}  # by the storage's address: tensors may share one
+            right: dict[int, bool] = {}  # by the storage's address: tensors can share storage
             for tensor in state.values():
                 storage = tensor.untyped_storage()
                 if storage.data_ptr() not in right:
                     content = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
-                    right[storage.data_ptr()] = zlib.crc32(content) in sums
+                    right[storage.data_ptr()] = zlib.crc32(content.data) in sums
             names = [k for k, v in state.items() if not right[v.untyped_storage().data_ptr()]]
             (pickled,) = (m for m in members if m.filename.rpartition("/")[2] == "data.pkl")
             archive.read(pickled)
             return names
-    except _DAMAGE as error:
+    except Exception as error:
         raise CheckpointError(f"{path}: damaged, download or copy it again: {error}") from error
 
 
@@ -167,7 +149,7 @@ def _some(names: list[str]) -> str:
 
 
 def _is_dense(value: Any) -> bool:
-    """Whether it is a tensor whose numbers are in memory, each as it is."""
+    """Whether ``value`` is a dense tensor that is not quantized."""
     return (
         isinstance(value, Tensor)
         and value.layout is torch.strided
@@ -184,10 +166,7 @@ def layout_of(checkpoint: Mapping[str, Any], path: str | Path) -> str:
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:
-    """Write beside ``path`` and move there, so that ``path`` is never half a file.
-
-    Raises CheckpointError where that fails; nothing is left behind.
-    """
+    """Write a checkpoint completely or not at all. Raises CheckpointError where that fails."""
     try:
         with whole_file(path) as temporary:
             torch.save(dict(checkpoint), temporary)

@@ -29,7 +29,7 @@ from . import checkpoint_file, state_dict
 
 logger = logging.getLogger(__name__)
 
-# Up to so many keys that don't fit are listed in the error; with more, it is another model.
+# With more problems than this, they are not listed: the checkpoint is of another model.
 MOST_LISTED = 20
 
 
@@ -38,9 +38,9 @@ def convert_checkpoint(
 ) -> state_dict.Audit:
     """Convert the VMB checkpoint ``source`` to the Detectron2 checkpoint ``target``.
 
-    The target is written whole or not at all. It holds ``model``, the state dict; and ``vmb_d2``:
-    the source's name and SHA-256, the converter's version, the model's description, and the rows
-    that Detectron2 has no place for. ``torch.load(..., weights_only=True)`` reads it.
+    The target is written completely or not at all. It contains ``model``, the state dict; and
+    ``vmb_d2``: the source's name and SHA-256, the converter's version, the model's description, and
+    the rows that Detectron2 doesn't have. ``torch.load(..., weights_only=True)`` reads it.
 
     Raises:
         CheckpointError: the source can't be read, or a key doesn't fit; the target can't be
@@ -114,7 +114,7 @@ def _raise_problems(source, state, audited: state_dict.Audit) -> None:
 
 
 def _remarks(checkpoint, audited: state_dict.Audit) -> list[str]:
-    """A line for each reason for which keys were not converted, and for what was assumed."""
+    """A line for each reason why keys were not converted, and for assumed values."""
     wrapper = checkpoint_file.wrapper_of(checkpoint)
     beside = [str(k) for k in checkpoint if k != wrapper] if wrapper else []
     lines = ignored_lines(

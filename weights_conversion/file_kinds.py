@@ -1,4 +1,4 @@
-"""What a file is that was given as a checkpoint and is none, for errors that help."""
+"""What a file is that is not a checkpoint, for error messages."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _PICKLES = {
 
 
 def other_kind(path: Path) -> str | None:
-    """What a file is, and what to do, by its content; None where it can't be told.
+    """What a file is by its content, and what to do; None where that is not known.
 
-    Nothing in the file is run. Raises OSError.
+    Nothing in the file is executed. Raises OSError.
     """
     if path.is_dir():
         return f"a folder of {_some(p.name for p in path.iterdir())}: give the checkpoint in it"
@@ -57,15 +57,15 @@ def other_kind(path: Path) -> str | None:
 
 
 def _some(names: Iterable[str]) -> str:
-    """The first names, those that look like checkpoints before others."""
+    """The first three names; those of checkpoints come first."""
     ordered = sorted(names, key=lambda name: (not name.endswith((".pth", ".pt", ".pkl")), name))
     return ", ".join(ordered[:3]) + (", ..." if len(ordered) > 3 else "")
 
 
 def _members(path: Path) -> list[str]:
-    """The files in an archive, of a tar the first ones; none where it is no archive."""
-    names = []
-    with contextlib.suppress(Exception):  # whatever a damaged one leads to
+    """The files in an archive (of a tar up to ten); empty for other files."""
+    names: list[str] = []
+    with contextlib.suppress(Exception):  # a damaged archive
         if tarfile.is_tarfile(path):  # which can end with a zip file
             with tarfile.open(path) as archive:
                 while len(names) < 10 and (member := archive.next()) is not None:

@@ -9,11 +9,15 @@ from dataclasses import dataclass
 
 from vmb_d2.config import VMBModel
 
-from .layouts import BOX_DIM
+BOX_DIM = 4
 
 
 class Layout(enum.Enum):
-    """What has to be done to a parameter between VMB and Detectron2."""
+    """How the values of a parameter differ between VMB and Detectron2.
+
+    VMB regresses a box for the background too, which is never used. With class-agnostic regression
+    it has two "classes", of which the second is used.
+    """
 
     SAME = "same"
     CLASS_ROWS = "background row moved from first to last"
@@ -38,7 +42,7 @@ class Parameter:
 
 ANCHORS = re.compile(r"(?:.*\.)?cell_anchors\.(\d+)")
 
-# VMB keys that are passed over -> why
+# VMB keys that are ignored -> why
 IGNORED = {
     re.compile(r"(?:.*\.)?(cls_embed|attr_linear1|attr_linear2)\..*"): (
         "attribute head; attributes are not supported yet"
@@ -50,7 +54,7 @@ IGNORED = {
 def parameter_map(model: VMBModel) -> list[Parameter]:
     """All parameters and buffers of ``model``, in the order of VMB's state dict.
 
-    The anchors, which Detectron2 computes and doesn't store, are not among them.
+    Anchors are not among them: Detectron2 computes them and doesn't store them.
     """
     return [*_backbone(model), *_rpn(), *_box_head(model)]
 

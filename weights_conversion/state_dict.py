@@ -1,4 +1,4 @@
-"""State dicts between VMB's layout and Detectron2's, with every key accounted for."""
+"""Conversion of state dicts between VMB's layout and Detectron2's; every key is accounted for."""
 
 from __future__ import annotations
 
@@ -17,29 +17,33 @@ from vmb_d2.config import MODEL_NAMES, VMBModel, named_model, to_detectron2
 from vmb_d2.errors import CheckpointError
 from vmb_d2.modeling import cell_anchors
 
-from . import layouts
-from .mapping import ANCHORS, IGNORED, Layout, Parameter, parameter_map
+from .mapping import ANCHORS, BOX_DIM, IGNORED, Layout, Parameter, parameter_map
 
 State = Mapping[str, Tensor]
 
+# Detectron2 adds this to the variance of a frozen batch norm; VMB adds nothing.
+BATCH_NORM_EPS = 1e-5
+
 LEFT_OVER = "left over: the model has no such parameter, the original ignores them too"
 
-# Statistics of a batch norm -> their values where a state dict has none, as Caffe2's have none.
+# Statistics of batch norms -> their values where a state dict has none, such as one from Caffe2.
 ASSUMED = {"running_mean": 0.0, "running_var": 1.0}
 
 
 @dataclass
 class Audit:
-    """Every key of a VMB state dict, held against a model.
+    """What each key of a VMB state dict is in a model.
 
     Attributes:
+        parameters: all parameters of the model.
+        d2_shapes: their shapes in Detectron2, by their Detectron2 names.
         sources: the key of each parameter found, by the parameter's name in VMB.
-        assumed: parameters that the state dict has nowhere, and that get the value in ASSUMED.
-        ignored: keys that are passed over -> why.
+        assumed: names in VMB of parameters that get their value in ASSUMED.
+        ignored: keys that are ignored -> why.
         anchors: keys of anchors, which are computed.
-        missing: names in VMB of parameters that no key fits.
-        unknown: keys of a part of the network that the model lacks.
-        ambiguous, wrong: in words.
+        missing: names in VMB of parameters without a key.
+        unknown: keys of layers that the model doesn't have.
+        ambiguous, wrong: descriptions of further problems.
     """
 
     parameters: list[Parameter]
@@ -54,7 +58,7 @@ class Audit:
     wrong: list[str] = field(default_factory=list)
 
     def problems(self) -> list[str]:
-        """A line for each key that stands in the way of a conversion."""
+        """A line for each problem that prevents the conversion."""
         return [
             *(f"missing: {key}" for key in self.missing),
             *(f"unknown: {key}" for key in self.unknown),
@@ -64,7 +68,7 @@ class Audit:
 
 
 def detectron2_shapes(model: VMBModel) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every parameter and buffer of the Detectron2 model, built without memory."""
+    """Name -> shape of every parameter and buffer of the Detectron2 model."""
     cfg = to_detectron2(model)
     cfg.MODEL.DEVICE = "meta"
     with torch.device("meta"):
@@ -73,11 +77,11 @@ def detectron2_shapes(model: VMBModel) -> dict[str, tuple[int, ...]]:
 
 
 def audit(state: State, model: VMBModel) -> Audit:
-    """Hold the keys, shapes and anchors of a VMB state dict against ``model``.
+    """Compare the keys, shapes and anchors of a VMB state dict with ``model``.
 
-    Keys find their parameters as in the original: each parameter takes the key that is the longest
-    ending of its own name, at a dot. A key may have ``module.`` before its name, or any prefix
-    before a parameter's whole name.
+    As in the original, each parameter gets the key that is the longest suffix of its own name,
+    where suffixes begin at a dot. A key may begin with ``module.``, or have any prefix before a
+    parameter's whole name.
     """
     result = Audit(parameter_map(model), detectron2_shapes(model))
     unmapped = result.d2_shapes.keys() ^ {p.d2 for p in result.parameters}
@@ -98,32 +102,32 @@ def audit(state: State, model: VMBModel) -> Audit:
 
 
 def _assign(state: State, result: Audit) -> set[str]:
-    """Find the key of each parameter. Returns all keys that fit one, ambiguous ones too."""
+    """Find the key of each parameter. Returns all keys that fit one, ambiguous ones included."""
     names = {p.vmb: None for p in result.parameters}
     keys_of: dict[str, list[str]] = {}  # by their name without a prefix
     for key in state:
         bare = key
         while bare.startswith("module."):
             bare = bare.removeprefix("module.")
-        name = next((ending for ending in _endings(key) if ending in names), bare)
+        name = next((suffix for suffix in _suffixes(key) if suffix in names), bare)
         keys_of.setdefault(name, []).append(key)
     fitted: dict[str, list[str]] = {}
     for name in names:
-        ending = next((ending for ending in _endings(name) if ending in keys_of), None)
-        if ending is None:
+        suffix = next((suffix for suffix in _suffixes(name) if suffix in keys_of), None)
+        if suffix is None:
             result.missing.append(name)
         else:
-            fitted.setdefault(ending, []).append(name)
-    for ending, parameters in fitted.items():
-        if len(keys_of[ending]) == len(parameters) == 1:
-            result.sources[parameters[0]] = keys_of[ending][0]
+            fitted.setdefault(suffix, []).append(name)
+    for suffix, parameters in fitted.items():
+        if len(keys_of[suffix]) == len(parameters) == 1:
+            result.sources[parameters[0]] = keys_of[suffix][0]
         else:
-            result.ambiguous.append(f"{_some(keys_of[ending])} for {_some(parameters)}")
-    return {key for ending in fitted for key in keys_of[ending]}
+            result.ambiguous.append(f"{_some(keys_of[suffix])} for {_some(parameters)}")
+    return {key for suffix in fitted for key in keys_of[suffix]}
 
 
-def _endings(name: str) -> Iterator[str]:
-    """The name, and what is left of it after each dot, the longest first."""
+def _suffixes(name: str) -> Iterator[str]:
+    """The suffixes of a name that begin at a dot, the longest (the name itself) first."""
     yield name
     while "." in name:
         name = name.partition(".")[2]
@@ -135,13 +139,13 @@ def _some(names: list[str]) -> str:
 
 
 def _assign_rest(state: State, fitting: set[str], anchors: list[Tensor], result: Audit) -> None:
-    """Sort the keys that no parameter takes into anchors, ignored and unknown."""
+    """Divide the keys without a parameter into anchors, ignored and unknown ones."""
     modules = {key.rpartition(".")[0] for key in fitting}
     beginnings = {key.partition(".")[0] for key in fitting}
     parts = {p.vmb.partition(".")[0] for p in result.parameters}
 
     def is_lacking(key: str) -> bool:
-        """Whether its module is none of the model's, but beside them."""
+        """Whether ``key`` is of a module that the model doesn't have, among modules that it has."""
         module, names = key.rpartition(".")[0], key.split(".")
         return module not in modules and (names[0] in beginnings or not parts.isdisjoint(names))
 
@@ -160,14 +164,14 @@ def _assign_rest(state: State, fitting: set[str], anchors: list[Tensor], result:
 
 
 def _same_anchors(found: Tensor, ours: Tensor) -> bool:
-    """Whether anchors are the same within the rounding of the type in which they are stored."""
+    """Whether anchors are equal within the rounding of the dtype in which they are stored."""
     if found.shape != ours.shape or not found.is_floating_point():
         return False
     return torch.allclose(found.float(), ours, rtol=torch.finfo(found.dtype).eps, atol=0)
 
 
 def _assume_statistics(state: State, result: Audit) -> None:
-    """Running means and variances may be absent, all of them together."""
+    """Accept that running means and variances are missing, if all of them are."""
     statistics = [p.vmb for p in result.parameters if _leaf(p.vmb) in ASSUMED]
     absent = not any(_leaf(key) in ASSUMED for key in state)
     if result.sources and absent and set(statistics) <= set(result.missing):
@@ -183,10 +187,11 @@ def to_d2(state: State, audited: Audit) -> tuple[dict[str, Tensor], dict[str, Te
     """Convert an audited VMB state dict that has no problems.
 
     Returns:
-        The Detectron2 state dict, float32, and the rows of VMB that it has no place for, by their
-        Detectron2 name.
+        The Detectron2 state dict, float32, and the rows of VMB that Detectron2 doesn't have, by
+        their Detectron2 name.
     """
-    converted, dropped = {}, {}
+    converted: dict[str, Tensor] = {}
+    dropped: dict[str, Tensor] = {}
     for parameter in audited.parameters:
         if parameter.vmb in audited.sources:
             tensor = state[audited.sources[parameter.vmb]].float()
@@ -194,21 +199,35 @@ def to_d2(state: State, audited: Audit) -> tuple[dict[str, Tensor], dict[str, Te
             shape = audited.d2_shapes[parameter.d2]
             tensor = torch.full(shape, ASSUMED[_leaf(parameter.vmb)])
         if parameter.layout is Layout.CLASS_ROWS:
-            tensor = layouts.background_last(tensor)
+            tensor = tensor.roll(-1, dims=0)
         elif parameter.layout is Layout.BOX_ROWS:
-            tensor, background = layouts.without_background_boxes(tensor)
-            dropped[parameter.d2] = background.clone()
+            dropped[parameter.d2] = tensor[:BOX_DIM].clone()
+            tensor = tensor[BOX_DIM:]
         elif parameter.layout is Layout.VARIANCE:
             weight = parameter.d2.replace("running_var", "weight")
-            converted[weight], tensor = layouts.batch_norm_to_d2(converted[weight], tensor)
+            converted[weight], tensor = batch_norm_to_d2(converted[weight], tensor)
         converted[parameter.d2] = tensor.clone()
     return converted, dropped
+
+
+def batch_norm_to_d2(weight: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight and variance (C,) for a batch norm that adds an epsilon to the variance.
+
+    The result is the variance minus epsilon. Where adding epsilon to it would not restore the
+    variance up to rounding, because that is far below epsilon, the channel gets the variance 1 and
+    its weight is divided by the standard deviation, which is the same function.
+    """
+    stored = variance - BATCH_NORM_EPS
+    lost = ((stored + BATCH_NORM_EPS) - variance).abs() > 1e-6 * variance
+    unit = torch.ones_like(variance) - BATCH_NORM_EPS
+    scaled = (weight.double() * variance.double().rsqrt()).to(weight.dtype)
+    return torch.where(lost, scaled, weight), torch.where(lost, unit, stored)
 
 
 def to_vmb(
     state: State, model: VMBModel, dropped: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """The way back: a VMB state dict, anchors included, from a Detectron2 one.
+    """The reverse: a VMB state dict, anchors included, from a Detectron2 one.
 
     ``dropped`` is the second value of :func:`to_d2`; without it those rows are zero.
     """
@@ -220,11 +239,14 @@ def to_vmb(
     for parameter in parameters:
         tensor = state[parameter.d2]
         if parameter.layout is Layout.CLASS_ROWS:
-            tensor = layouts.background_first(tensor)
+            tensor = tensor.roll(1, dims=0)
         elif parameter.layout is Layout.BOX_ROWS:
-            tensor = layouts.with_background_boxes(tensor, (dropped or {}).get(parameter.d2))
+            background = (dropped or {}).get(parameter.d2)
+            if background is None:
+                background = tensor.new_zeros((BOX_DIM, *tensor.shape[1:]))
+            tensor = torch.cat([background, tensor])
         elif parameter.layout is Layout.VARIANCE:
-            tensor = layouts.batch_norm_to_vmb(tensor)
+            tensor = tensor + BATCH_NORM_EPS
         result[parameter.vmb] = tensor.clone()
     for level, anchors in enumerate(anchors_of(model)):
         result[f"rpn.anchor_generator.cell_anchors.{level}"] = anchors

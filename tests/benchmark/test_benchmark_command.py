@@ -73,7 +73,7 @@ def test_json_alone(command, tiny):
         (["--skip", "rpn"], "--skip=rpn: valid are network, stages, end_to_end, original"),
         (["--format", "csv"], "valid are mmf, npz"),
         (["--device", "tpu"], "device=tpu: valid here are auto, cpu"),
-        (["--model", "x153"], "valid names: x152, x101, r101_c4, x152_c4"),
+        (["--model", "x153"], "valid are x152, x101, r101_c4, x152_c4"),
         (["--images", "/no/such"], "--images=/no/such: "),
         (["--weights", "/no/such.pth"], "/no/such.pth: can't be read: No such file"),
         (["--skip", ALL, "--chart", "/no/such/a.png"], "/no/such/a.png: can't be written: No such"),

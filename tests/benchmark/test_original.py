@@ -17,7 +17,7 @@ from support import assert_same_regions
 from vmb_d2.data.preprocessing import load
 from vmb_d2.errors import ImageReadError
 from vmb_d2.extractor import RegionFeatureExtractor
-from vmb_d2.modeling.roi_align import BagROIAlign
+from vmb_d2.modeling.poolers import BagROIAlign
 from vmb_d2.selection.options import RegionOptions
 from vmb_d2.stores.mmf import MMFReader
 from vmb_d2.structures.input_image import InputImage

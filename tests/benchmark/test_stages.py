@@ -94,7 +94,7 @@ def test_the_result_is_the_extractions(tmp_path, extractor, batch_size):
     together = {1: [1, 1, 1, 1], 2: [2, 1, 1]}
     assert [len(batch) for batch, _ in written] == together[batch_size]
     found = {i: r for batch, results in written for i, r in zip(batch, results, strict=True)}
-    expected = extractor([image.path for image in images], batch_size=batch_size)
+    expected = extractor.extract([image.path for image in images], batch_size=batch_size)
     assert list(found) == images
     for image, regions in zip(images, expected, strict=True):
         support.assert_same_regions(found[image], regions)

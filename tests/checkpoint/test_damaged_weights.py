@@ -79,13 +79,12 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("kind", list(FOREIGN))
-@pytest.mark.parametrize("unsafe", [False, True])
-def test_what_the_file_is_and_what_to_do(tmp_path, kind, unsafe):
+def test_what_the_file_is_and_what_to_do(tmp_path, kind):
     content, what, then = FOREIGN[kind]
     path = tmp_path / "in.pth"
     path.write_bytes(content(tmp_path))
     with pytest.raises(CheckpointError) as caught:
-        checkpoint_file.read_checkpoint(path, unsafe)
+        checkpoint_file.read_checkpoint(path)
     text = str(caught.value)
     assert text.startswith(f"{path}: ")
     assert what in text
@@ -123,7 +122,7 @@ def test_a_wrong_checksum_names_the_tensor(tmp_path, state, capsys, dry):
     source, target = saved(tmp_path, support.with_training_state(state)), tmp_path / "out.pth"
     with_other_byte(source, state[FC6])
     where = ["--dry-run"] if dry else [str(target)]
-    assert main([str(source), *where, "--config", str(support.yaml_path(TINY))]) == 1
+    assert main([str(source), *where, "--config", str(support.yaml_path(TINY))]) == 2
     err = capsys.readouterr().err
     assert f"{source}: damaged, download or copy it again: wrong checksum of {FC6}\n" in err
     assert not target.exists()
@@ -163,8 +162,14 @@ def test_tensors_that_share_their_memory_are_named_all(tmp_path):
         checkpoint_file.check_content(state, source)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        (float("nan"), torch.float32),
+        (float("inf"), torch.float16),
+        (-float("inf"), torch.bfloat16),
+    ],
+)
 def test_values_that_are_no_numbers_name_the_tensor(tmp_path, state, model, value, dtype):
     state = {k: v.to(dtype) for k, v in state.items()}
     state[FC6][3, 5] = value
@@ -200,7 +205,7 @@ def test_whatever_is_damaged_in_a_zip_file_it_is_refused_or_read_as_it_was(tmp_p
     content = {"model": {"a.weight": torch.rand(30, 4), "b": torch.zeros(2)}, "iteration": 3}
     path = saved(tmp_path, content)
     whole, refused = path.read_bytes(), 0
-    for _ in range(500):
+    for _ in range(300):
         damaged = bytearray(whole)
         damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
         path.write_bytes(damaged)
@@ -213,7 +218,7 @@ def test_whatever_is_damaged_in_a_zip_file_it_is_refused_or_read_as_it_was(tmp_p
         else:
             assert state.keys() == content["model"].keys()
             assert all(torch.equal(state[k], v) for k, v in content["model"].items())
-    assert 250 < refused < 500
+    assert 150 < refused < 300
 
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model"])

@@ -4,7 +4,6 @@ import logging
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,9 @@ import torch
 from detectron2.modeling import build_model
 from torch import nn
 
-from vmb_d2.checkpoint import pretrained
 from vmb_d2.checkpoint.pretrained import load_model
 from vmb_d2.config import named_model, to_detectron2
-from vmb_d2.errors import CheckpointError, ConfigError, DownloadError
-from weights_conversion import checkpoint_file
+from vmb_d2.errors import CheckpointError, ConfigError
 from weights_conversion.convert import convert_checkpoint
 
 TINY = "tiny_r101_c4"
@@ -59,7 +56,7 @@ def test_a_state_dict_saved_by_detectron2_needs_a_description(tmp_path, converte
     path = tmp_path / "saved.pth"
     torch.save({"model": torch.load(converted, weights_only=True)["model"]}, path)
     assert same_weights(load_model(path, support.description(TINY)), support.tiny_model(TINY))
-    with pytest.raises(ConfigError, match=r"model\.config_file is missing"):
+    with pytest.raises(ConfigError, match="config_file is missing"):
         load_model(path)
     with pytest.raises(CheckpointError, match="doesn't fit the model"):
         load_model(path, support.description("tiny_x152_c4"))
@@ -73,15 +70,6 @@ def test_converted_once(tmp_path, caplog):
     assert len(list((tmp_path / "converted").glob("*.pth"))) == 1
 
 
-def test_other_content_under_the_same_name_is_converted_anew(tmp_path):
-    source = tmp_path / "model.pth"
-    for seed in (0, 1):
-        torch.save(support.vmb_state(TINY, seed), source)
-        model = load_model(source, support.description(TINY), cache_dir=tmp_path / "cache")
-        scores = support.vmb_state(TINY, seed)["roi_heads.box.predictor.cls_score.bias"]
-        assert torch.equal(model.roi_heads.box_predictor.cls_score.bias, scores.roll(-1))
-
-
 @pytest.fixture
 def source(tmp_path):
     path = tmp_path / "model.pth"
@@ -91,21 +79,6 @@ def source(tmp_path):
 
 def load(source, cache):
     return load_model(source, support.description(TINY), cache_dir=cache)
-
-
-def test_what_was_converted_is_not_read_again(source, tmp_path, monkeypatch):
-    load(source, tmp_path / "cache")
-    read = []
-    original = checkpoint_file.read_checkpoint
-
-    def reading(path, *args):
-        read.append(path)
-        return original(path, *args)
-
-    monkeypatch.setattr(checkpoint_file, "read_checkpoint", reading)
-    monkeypatch.setattr(checkpoint_file, "sha256", None)
-    assert same_weights(load(source, tmp_path / "cache"), support.tiny_model(TINY))
-    assert read == list((tmp_path / "cache" / "converted").glob("*.pth"))
 
 
 @pytest.mark.parametrize("damage", ["no conversion", "no note", "other note", "empty note"])
@@ -134,6 +107,7 @@ def test_other_content_of_the_same_size_is_seen(source, tmp_path):
     assert torch.equal(model.roi_heads.box_predictor.cls_score.bias, expected)
 
 
+@pytest.mark.slow
 def test_processes_convert_once_between_them(source, tmp_path):
     code = (
         "import logging, sys, support\n"
@@ -154,7 +128,7 @@ def test_processes_convert_once_between_them(source, tmp_path):
 
 
 def test_vmb_checkpoint_needs_a_description(tmp_path):
-    with pytest.raises(ConfigError, match=r"model\.config_file is missing"):
+    with pytest.raises(ConfigError, match="config_file is missing"):
         load_model(support.vmb_checkpoint(TINY), cache_dir=tmp_path)
 
 
@@ -171,15 +145,9 @@ def test_cache_that_cant_be_made(tmp_path):
         )
 
 
-def test_url_of_something_else(server, tmp_path):
+def test_url(server, tmp_path):
     with pytest.raises(CheckpointError, match="delete the file to download it again"):
-        load_model(server.url, support.description(TINY), cache_dir=tmp_path)
-    server.faults = [404]
-    with pytest.raises(DownloadError, match="HTTP 404"):
-        load_model(server.url + "2", support.description(TINY), cache_dir=tmp_path)
-
-
-def test_url_of_a_checkpoint(server, tmp_path):
+        load_model(server.url, support.description(TINY), cache_dir=tmp_path / "damaged")
     server.content = support.vmb_checkpoint(TINY).read_bytes()
     model = load_model(server.url, support.description(TINY), cache_dir=tmp_path)
     assert same_weights(model, support.tiny_model(TINY))
@@ -305,23 +273,3 @@ def test_no_random_values_are_drawn(converted, in_cache):
     before = torch.get_rng_state()
     load_model(converted, **in_cache)
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_only_what_is_built_there_is_without_values():
-    made = {}
-    with pytest.raises(KeyError), pretrained._without_values():
-        made["inside"] = nn.Linear(2, 2)
-        made["norm"] = nn.BatchNorm2d(2)
-        made["norm"].fixed = nn.Parameter(torch.ones(2), requires_grad=False)
-        thread = threading.Thread(target=lambda: made.update(elsewhere=nn.Linear(2, 2)))
-        thread.start()
-        thread.join()
-        raise KeyError
-    assert made["inside"].weight.is_meta
-    assert isinstance(made["inside"].weight, nn.Parameter)
-    assert made["inside"].weight.requires_grad
-    assert made["norm"].fixed.is_meta
-    assert not made["norm"].fixed.requires_grad
-    assert not made["norm"].running_mean.is_meta
-    assert not made["elsewhere"].weight.is_meta
-    assert not nn.Linear(2, 2).weight.is_meta

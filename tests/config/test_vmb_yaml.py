@@ -64,14 +64,11 @@ def test_named_models():
     assert not named_model("x152_c4").stride_in_1x1
 
 
-def test_unknown_name_lists_the_valid_ones():
-    with pytest.raises(ConfigError, match="x152, x101, r101_c4, x152_c4, X-152, X-101"):
-        get_cfg("x153")
-
-
-def test_names_of_mmf():
+def test_names():
     assert named_model("X-152") == named_model("x152")
     assert get_cfg("X-101").MODEL.RESNETS.DEPTH == 101
+    with pytest.raises(ConfigError, match="x152, x101, r101_c4, x152_c4, X-152, X-101"):
+        get_cfg("x153")
 
 
 def test_reasons_are_given_for_keys_without_effect():
@@ -182,13 +179,6 @@ def test_a_base_is_read_first(write):
         nms_threshold=0.4,
     )
     assert model == expected
-
-
-def test_the_nearest_file_wins(write):
-    write("base.yaml", {"MODEL": {"RPN": {"NMS_THRESH": 0.6, "PRE_NMS_TOP_N_TEST": 55}}})
-    own = write("own.yaml", {"_BASE_": "base.yaml", "MODEL": {"RPN": {"NMS_THRESH": 0.5}}})
-    model = read_vmb_yaml(own).model
-    assert (model.rpn_nms_threshold, model.rpn_pre_nms_top_n) == (0.5, 55)
 
 
 @pytest.mark.parametrize("spelling", ["absolute", "home"])

@@ -82,7 +82,7 @@ def test_features_beyond_the_float16_that_is_stored(tmp_path, images, field):
     extractor = Spoiling(field, 70000, feature_names=features)
     run(tmp_path / "out", images, extractor, dtype="float16", formats=["npz"])
     (failure,) = failures(tmp_path / "out")
-    assert "3 of 80 values are beyond float16's 65504; output.dtype=float32" in failure["reason"]
+    assert "3 of 80 values are beyond float16's 65504; the dtype float32" in failure["reason"]
     extractor = Spoiling(field, 70000, feature_names=features)
     assert run(tmp_path / "other", images, extractor, formats=["npz"]).failed == 0
     if field == "features":  # these formats store float32 whatever is asked for
@@ -152,6 +152,6 @@ def test_a_network_with_a_nan(tmp_path, model, parameter, reason, given, least):
 
 def test_an_undisturbed_network_says_that_its_choice_is_finite():
     extractor = RegionFeatureExtractor(support.tiny_model(support.TINY_FPN))
-    regions = extractor(support.image_path("coffee.png"))
+    regions = extractor.extract(support.image_path("coffee.png"))
     assert regions.choice_is_finite is True
     assert regions.not_finite() is None

@@ -16,12 +16,12 @@ from PIL import Image
 from vmb_d2.data.image_list import list_images, name_images
 from vmb_d2.engine.pipeline import MOST_UNWRITTEN
 from vmb_d2.errors import InputError, OutputError
-from vmb_d2.output import lock as output_folder
 from vmb_d2.output.shards import Shard
 from vmb_d2.output.store_set import StoreSet
 from vmb_d2.stores import FORMATS
+from vmb_d2.utils import lease as leases
 from vmb_d2.utils.interruption import Interrupted
-from vmb_d2.utils.lease import Lease, read
+from vmb_d2.utils.lease import read
 
 BOTH = ["fc6", "fc7"]
 FIRST, SECOND = SHARDS = [Shard("", 2, 0), Shard("", 2, 1)]
@@ -288,7 +288,7 @@ def test_how_far_a_shard_is_shows_in_its_lease(images, out, monkeypatch):
         assert note == {"images": 7, "done": done, "failed": 0, "extracted": done}
 
     path = Shard("", 1, 0).folder(out) / "running.json"
-    monkeypatch.setattr(output_folder, "Lease", lambda path: Lease(path, beat=0.005))
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.005)
     extractor = FakeExtractor(before_batch=look)
     run(out, images, shard=Shard("", 1, 0), extractor=extractor)
     assert len(extractor.batches) == 7

@@ -1,8 +1,6 @@
 """tools/extract.py as users run it, with the tiny models, against the goldens.
 
-Stated tolerances, on the CPU in float32: of the golden's boxes at least 99.9 % (horse.png: 90 %)
-are found within 0.01 px; the features of these are within 2e-5 relative L2 error; their classes
-and num_boxes are equal.
+The tolerances are those of golden_checks.py.
 """
 
 import json
@@ -10,45 +8,21 @@ import json
 import numpy as np
 import pytest
 import support
+from golden_checks import check
 from support import TINY_FPN, links
 
 from reference import goldens
-from vmb_d2.comparison.fidelity import distance, nearest_boxes, relative_errors
+from vmb_d2.comparison.fidelity import distance, relative_errors
+from vmb_d2.extractor import RegionFeatureExtractor
+from vmb_d2.selection.options import RegionOptions
 from vmb_d2.stores.mmf import MMFReader
 
-
-def check(golden_path, folder, image, confident_only=False):
-    golden = np.load(golden_path)
-    found = MMFReader(folder).read(image.split(".")[0])
-    expected = goldens.regions_of(golden)
-    result = distance(expected, found)
-    regions = int(golden["num_boxes"]) if confident_only else len(golden["bbox"])
-    share = 0.90 if image == "horse.png" else 0.999
-    assert result.matched >= share * regions
-    assert result.features < 2e-5
-    assert result.same_class == result.matched
-    assert found.num_boxes == expected.num_boxes
-    assert (found.image_width, found.image_height) == (expected.image_width, expected.image_height)
-    assert found.features.shape == golden["features"].shape
-    assert found.features.dtype == found.bbox.dtype == found.cls_prob.dtype == np.float32
-    assert found.objects.dtype == np.int64
-    check_probabilities(golden, found)
-    print(f"{result.matched}/{regions} boxes, {result.box:.1e} px, {result.features:.1e}", end=" ")
+pytestmark = pytest.mark.slow
 
 
-def check_probabilities(golden, found):
-    nearest, distances = nearest_boxes(golden["bbox"], found.bbox)
-    matched = distances < 0.01
-    highest = found.cls_prob[nearest].max(axis=1)
-    np.testing.assert_allclose(highest[matched], golden["cls_prob_max"][matched], atol=2e-5)
-    head = golden["cls_prob_head"]
-    rows = np.flatnonzero(matched[: len(head)])
-    assert found.cls_prob.shape[1] == head.shape[1]
-    np.testing.assert_allclose(found.cls_prob[nearest[rows]], head[rows], atol=2e-5)
-
-
-@pytest.mark.parametrize("model", support.TINY_MODELS)
-@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize(
+    ("model", "batch_size"), [(TINY_FPN, 1), *((model, 3) for model in support.TINY_MODELS)]
+)
 def test_goldens_at_batch_size_1(tmp_path, model, batch_size):
     """Bucketed batches of any size give what the original gives one by one."""
     recorded = goldens.find(rf"{model}\.seed0\.bs1\.")
@@ -67,24 +41,6 @@ def test_goldens_of_mmf_batches(tmp_path):
     assert done.returncode == 0, done.stderr
     for path, _, image in recorded:
         check(path, tmp_path / "out", image)
-
-
-@pytest.mark.parametrize(
-    ("tag", "options"),
-    [
-        ("background", ["extract.background=true"]),
-        ("conf0.3", ["extract.confidence_threshold=0.3"]),
-        ("conf0.6", ["extract.confidence_threshold=0.6"]),
-        ("num36", ["extract.num_features=36"]),
-        ("fc7", ["extract.feature_name=fc7"]),
-    ],
-)
-def test_goldens_of_options(tmp_path, tag, options):
-    ((path, _, image),) = goldens.find(rf"{TINY_FPN}\.seed0\.{tag}\.")
-    done = support.extract_tiny(TINY_FPN, goldens.image_path(image), tmp_path, *options)
-    assert done.returncode == 0, done.stderr
-    # With a threshold, the original fills up with boxes of confidence 0 in no defined order.
-    check(path, tmp_path, image, confident_only=tag.startswith("conf"))
 
 
 def test_a_bad_image_changes_nothing_for_its_chunk_in_mmf_batches(tmp_path):
@@ -111,8 +67,7 @@ def test_resuming_an_mmf_chunk_gives_the_same_features(tmp_path):
     assert result.features < 2e-5
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_golden_of_given_boxes(tmp_path, batch_size):
+def test_golden_of_given_boxes(tmp_path):
     """In the order given, in a batch with other images, with both features and the logits."""
     ((path, _, image),) = goldens.find(rf"{TINY_FPN}\.seed0\.given_boxes\.")
     golden = np.load(path)
@@ -130,7 +85,7 @@ def test_golden_of_given_boxes(tmp_path, batch_size):
         tmp_path / "out",
         f"boxes.file={tmp_path / 'boxes.jsonl'}",
         "extract.feature_name=[fc6,fc7]",
-        f"extract.batch_size={batch_size}",
+        "extract.batch_size=3",
     )
     assert done.returncode == 0, done.stderr
     for name in ("fc6", "fc7"):
@@ -145,6 +100,26 @@ def test_golden_of_given_boxes(tmp_path, batch_size):
         assert found.num_boxes == len(golden["boxes"])
         assert reader.read("chelsea").features.shape == (0, 128)
         np.testing.assert_array_equal(reader.read("rocket").bbox, entries["rocket.jpg"])
+
+
+def test_options_mean_what_they_mean_in_python(tmp_path):
+    options = {
+        "background": True,
+        "confidence_threshold": 0.3,
+        "num_features": 36,
+    }
+    values = [f"extract.{name}={str(value).lower()}" for name, value in options.items()]
+    source = goldens.image_path("coffee.png")
+    done = support.extract_tiny(TINY_FPN, source, tmp_path, "extract.feature_name=fc7", *values)
+    assert done.returncode == 0, done.stderr
+    chosen = RegionOptions(["fc7"], **options)
+    expected = RegionFeatureExtractor(support.tiny_model(TINY_FPN), chosen).extract(source)
+    found = MMFReader(tmp_path).read("coffee")
+    result = distance(expected, found)
+    assert (result.matched, result.same_class) == (36, 36)
+    assert result.features < 2e-5
+    assert found.num_boxes == expected.num_boxes
+    assert found.cls_prob.shape == expected.cls_prob.shape == (36, 101)
 
 
 def test_converted_weights_need_no_yaml(tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import support
 import torch
+from golden_checks import check_regions
 from PIL import Image
 
 from reference import goldens
@@ -27,6 +28,24 @@ def golden(tag):
     return np.load(path)
 
 
+@pytest.mark.parametrize(
+    ("tag", "options"),
+    [
+        ("background", {"background": True}),
+        ("conf0.3", {"confidence_threshold": 0.3}),
+        ("conf0.6", {"confidence_threshold": 0.6}),
+        ("num36", {"num_features": 36}),
+        ("fc7", {"feature_names": ["fc7"]}),
+    ],
+)
+def test_goldens_of_options(tag, options):
+    ((path, _, image),) = goldens.find(rf"{TINY}\.seed0\.{tag}\.")
+    extractor = RegionFeatureExtractor(support.tiny_model(TINY), RegionOptions(**options))
+    found = extractor.extract(goldens.image_path(image))
+    # With a threshold, the original fills up with boxes of confidence 0 in no defined order.
+    check_regions(path, found, image, confident_only=tag.startswith("conf"))
+
+
 def test_from_pretrained(tmp_path):
     extractor = RegionFeatureExtractor.from_pretrained(
         support.yaml_path(TINY),
@@ -36,7 +55,7 @@ def test_from_pretrained(tmp_path):
         num_features=36,
         feature_names=["fc7", "fc6"],
     )
-    regions = extractor(COFFEE)
+    regions = extractor.extract(COFFEE)
     assert regions.features.shape == regions.further["fc6"].shape == (36, 128)
     result = distance(goldens.regions_of(golden("num36")), regions.with_feature("fc6"))
     assert (result.matched, result.same_class) == (36, 36)
@@ -45,7 +64,9 @@ def test_from_pretrained(tmp_path):
     (converted,) = (tmp_path / "converted").glob("*.pth")
     again = RegionFeatureExtractor.from_pretrained(None, weights=converted, device="cpu")
     assert again.description == support.description(TINY)
-    support.assert_same_regions(RegionFeatureExtractor(extractor.model)(COFFEE), again(COFFEE))
+    support.assert_same_regions(
+        RegionFeatureExtractor(extractor.model).extract(COFFEE), again.extract(COFFEE)
+    )
 
 
 def test_released_weights_are_the_default(server, tmp_path, monkeypatch):
@@ -83,13 +104,13 @@ def test_kinds_of_images(extractor, kind):
         "array": np.array(image),
         "palette": image.convert("RGBA"),
     }[kind]
-    support.assert_same_regions(extractor(source), extractor(COFFEE))
+    support.assert_same_regions(extractor.extract(source), extractor.extract(COFFEE))
 
 
 def test_arrays_are_rgb(extractor):
     bgr = np.array(Image.open(COFFEE))[:, :, ::-1]
-    assert distance(extractor(COFFEE), extractor(bgr)).matched_share < 0.9
-    support.assert_same_regions(extractor(bgr[:, :, ::-1]), extractor(COFFEE))
+    assert distance(extractor.extract(COFFEE), extractor.extract(bgr)).matched_share < 0.9
+    support.assert_same_regions(extractor.extract(bgr[:, :, ::-1]), extractor.extract(COFFEE))
 
 
 @pytest.mark.parametrize(
@@ -105,13 +126,13 @@ def test_arrays_are_rgb(extractor):
 )
 def test_what_is_no_image(extractor, source, error):
     with pytest.raises(error):
-        extractor(source)
+        extractor.extract(source)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_a_list_gives_a_list_in_its_order(extractor, batch_size):
     names = ["coffee.png", "camera.png", "rocket.jpg", "coffee.png"]
-    results = extractor([goldens.image_path(name) for name in names], batch_size=batch_size)
+    results = extractor.extract([goldens.image_path(name) for name in names], batch_size=batch_size)
     assert [(r.image_width, r.image_height) for r in results] == [
         Image.open(goldens.image_path(name)).size for name in names
     ]
@@ -120,7 +141,7 @@ def test_a_list_gives_a_list_in_its_order(extractor, batch_size):
         result = distance(goldens.load(path), regions)
         assert result.matched_share >= 0.999
         assert result.features < 2e-5
-    assert extractor([]) == []
+    assert extractor.extract([]) == []
 
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor, lambda boxes: boxes.tolist()])
@@ -128,7 +149,7 @@ def test_given_boxes(kind):
     expected = golden("given_boxes")
     options = RegionOptions(["fc6", "fc7"])
     extractor = RegionFeatureExtractor(support.tiny_model(TINY), options)
-    regions = extractor(COFFEE, boxes=kind(expected["boxes"]))
+    regions = extractor.extract(COFFEE, boxes=kind(expected["boxes"]))
     np.testing.assert_array_equal(regions.bbox, expected["boxes"])
     assert relative_errors(expected["fc6"], regions.features).max() < 2e-5
     assert relative_errors(expected["fc7"], regions.further["fc7"]).max() < 2e-5
@@ -140,33 +161,33 @@ def test_given_boxes(kind):
 def test_given_boxes_of_several_images(extractor):
     """In one batch, one image without boxes among them."""
     box = [[10, 20, 100, 120]]
-    first, none, last = extractor([COFFEE] * 3, boxes=[box, [], box + box], batch_size=3)
+    first, none, last = extractor.extract([COFFEE] * 3, boxes=[box, [], box + box], batch_size=3)
     assert (len(first), len(none), len(last)) == (1, 0, 2)
     assert none.features.shape == (0, 128)
     assert none.bbox.shape == (0, 4)
     assert none.cls_prob.shape == (0, 100)
     assert none.class_logits.shape == (0, 101)
-    alone = extractor(COFFEE, boxes=box)
+    alone = extractor.extract(COFFEE, boxes=box)
     assert relative_errors(alone.features, last.features[1:]).max() < 2e-5
     with pytest.raises(ValueError, match="boxes of 1 images for 2 images"):
-        extractor([COFFEE] * 2, boxes=[box])
+        extractor.extract([COFFEE] * 2, boxes=[box])
     with pytest.raises(ValueError, match=r"\(n, 4\)"):
-        extractor(COFFEE, boxes=[[1, 2, 3]])
+        extractor.extract(COFFEE, boxes=[[1, 2, 3]])
 
 
 def test_all_features_in_one_pass_are_those_of_passes_of_their_own():
     model = support.tiny_model(TINY)
-    both = RegionFeatureExtractor(model, RegionOptions(["fc6", "fc7"]))(COFFEE)
+    both = RegionFeatureExtractor(model, RegionOptions(["fc6", "fc7"])).extract(COFFEE)
     for name in ("fc6", "fc7"):
-        alone = RegionFeatureExtractor(model, RegionOptions([name]))(COFFEE)
+        alone = RegionFeatureExtractor(model, RegionOptions([name])).extract(COFFEE)
         support.assert_same_regions(both.with_feature(name), alone)
 
 
 def test_adaptive_number_of_regions():
     model = support.tiny_model(TINY)
-    whole = RegionFeatureExtractor(model)(COFFEE)
+    whole = RegionFeatureExtractor(model).extract(COFFEE)
     confident = RegionOptions(min_features=0, max_features=90, confidence_threshold=0.6)
-    few = RegionFeatureExtractor(model, confident)(COFFEE)
+    few = RegionFeatureExtractor(model, confident).extract(COFFEE)
     assert 0 < len(few) < 90
     assert few.num_boxes == len(few)
     np.testing.assert_array_equal(few.bbox, whole.bbox[: len(few)])

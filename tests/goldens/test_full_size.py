@@ -1,6 +1,6 @@
 """The full-size models, end to end through tools/extract.py, against the original's goldens.
 
-Tolerances as in test_extract_goldens.py. Takes about 1.5 minutes a model on two CPU cores and up to
+Tolerances as in golden_checks.py. Takes about 1.5 minutes a model on two CPU cores and up to
 6 GB of memory, and 2 GB of disk that is freed after each.
 """
 
@@ -11,12 +11,16 @@ from types import SimpleNamespace
 import pytest
 import support
 import torch
+from golden_checks import check
+from html_page import Parser
 from test_extract_goldens import check
 from test_page import Parser
 
 from reference import goldens
 from vmb_d2.comparison.fidelity import distance
 from vmb_d2.config import RELEASED_WEIGHTS
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

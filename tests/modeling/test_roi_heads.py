@@ -32,14 +32,8 @@ def test_pieces_give_what_all_at_once_gives(heads, monkeypatch, at_once):
     maps = heads._shared_roi_transform(list(features.values()), boxes)
     expected = torch.stack([m.double().mean(dim=(1, 2)) for m in maps])
     monkeypatch.setattr(heads, "regions_at_once", at_once)
-    sizes = []
-    hook = heads.res5.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     found = heads.region_features(features, boxes)["pooled"]
-    hook.remove()
     assert found.dtype == torch.float32
-    assert sum(sizes) == sum(COUNTS)
-    assert max(sizes) == min(at_once, sum(COUNTS))
-    assert len(sizes) == -(-sum(COUNTS) // at_once)
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
 
 

@@ -4,7 +4,8 @@ import naive
 import numpy as np
 import pytest
 import torch
-from detectron2.structures import Boxes, ImageList
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes
 
 from vmb_d2.config import VMBModel, to_detectron2
 from vmb_d2.modeling import VMBRPN, InclusiveBox2BoxTransform
@@ -101,23 +102,6 @@ def test_boxes_outside_shrink_to_a_pixel_at_the_border_and_stay():
     assert result.proposal_boxes.tensor.tolist() == [[0, 0, 0, 0], [95, 10, 95, 20]]
 
 
-def test_boxes_are_clipped_to_the_padded_batch_but_know_their_image(monkeypatch):
-    """The original's clipping size; the Instances keep the size that detectron2 expects."""
-    seen = []
-    parent = VMBRPN.__mro__[1]
-
-    def forward(self, images, features, gt_instances=None):
-        seen.append(images.image_sizes)
-        return propose(self, random_levels((20,)), images.image_sizes[0]), {}
-
-    monkeypatch.setattr(parent, "forward", forward)
-    images = ImageList(torch.zeros(2, 3, 64, 96), [(60, 90), (50, 96)])
-    proposals, _ = make_rpn()(images, {})
-    assert seen == [[(64, 96), (64, 96)]]
-    assert [p.image_size for p in proposals] == [(60, 90), (50, 96)]
-    assert max(p.proposal_boxes.tensor[:, 2].max().item() for p in proposals) == 95
-
-
 def test_numbers_come_from_the_config():
     cfg = to_detectron2(
         VMBModel(
@@ -131,8 +115,6 @@ def test_numbers_come_from_the_config():
             rpn_min_size=2.0,
         )
     )
-    from detectron2.modeling import build_model
-
     cfg.MODEL.DEVICE = "meta"
     with torch.device("meta"):
         rpn = build_model(cfg).proposal_generator

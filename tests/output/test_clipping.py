@@ -12,16 +12,17 @@ import sys
 
 import h5py
 import hypothesis.extra.numpy
+import jobs
 import numpy as np
 import pytest
 import support
-from fakes import FakeExtractor, small_images
+from fakes import small_images
 from hypothesis import given
 from hypothesis import strategies as st
+from jobs import manifest
 from support import TINY_FPN
 
 from reference import goldens
-from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.errors import ConfigError, OutputError
 from vmb_d2.output.open_stores import open_reader
 from vmb_d2.output.shards import Shard
@@ -135,12 +136,6 @@ def test_boxes_are_in_the_image_and_those_in_it_stay(bbox, width, height):
     support.assert_same_regions(dataclasses.replace(found, bbox=bbox), regions)
 
 
-@pytest.mark.parametrize("unknown", [{"image_width": None}, {"image_height": None}, {"bbox": None}])
-def test_what_is_unknown_leaves_all_as_it_is(unknown):
-    regions = support.some_regions(**unknown)
-    assert regions.clipped() is regions
-
-
 # The goldens of batches of one image whose boxes reach into the padding.
 GOLDENS = {
     name.split(".")[0]: goldens.load(path)
@@ -177,6 +172,7 @@ def test_the_goldens(stored):
         check(read(stored / FORMATS[name].place), clipped)
 
 
+@pytest.mark.slow
 def test_a_photograph(tmp_path):
     """Extracted as users do it."""
     source, out = support.links(tmp_path / "in", "chelsea.png"), tmp_path / "out"
@@ -194,23 +190,18 @@ def test_a_photograph(tmp_path):
         "lxmert_tsv": True,
         "hdf5": True,
     }
-    done = support.extract_tiny(TINY_FPN, source, out, formats, "output.clip_boxes=false")
-    assert done.returncode == 2
-    assert "clip_boxes.lxmert_tsv: true there, false now" in done.stderr
 
 
 @pytest.mark.parametrize("name", CLIPPED)
-@pytest.mark.parametrize("choice", [None, "true", "false"])
-def test_packed(stored, tmp_path, monkeypatch, capsys, caplog, name, choice):
+@pytest.mark.parametrize("choice", [None, True, False])
+def test_packed(stored, tmp_path, caplog, name, choice):
     caplog.set_level(logging.INFO)
-    command = support.in_this_process(support.ROOT / "tools" / "pack.py", monkeypatch, capsys)
-    options = [] if choice is None else ["--clip-boxes", choice]
     out = tmp_path / "out"
-    assert command(stored, "--from", "mmf", "--to", name, "--output", out, *options)[0] == 0
-    assert ("boxes are clipped" in caplog.text) == (choice != "false")
-    expected = boxes_of(stored, "mmf" if choice == "false" else name)
+    pack([stored], name, out, source_format="mmf", clip_boxes=choice)
+    assert ("boxes are clipped" in caplog.text) == (choice is not False)
+    expected = boxes_of(stored, "mmf" if choice is False else name)
     check(boxes_of(out, name), expected)
-    if choice == "false":
+    if choice is False:
         with pytest.raises(AssertionError):
             READERS[name](out / FORMATS[name].place)
     else:
@@ -223,15 +214,8 @@ def images(tmp_path):
     return small_images(tmp_path / "in", 3)
 
 
-def run(out, images, *formats, shard=None, **values):
-    extractor = FakeExtractor()
-    job = ExtractionJob(out, formats, shard=shard, **values)
-    own = shard.share(images, images) if shard else images
-    return job.run(own, lambda: extractor, of_all_shards=images)
-
-
-def manifest(folder):
-    return json.loads((folder / "manifest.json").read_text())
+def run(out, images, *formats, **values):
+    return jobs.run(out, images, formats=formats, **values)
 
 
 @pytest.mark.parametrize("choice", [True, False])
@@ -316,9 +300,9 @@ def test_what_was_clipped_stays_so_in_any_format(tmp_path, images, caplog):
     assert not any(map(reaches_out, (open_reader(out).read(image.name) for image in images)))
     both = [tmp_path / "a", tmp_path / "b"]
     pack(both, "npz", tmp_path / "alike", clip_boxes=True)
-    assert "others not" not in caplog.text
+    assert "others are not" not in caplog.text
     pack(both, "npz", tmp_path / "mixed")
-    assert "some boxes are clipped to the image already, others not" in caplog.text
+    assert "some boxes are clipped to the image already, others are not" in caplog.text
 
 
 def test_images_of_unknown_size_are_said(tmp_path, caplog):

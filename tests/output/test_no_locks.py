@@ -40,14 +40,12 @@ def without_locks(*command):
     return subprocess.run(program, capture_output=True, text=True, cwd=support.ROOT, timeout=300)
 
 
-def test_there_are_no_locks():
+@pytest.mark.slow
+def test_extraction_packing_and_reading(tmp_path):
     code = "import fcntl, sys; fcntl.{}(sys.stdin, fcntl.LOCK_EX | fcntl.LOCK_NB)"
     for call in ("flock", "lockf"):
         done = without_locks(sys.executable, "-c", code.format(call))
         assert "No locks available" in done.stderr
-
-
-def test_extraction_packing_and_reading(tmp_path):
     photographs = tmp_path / "in"
     photographs.mkdir()
     for name in ("coffee.png", "rocket.jpg"):

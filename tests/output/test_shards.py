@@ -1,15 +1,14 @@
 """Shards: shares of the images that are whole together, and their folders' names."""
 
 import hashlib
-import os
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from vmb_d2.errors import ConfigError, OutputError
+from vmb_d2.errors import ConfigError
 from vmb_d2.output.shards import Shard, shards_in, source_name
 from vmb_d2.structures.input_image import InputImage
 
@@ -46,12 +45,8 @@ def test_the_shares_are_a_partition(total, count, chunk):
     assert min(sizes) >= 0
     assert max(sizes) - min(sizes) <= chunk
     assert all(bound % chunk == 0 or bound == total for pair in bounds for bound in pair)
-
-
-@given(totals, counts)
-def test_the_shares_are_as_equal_as_can_be(total, count):
-    sizes = [end - begin for begin, end in (s.bounds(total) for s in all_shards(count))]
-    assert set(sizes) <= {total // count, -(-total // count)}
+    if chunk == 1:
+        assert set(sizes) <= {total // count, -(-total // count)}
 
 
 @given(totals, counts, chunks)
@@ -77,15 +72,10 @@ def test_what_is_left_out_moves_no_image_to_another_shard(data, total, count):
 
 def test_chunks_of_several_shards_are_of_all_images():
     images = images_named(8)
-    with pytest.raises(ConfigError, match=r"batching=mmf with shard\.count: .* left out"):
+    with pytest.raises(ConfigError, match=r"batching=mmf: in shards, .* left out"):
         Shard("", 2, 1).share(images, images[1:], 2)
     assert Shard("a", 1, 0).share(images, images[1:], 2) == images[1:]
     assert Shard("", 2, 1).share(images, images[1:], 1) == images[4:]
-
-
-def test_images_with_the_same_name_in_different_folders_are_different():
-    images = [InputImage(f"/{folder}/a.png", "a") for folder in "xyz"]
-    assert Shard("", 3, 1).share(images, images) == [images[1]]
 
 
 @pytest.mark.parametrize(
@@ -106,15 +96,12 @@ def test_names(shard, name):
 
 
 @given(st.text(max_size=20), st.integers(1, 2000), st.data())
+@example("a\nb", 11, None)
+@example("0-of-2", 11, None)
+@example("\udcff", 11, None)
 def test_names_lead_back_to_their_shards(source, count, data):
-    shard = Shard(source, count, data.draw(st.integers(0, count - 1)))
+    shard = Shard(source, count, data.draw(st.integers(0, count - 1)) if data else 9)
     assert Shard.named(shard.name) == shard
-
-
-@pytest.mark.parametrize("source", ["a\nb", "\n", ".", "0-of-2", "0-of-2.0-of-2", "\udcff", "a."])
-def test_names_of_odd_sources_lead_back_to_their_shards(source):
-    for shard in all_shards(11, source):
-        assert Shard.named(shard.name) == shard
 
 
 @given(counts)
@@ -144,10 +131,10 @@ def test_a_name_is_of_one_shard_at_most(name):
 @pytest.mark.parametrize(
     ("index", "count", "text"),
     [
-        (8, 8, "shard.index=8: valid are 0 to 7"),
-        (-1, 8, "shard.index=-1: valid are 0 to 7"),
-        (0, 0, "shard.count=0: has to be at least 1"),
-        (0, -3, "shard.count=-3: has to be at least 1"),
+        (8, 8, "shard_index=8: valid are 0 to 7"),
+        (-1, 8, "shard_index=-1: valid are 0 to 7"),
+        (0, 0, "shard_count=0: has to be at least 1"),
+        (0, -3, "shard_count=-3: has to be at least 1"),
     ],
 )
 def test_numbers_out_of_range(index, count, text):
@@ -190,14 +177,3 @@ def test_the_shards_in_a_folder(tmp_path):
     (tmp_path / "shards" / "0-of-7").write_text("no folder")
     (tmp_path / "0-of-7").mkdir()
     assert list(shards_in(tmp_path)) == shards
-
-
-def test_a_folder_of_shards_that_is_none_or_cant_be_read(tmp_path, monkeypatch):
-    def fail(*arguments):
-        raise PermissionError(13, "Permission denied")
-
-    (tmp_path / "shards").write_text("")
-    assert list(shards_in(tmp_path)) == []
-    monkeypatch.setattr(os, "scandir", fail)
-    with pytest.raises(OutputError, match="/shards: Permission denied"):
-        list(shards_in(tmp_path))

@@ -11,9 +11,8 @@ import support
 from sharded import ONE_FILE, PARTS, alone, check, files_open, place, together, write_shards
 
 from vmb_d2.errors import StoreError
-from vmb_d2.output import pool
+from vmb_d2.output import union
 from vmb_d2.output.open_stores import find_stores, open_reader
-from vmb_d2.output.union import UnionReader
 from vmb_d2.stores import FORMATS
 
 
@@ -26,12 +25,11 @@ def name(request):
 def test_all_shards_are_one_store(tmp_path, out, name):
     write_shards(out, name, PARTS)
     expected = alone(tmp_path / "alone", name, together(PARTS))
+    places = [place(out, index, 3, name) for index in range(3)]
     for arguments in ([out], [str(out), name]):
         with open_reader(*arguments) as reader:
-            assert isinstance(reader, UnionReader)
-            assert (reader.path, reader.kind) == (out, FORMATS[name].reader)
+            assert (reader.path, reader.kind, reader.merged) == (out, FORMATS[name].reader, None)
             check(reader, expected)
-            places = [place(out, index, 3, name) for index in range(3)]
             assert [part.path for part in reader.parts] == places
             one_by_one = []
             for path in places:
@@ -39,28 +37,15 @@ def test_all_shards_are_one_store(tmp_path, out, name):
                     one_by_one += part.names()
             assert list(reader.names()) == one_by_one  # in the order in which it is fastest
     assert find_stores(out) == [(FORMATS[name], path) for path in places]
-    with pytest.raises(StoreError, match=f"{out}: has no image 'x'"), open_reader(out) as reader:
-        reader.read("x")
-
-
-def test_an_image_is_found_before_and_after_all_names_are_known(out, name):
-    write_shards(out, name, PARTS)
-    for first in (lambda r: r.read("f"), lambda r: "f" in r, len, lambda r: list(r.names())):
-        with open_reader(out) as reader:
-            first(reader)
-            support.assert_same_regions(reader.read("f"), reader.parts[2].read("f"))
-            assert "d" in reader
-            assert "g" not in reader
 
 
 @pytest.mark.parametrize("most_open", [64, 1])
 def test_the_first_of_two_shards_counts(tmp_path, out, name, monkeypatch, most_open):
-    monkeypatch.setattr(pool, "MOST_OPEN", most_open)
+    monkeypatch.setattr(union, "MOST_OPEN", most_open)
     again = [*PARTS, {"d": support.some_regions(70), "a": support.some_regions(71)}]
     write_shards(out, name, again)
     expected = alone(tmp_path / "alone", name, together(again))
     with open_reader(out) as reader:
-        assert reader.merged is None
         support.assert_same_regions(reader.read("d"), expected["d"])
         check(reader, expected)
 
@@ -84,52 +69,29 @@ def few_files(number):
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def files_of(name):
-    """How many files a store is."""
-    return 2 if name == "oscar" else 1
-
-
-@pytest.mark.parametrize("listed", [True, False])
-def test_few_files_are_open_at_a_time(tmp_path, out, name, monkeypatch, listed):
-    monkeypatch.setattr(pool, "MOST_OPEN", 5)
+@pytest.mark.parametrize("name", ["lmdb", "oscar"])  # of one file, and of two
+@pytest.mark.parametrize("most_open", [5, 64])
+def test_few_files_are_open_at_a_time(tmp_path, out, name, monkeypatch, most_open):
+    """By default fewer than any system allows."""
+    assert union.MOST_OPEN == 64
+    monkeypatch.setattr(union, "MOST_OPEN", most_open)
     expected = alone(tmp_path / "alone", name, many(out, name))
     before = files_open()
-    names = random.Random(1).sample(sorted(expected), 40)
-    with few_files(12 * files_of(name)), open_reader(out) as a, open_reader(out) as b:
-        for reader in (a, b) if listed else ():
-            assert set(reader.names()) == set(expected)
+    files_of_each = 2 if name == "oscar" else 1
+    names = random.Random(1).sample(sorted(expected), 20)
+    most = most_open * files_of_each
+    with few_files(most + 10), open_reader(out) as a, open_reader(out) as b:
+        assert set(a.names()) == set(expected)
         for image in names:
             for reader in (a, b):
                 support.assert_same_regions(reader.read(image), expected[image])
-                assert files_open() <= before + 5 * files_of(name)
+                assert files_open() <= before + most
     assert files_open() == before
 
 
-def test_by_default_they_are_fewer_than_any_system_allows(out, name):
-    many(out, name, 100)
-    before = files_open()
-    with few_files(80 * files_of(name)), open_reader(out) as reader:
-        assert len(reader) == 200
-        assert files_open() == before + 64 * files_of(name)
-
-
-def test_those_that_were_used_last_stay_open(out, name, monkeypatch):
-    many(out, name, 4)
-    monkeypatch.setattr(pool, "MOST_OPEN", 2)
-    opened = []
-    kind = FORMATS[name].reader
-    init = kind.__init__
-    with open_reader(out) as reader:
-        assert len(reader) == 8
-        monkeypatch.setattr(kind, "__init__", lambda self, p: opened.append(p) or init(self, p))
-        for index in (0, 1, 0, 2, 0, 1):
-            reader.read(f"{index}/1")
-    assert opened == [place(out, index, 4, name) for index in (0, 1, 2, 1)]
-
-
-def test_listing_goes_on_while_others_are_read(out, name, monkeypatch):
-    monkeypatch.setattr(pool, "MOST_OPEN", 2)
-    expected = many(out, name, 8)
+def test_listing_goes_on_while_others_are_read(out, monkeypatch):
+    monkeypatch.setattr(union, "MOST_OPEN", 2)
+    expected = many(out, "lmdb", 8)
     with open_reader(out) as reader, open_reader(out) as other:
         found = []
         for image in reader.names():
@@ -140,15 +102,16 @@ def test_listing_goes_on_while_others_are_read(out, name, monkeypatch):
         assert sorted(found) == sorted(expected)
 
 
+@pytest.mark.parametrize("name", ["lmdb", "hdf5"])
 def test_threads_read_at_the_same_time(tmp_path, out, name, monkeypatch):
-    monkeypatch.setattr(pool, "MOST_OPEN", 2)
+    monkeypatch.setattr(union, "MOST_OPEN", 2)
     expected = alone(tmp_path / "alone", name, many(out, name, 8))
     errors = []
     with open_reader(out) as reader:
 
         def work(seed):
             try:
-                for image in random.Random(seed).sample(sorted(expected), 16) * 3:
+                for image in random.Random(seed).sample(sorted(expected), 16):
                     support.assert_same_regions(reader.read(image), expected[image])
             except BaseException as error:
                 errors.append(error)
@@ -161,32 +124,8 @@ def test_threads_read_at_the_same_time(tmp_path, out, name, monkeypatch):
     assert errors == []
 
 
-def test_an_image_of_few_stores_is_found_without_listing_them(out, name, monkeypatch):
-    many(out, name, 4)
-    listed = []
-    kind = FORMATS[name].reader
-    names = kind.names
-    monkeypatch.setattr(kind, "names", lambda self: listed.append(self.path) or names(self))
-    with open_reader(out) as reader:
-        assert len(reader.read("3/1")) == 5
-        assert "9" not in reader
-        assert listed == []
-    monkeypatch.setattr(pool, "MOST_OPEN", 3)
-    opened = []
-    init = kind.__init__
-    monkeypatch.setattr(kind, "__init__", lambda self, p: opened.append(p) or init(self, p))
-    with open_reader(out) as reader:
-        assert len(reader.read("3/1")) == 5
-        assert len(listed) == 4
-        opened.clear()
-        for _ in range(5):
-            assert "9" not in reader
-            assert len(reader.read("3/0")) == 5
-        assert (len(listed), opened) == (4, [])
-
-
 def test_a_store_that_goes_while_it_is_closed(out, name, monkeypatch):
-    monkeypatch.setattr(pool, "MOST_OPEN", 1)
+    monkeypatch.setattr(union, "MOST_OPEN", 1)
     write_shards(out, name, PARTS)
     with open_reader(out) as reader:
         assert len(reader) == 6
@@ -194,15 +133,3 @@ def test_a_store_that_goes_while_it_is_closed(out, name, monkeypatch):
         with pytest.raises(StoreError, match="0-of-3"):
             reader.read("a")
         assert len(reader.read("f")) == 5
-
-
-def test_a_closed_reader_stays_closed(out, name):
-    write_shards(out, name, PARTS)
-    before = files_open()
-    reader = open_reader(out)
-    assert len(reader) == 6
-    reader.close()
-    reader.close()
-    assert files_open() == before
-    with pytest.raises(StoreError, match=r"0-of-3/.*: is closed"):
-        reader.read("a")

@@ -6,6 +6,8 @@ import logging
 import pytest
 import support
 from fakes import small_images
+from jobs import manifest
+from packed import assert_images, kept, read
 from sharded import (
     THREE_PARTS,
     extract,
@@ -17,10 +19,8 @@ from sharded import (
     write,
     write_shards,
 )
-from test_packing import assert_images, kept, read
 
 from vmb_d2.errors import ConfigError, InputError, StoreError
-from vmb_d2.output import pool
 from vmb_d2.output.lock import sole_use
 from vmb_d2.output.open_stores import open_reader
 from vmb_d2.output.shards import Shard
@@ -41,11 +41,7 @@ def _lines(caplog):
     caplog.set_level(logging.INFO)
 
 
-def content(folder):
-    return json.loads((folder / "manifest.json").read_text())
-
-
-@pytest.mark.parametrize("features", [(), BOTH])
+@pytest.mark.parametrize("features", [(), pytest.param(BOTH, marks=pytest.mark.slow)])
 def test_two_shards_are_what_one_run_is(tmp_path, features):
     """Every format of every store, array by array."""
     images = small_images(tmp_path / "in", 7)
@@ -57,21 +53,17 @@ def test_two_shards_are_what_one_run_is(tmp_path, features):
         for name in FORMATS:
             with open_reader(out, name) as found, open_reader(one, name) as expected:
                 assert sorted(found.names()) == sorted(expected.names())
-            for target in FORMATS:
-                packed = tmp_path / "packed" / feature / name / target
-                report = pack([out], target, packed, source_format=name)
-                assert (report.packed, report.failures) == (7, {})
-                store = read(one / FORMATS[name].place, name)
-                expected = {n: kept(regions, target) for n, regions in store.items()}
-                if FORMATS[target].clips_boxes:  # those made up reach past the small images
-                    expected = {n: regions.clipped() for n, regions in expected.items()}
-                assert_images(read(packed / FORMATS[target].place, target), expected)
-                made_of, settings = (content(f)["settings"] for f in (packed, tmp_path / "one"))
-                source_dtype = "float16" if name == "uniter" else "float32"
-                dtype = FORMATS[target].writer.dtype_for(source_dtype).name
-                settings = {k: v for k, v in settings.items() if k != "clip_boxes"}
-                assert made_of == settings | {"dtype": dtype}
-                assert made_of["weights_sha256"]
+            packed = tmp_path / "packed" / feature / name
+            report = pack([out], name, packed, source_format=name)
+            assert (report.packed, report.failures) == (7, {})
+            place = FORMATS[name].place
+            assert_images(read(packed / place, name), read(one / place, name))
+            made_of, settings = (manifest(f)["settings"] for f in (packed, tmp_path / "one"))
+            del settings["clip_boxes"]
+            dtype = "float16" if name == "uniter" else "float32"
+            dtype = FORMATS[name].writer.dtype_for(dtype).name
+            assert made_of == settings | {"dtype": dtype}
+            assert made_of["weights_sha256"]
 
 
 def test_merged_and_shards_together_are_packed_once(tmp_path, out):
@@ -92,7 +84,7 @@ def test_a_name_in_two_shards(tmp_path, out):
     with pytest.raises(InputError) as caught:
         pack([out], "lmdb", out)
     assert str(caught.value) == (
-        "2 names are in more than one source: 0/x1; 1/x0 (--duplicates first takes the first "
+        "2 names are in more than one source: 0/x1; 1/x0 (duplicates=first takes the first "
         "source's; shards share names where images came to the input between their runs)"
     )
     assert not (out / "features.lmdb").exists()
@@ -175,10 +167,10 @@ def test_the_shards_own_manifests_are_compared(tmp_path, out):
     with pytest.raises(ConfigError) as caught:
         pack([out], "hdf5", tmp_path / "packed")
     text = str(caught.value)
-    assert f"{out}/shards/2-of-3 was made with other settings than {out}/shards/1-of-3" in text
+    assert f"{out}/shards/2-of-3 was made with other settings than the sources before it" in text
     assert "model.depth: 50 there, 101 now" in text
     pack([out], "hdf5", tmp_path / "packed", allow_mismatch=True)
-    assert content(tmp_path / "packed")["settings"] == {}
+    assert manifest(tmp_path / "packed")["settings"] == {}
 
 
 def test_what_one_shard_does_not_know_others_do(tmp_path, out):
@@ -188,9 +180,9 @@ def test_what_one_shard_does_not_know_others_do(tmp_path, out):
         note(out, index, 3, settings={"weights_sha256": weights, "names": "mmf"})
     pack([out], "hdf5", tmp_path / "packed")
     expected = {"weights_sha256": "abc", "names": "mmf", "dtype": "float32", "precision": "fp32"}
-    assert content(tmp_path / "packed")["settings"] == expected
+    assert manifest(tmp_path / "packed")["settings"] == expected
     pack([out], "hdf5", out)  # where no shard has noted what all have in common
-    assert content(out)["settings"] == expected
+    assert manifest(out)["settings"] == expected
 
 
 def test_a_damaged_shard_ends_it_before_anything_is_written(out):
@@ -199,29 +191,3 @@ def test_a_damaged_shard_ends_it_before_anything_is_written(out):
     with pytest.raises(StoreError, match=r"2-of-3/features\.h5"):
         pack([out], "hdf5", out)
     assert not (out / "features.h5").exists()
-
-
-def test_any_number_of_shards(tmp_path, out, monkeypatch):
-    monkeypatch.setattr(pool, "MOST_OPEN", 2)
-    opened, closed = [], []
-    kind = FORMATS["lxmert_tsv"].reader
-    init, close = kind.__init__, kind.close
-    monkeypatch.setattr(kind, "__init__", lambda self, p: opened.append(p) or init(self, p))
-    monkeypatch.setattr(kind, "close", lambda self: closed.append(self.path) or close(self))
-    write_shards(out, "lxmert_tsv", [{f"{i}": support.some_regions(i)} for i in range(20)])
-    flying = []
-    writer = FORMATS["lmdb"].writer
-    put = writer.write
-    monkeypatch.setattr(
-        writer,
-        "write",
-        lambda *arguments: flying.append(len(opened) - len(closed)) or put(*arguments),
-    )
-    assert pack([out], "lmdb", tmp_path / "packed").packed == 20
-    assert max(flying) <= 2
-    assert sorted(closed) == sorted(opened)
-
-
-def test_the_documentation_names_the_shards(out):
-    text = (support.ROOT / "docs" / "packing.md").read_text()
-    assert "python tools/pack.py features --to lmdb --output features\n" in text

@@ -1,21 +1,19 @@
 """What is kept of the regions of a batch: for each image what is kept of it alone."""
 
 import functools
-from unittest import mock
+from typing import ClassVar
 
+import numpy as np
 import pytest
 import support
 import torch
-from waits import Waits
 
 from reference import goldens
 from vmb_d2.data import preprocessing as images
 from vmb_d2.extractor import RegionFeatureExtractor
-from vmb_d2.selection import host, read_out, suppression
-from vmb_d2.selection import most_confident as selection
 from vmb_d2.selection.most_confident import select_regions
 from vmb_d2.selection.options import RegionOptions
-from vmb_d2.selection.read_out import chosen_regions, given_regions
+from vmb_d2.selection.read_out import chosen_regions, given_regions, to_host
 
 NAMES = ("coffee.png", "horse.png", "rocket.jpg")
 OPTIONS = {
@@ -49,11 +47,16 @@ def boxes_of(regions):
     return [torch.rand(len(r), 4) for r in regions]
 
 
-@pytest.mark.parametrize("model", support.TINY_MODELS)
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        *((model, "100") for model in support.TINY_MODELS),
+        *((support.TINY_FPN, options) for options in list(OPTIONS)[1:]),
+    ],
+)
 def test_chosen_regions_are_those_of_each_image_alone(model, options):
     regions, loaded, names = batch(model)
-    options = RegionOptions(**options)
+    options = RegionOptions(**OPTIONS[options])
     found = chosen_regions(regions, loaded, names, options)
     for own, image, result in zip(regions, loaded, found, strict=True):
         (alone,) = chosen_regions([own], [image], names, options)
@@ -69,7 +72,7 @@ def test_rows_belong_together():
     for own, image, result in zip(regions, loaded, found, strict=True):
         boxes = own.proposal_boxes.tensor / image.scale
         scores = own.class_logits.softmax(dim=1)[:, :-1]
-        rows, confidences, _ = select_regions(boxes, scores, 20)
+        ((rows, confidences, _),) = select_regions([boxes], [scores], 20)
         assert torch.equal(torch.from_numpy(result.confidence), confidences)
         assert rows.tolist() != sorted(rows.tolist())  # the most confident first
         assert torch.equal(torch.from_numpy(result.bbox), boxes[rows])
@@ -101,56 +104,43 @@ def test_given_regions_are_all_of_each_image(background):
     assert given_regions([], [], [], names, background) == []
 
 
-def test_chosen_regions_hold_on_to_no_more_than_themselves():
-    """The network's output goes with the batch, and so does each image once it is written."""
-    pieces = []
+class OnGPU(torch.Tensor):
+    """A tensor that says it is on a GPU. A copy has its values after its stream was waited for."""
 
-    def to_host(arrays):
-        pieces.extend(piece for of_array in arrays for piece in of_array)
-        return host.to_host(arrays)
+    coming: ClassVar[list] = []
 
-    regions, loaded, names = batch(support.TINY_FPN)
-    with mock.patch.object(read_out, "to_host", to_host):
-        chosen_regions(regions, loaded, names, RegionOptions())
-    assert len(pieces) == len(NAMES) * 7
-    for piece in pieces:
-        assert piece.is_contiguous()
-        assert piece.untyped_storage().nbytes() == piece.nbytes
+    @property
+    def device(self):
+        return torch.device("cuda", 1)
 
+    def numpy(self):
+        raise AssertionError("read on the GPU")
 
-def waits(function, regions, loaded, *arguments):
-    """What a GPU would have to be waited for."""
-    with torch.no_grad(), Waits() as waits:
+    def to(self, device, non_blocking):
+        values = self.as_subclass(torch.Tensor)
+        copy = torch.zeros_like(values)
+        self.coming.append((copy, values))
+        return copy
 
-        def to_host(arrays):
-            with waits.counted_as("to_host"):
-                return host.to_host(arrays)
+    class Stream:
+        def __init__(self, device):
+            assert device.index == 1
 
-        with mock.patch.object(read_out, "to_host", to_host):
-            function(regions, loaded, *arguments)
-    return waits.names
+        def synchronize(self):
+            for copy, values in OnGPU.coming:
+                copy.copy_(values)
+            OnGPU.coming.clear()
 
 
-@pytest.mark.parametrize("way", ["rounds", "ranks"])
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_a_gpu_is_waited_for_as_often_for_six_images_as_for_one(options, way):
-    regions, loaded, names = batch(support.TINY_FPN)
-    arguments = names, RegionOptions(**options)
-    changes = {"MOST_NEIGHBOURS": -1} if way == "ranks" else {"MOST_ROUNDS": 1000}
-    with (
-        mock.patch.multiple(suppression, **changes),
-        mock.patch.object(selection, "NUMBERS", 2**24),  # all of these images in one part
-    ):
-        one = waits(chosen_regions, regions[:1], loaded[:1], *arguments)
-        assert waits(chosen_regions, regions[:1] * 6, loaded[:1] * 6, *arguments) == one
-        several = waits(chosen_regions, regions, loaded, *arguments)
-        assert waits(chosen_regions, regions * 2, loaded * 2, *arguments) == several
-    assert one.count("to_host") == 1
-    assert one.count("nonzero") > 0
-
-
-def test_given_regions_are_waited_for_once():
-    regions, loaded, names = batch(support.TINY_FPN)
-    for times in (1, 2):
-        arguments = boxes_of(regions) * times, names, False
-        assert waits(given_regions, regions * times, loaded * times, *arguments) == ["to_host"]
+def test_arrays_of_a_gpu(monkeypatch):
+    """Some are on the host already, as given boxes are."""
+    monkeypatch.setattr(torch.cuda, "current_stream", OnGPU.Stream)
+    here = [[torch.rand(n, 4) for n in (2, 0, 3)], [torch.arange(n) for n in (2, 0, 3)]]
+    there = [[torch.rand(n, 6)[:, :-1] for n in (2, 0, 3)], [torch.arange(n) for n in (1, 2, 3)]]
+    found = to_host(here + [[piece.as_subclass(OnGPU) for piece in pieces] for pieces in there])
+    for pieces, expected in zip(found, here + there, strict=True):
+        for piece, tensor in zip(pieces, expected, strict=True):
+            np.testing.assert_array_equal(piece, tensor.numpy(), strict=True)
+    for piece in found[2] + found[3]:  # nor do they keep the batch's memory
+        assert piece.flags.owndata
+        assert piece.flags.c_contiguous

@@ -1,4 +1,4 @@
-"""The choice of regions against the original's loop over classes."""
+"""The choice of regions against the original's loop over classes, and of a batch."""
 
 from unittest import mock
 
@@ -8,29 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_box_geometry import box
 
 from vmb_d2.errors import ConfigError
-from vmb_d2.selection import most_confident as selection
+from vmb_d2.selection import most_confident
 from vmb_d2.selection.most_confident import select_adaptively, select_regions
 from vmb_d2.selection.options import RegionOptions
 from vmb_d2.structures import box_geometry
-
-# Near one place, so that most of them overlap; quarter pixels, as those of ``box``.
-crowded_box = st.tuples(*[st.integers(0, 20)] * 2, *[st.integers(40, 80)] * 2).map(
-    lambda b: [b[0] / 4, b[1] / 4, (b[0] + b[2]) / 4, (b[1] + b[3]) / 4]
-)
-
-
-@st.composite
-def regions(draw):
-    """Boxes and class scores with many equal values."""
-    any_box = draw(st.sampled_from([box, crowded_box, st.one_of(box, crowded_box)]))
-    boxes = draw(st.lists(any_box, min_size=1, max_size=14))
-    classes = draw(st.integers(1, 5))
-    score = st.integers(0, 6).map(lambda n: n / 8)
-    row = st.lists(score, min_size=classes, max_size=classes)
-    return boxes, draw(st.lists(row, min_size=len(boxes), max_size=len(boxes)))
 
 
 def check(selection, confidence, num_features):
@@ -41,12 +24,11 @@ def check(selection, confidence, num_features):
     assert selection.num_boxes == sum(confidence[i] > 0 for i in expected)
 
 
-@given(regions(), st.integers(1, 20), st.sampled_from([0.0, 0.25, 0.5]))
-@settings(max_examples=400)
+@given(naive.regions(), st.integers(1, 20), st.sampled_from([0.0, 0.25, 0.5]))
+@settings(max_examples=200)
 def test_selection_equals_the_naive_loop(example, num_features, threshold):
-    boxes, scores = example
-    selection = select_regions(torch.tensor(boxes), torch.tensor(scores), num_features, threshold)
-    check(selection, naive.confidences(boxes, scores, threshold), num_features)
+    boxes, scores = map(torch.tensor, example)
+    check_against_loop(boxes, scores, num_features, threshold)
 
 
 def random_boxes(rng, count, width, sides):
@@ -66,8 +48,7 @@ def test_selection_of_some_more_regions(seed, width, values, num_features):
     rng = np.random.default_rng(seed)
     boxes = random_boxes(rng, 40, width, (10, 20))
     scores = (rng.integers(0, values, (40, 11)) / 1024).tolist()
-    selection = select_regions(torch.tensor(boxes).float(), torch.tensor(scores), num_features)
-    check(selection, naive.confidences(boxes.tolist(), scores, 0.0), num_features)
+    check_against_loop(torch.tensor(boxes).float(), torch.tensor(scores), num_features)
 
 
 def test_selection_among_many_nearly_equal_classes():
@@ -77,7 +58,7 @@ def test_selection_among_many_nearly_equal_classes():
     scores = torch.tensor(rng.normal(0, 1e-3, (60, 40)), dtype=torch.float32).softmax(dim=1)
     confidence = naive.confidences(boxes.tolist(), scores.tolist(), 0.0)
     for num_features in (5, 60):
-        selection = select_regions(torch.tensor(boxes).float(), scores, num_features)
+        (selection,) = select_regions([torch.tensor(boxes).float()], [scores], num_features)
         check(selection, confidence, num_features)
 
 
@@ -111,6 +92,7 @@ DISTRIBUTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sides", [(20, 200), (600, 700)], ids=["loose", "all overlap"])
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_selection_at_the_size_of_a_model(distribution, sides):
@@ -122,86 +104,67 @@ def test_selection_at_the_size_of_a_model(distribution, sides):
     assert overlapping.all(dim=1).sum() == 0
     assert (overlapping.sum() == REGIONS * (REGIONS - 1)) == (sides[0] > 100)
     confidence = naive.confidences_of_many(overlapping.tolist(), scores.tolist(), 0.0)
-    check(select_regions(boxes, scores, 100), confidence, 100)
+    check(select_regions([boxes], [scores], 100)[0], confidence, 100)
 
 
-def numbers_looked_at(boxes, scores, num_features, threshold=0.0):
-    """Of how many regions the best scores are taken, step by step."""
-    with mock.patch.object(selection, "_confidences", wraps=selection._confidences) as looked:
-        found = selection.select_regions(boxes, scores, num_features, threshold)
-    confidence = naive.confidences(boxes.tolist(), scores.tolist(), threshold)
-    check(found, confidence, num_features)
-    return [call.args[-1] for call in looked.call_args_list]
+def check_against_loop(boxes, scores, num_features, threshold=0.0):
+    (found,) = select_regions([boxes], [scores], num_features, threshold)
+    check(found, naive.confidences(boxes.tolist(), scores.tolist(), threshold), num_features)
 
 
-def test_steps():
-    """No more scores are looked at than it takes, in the end all."""
-    apart = torch.arange(40.0)[:, None] * 20 + torch.tensor([0.0, 0.0, 9.0, 9.0])
-    falling = torch.linspace(0.9, 0.1, 40)[:, None]
-    assert numbers_looked_at(apart, falling, 5) == [10]
-    assert numbers_looked_at(apart, falling, 30) == [60]
-    in_one_place = apart.clone()
-    in_one_place[:3] = in_one_place[0]
-    assert numbers_looked_at(in_one_place, falling, 2) == [4]  # the fourth, too
-    in_one_place[:20] = in_one_place[0]  # the first of them and the 4 after them are confident
-    assert numbers_looked_at(in_one_place, falling, 4) == [8, 16, 32]
-    assert numbers_looked_at(in_one_place, falling, 25) == [50]
-    in_one_place[:] = in_one_place[0]
-    assert numbers_looked_at(in_one_place, falling, 5) == [10, 20, 40]
-    assert numbers_looked_at(in_one_place, falling, 6) == [12, 24, 48]
-    # Nothing is gained beyond the 21 regions above the threshold.
-    assert numbers_looked_at(in_one_place, falling, 6, threshold=0.49) == [12, 24]
+APART = torch.arange(40.0)[:, None] * 20 + torch.tensor([0.0, 0.0, 9.0, 9.0])
+FALLING = torch.linspace(0.9, 0.1, 40)[:, None]
 
 
-def test_no_score_is_left_out_of_the_last_step():
-    """Region 2 is confident by a score below the best of all regions looked at."""
+@pytest.mark.parametrize("in_one_place", [0, 3, 20, 40])
+@pytest.mark.parametrize("num_features", [2, 4, 6, 25])
+@pytest.mark.parametrize("threshold", [0.0, 0.49])
+def test_many_regions_that_are_suppressed(in_one_place, num_features, threshold):
+    """Then the scores of more regions have to be taken than there are regions to keep."""
+    boxes = APART.clone()
+    boxes[:in_one_place] = boxes[0]
+    check_against_loop(boxes, FALLING, num_features, threshold)
+
+
+def test_a_region_that_is_confident_by_a_low_score():
+    """Region 2 is confident by a score below the best of all regions."""
     in_one_place = torch.tensor([[0.0, 0.0, 9.0, 9.0]] * 4)
     scores = torch.tensor([[0.9, 0.05], [0.8, 0.05], [0.7, 0.1], [0.6, 0.05]])
-    assert numbers_looked_at(in_one_place, scores, 2) == [4]
+    check_against_loop(in_one_place, scores, 2)
 
 
-def test_ties_at_the_bound():
-    """Of equal scores, those of the first regions are looked at, and suffice."""
-    apart = torch.arange(40.0)[:, None] * 20 + torch.tensor([0.0, 0.0, 9.0, 9.0])
-    assert numbers_looked_at(apart, torch.full((40, 3), 0.25), 5) == [10]
-    in_pairs = apart[torch.arange(40) // 2]
-    assert numbers_looked_at(in_pairs, torch.full((40, 3), 0.25), 5) == [10]
+@pytest.mark.parametrize("boxes", [APART, APART[torch.arange(40) // 2]], ids=["apart", "pairs"])
+def test_equal_scores(boxes):
+    check_against_loop(boxes, torch.full((40, 3), 0.25), 5)
 
 
-def test_ties_beyond_the_bound_are_left_out():
+def test_ties_with_regions_that_are_left_out():
     """Region 3 is among the first, and so would be its tie with region 2, which isn't."""
     x = torch.tensor([0.0, 0.0, 6.0, 3.0, 0.0])  # 2 overlaps 3 alone, the others overlap 3
     boxes = torch.stack([x, x * 0, x + 9, x * 0 + 9], dim=1)
     scores = [[0.9, 0.0, 0.6], [0.0, 0.0, 0.5], [0.0, 0.5, 0.0], [0.8, 0.5, 0.0], [0.7, 0.0, 0.0]]
-    assert numbers_looked_at(boxes, torch.tensor(scores), 2) == [4, 8]
-    assert select_regions(boxes, torch.tensor(scores), 2).indices.tolist() == [0, 2]
+    check_against_loop(boxes, torch.tensor(scores), 2)
 
 
 def test_threshold_has_to_be_exceeded():
     boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [50.0, 50.0, 59.0, 59.0]])
-    selection = select_regions(boxes, torch.tensor([[0.5], [0.75]]), 2, threshold=0.5)
+    (selection,) = select_regions([boxes], [torch.tensor([[0.5], [0.75]])], 2, threshold=0.5)
     assert selection.indices.tolist() == [1, 0]
     assert selection.num_boxes == 1
 
 
 def test_suppressed_boxes_fill_up_in_the_order_given():
     boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0]] * 4)
-    selection = select_regions(boxes, torch.tensor([[0.1], [0.4], [0.3], [0.2]]), 4)
+    (selection,) = select_regions([boxes], [torch.tensor([[0.1], [0.4], [0.3], [0.2]])], 4)
     assert selection.indices.tolist() == [1, 0, 2, 3]
     assert selection.num_boxes == 1
 
 
-def test_no_regions():
-    selection = select_regions(torch.zeros(0, 4), torch.zeros(0, 7), 10)
-    assert selection.indices.tolist() == []
-    assert selection.num_boxes == 0
-
-
-@given(regions(), st.integers(0, 6), st.integers(1, 8), st.sampled_from([0.0, 0.25, 0.5]))
+@given(naive.regions(), st.integers(0, 6), st.integers(1, 8), st.sampled_from([0.0, 0.25, 0.5]))
 def test_the_adaptive_number_is_that_of_bottom_up_attention(example, least, more, threshold):
     """Its rule, as its extractor has it: those above the threshold, but 10 to 100 of them."""
     boxes, scores = torch.tensor(example[0]), torch.tensor(example[1])
-    found = select_adaptively(boxes, scores, least, least + more, threshold)
+    (found,) = select_adaptively([boxes], [scores], least, least + more, threshold)
     confidence = naive.confidences(example[0], example[1], 0.0)
     order = sorted(range(len(boxes)), key=lambda i: -confidence[i])
     kept = [i for i in order if confidence[i] > threshold]
@@ -214,17 +177,66 @@ def test_the_adaptive_number_is_that_of_bottom_up_attention(example, least, more
     assert found.num_boxes == sum(confidence[i] > 0 for i in kept)
 
 
-def test_options_choose_between_the_two():
-    boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [50.0, 50.0, 59.0, 59.0], [80.0, 0.0, 89.0, 9.0]])
-    scores = torch.tensor([[0.5], [0.75], [0.1]])
+@st.composite
+def batches(draw):
+    """Boxes and scores, with many equal values, of images of which some have no regions."""
+    classes = draw(st.integers(1, 5))
+    score = st.integers(0, 6).map(lambda n: n / 8)
+    row = st.lists(score, min_size=classes, max_size=classes)
+    all_boxes, all_scores = [], []
+    for _ in range(draw(st.integers(0, 5))):
+        kind = draw(st.sampled_from([naive.any_box, naive.crowded_box]))
+        boxes = draw(st.lists(kind, max_size=draw(st.sampled_from([0, 3, 14]))))
+        scores = draw(st.lists(row, min_size=len(boxes), max_size=len(boxes)))
+        all_boxes.append(torch.tensor(boxes).reshape(-1, 4))
+        all_scores.append(torch.tensor(scores).reshape(-1, classes))
+    return all_boxes, all_scores
 
-    def kept(**options):
-        return RegionOptions(**options).select(boxes, scores).indices.tolist()
 
-    assert kept(num_features=2) == [1, 0]
-    assert kept(min_features=0, max_features=2, confidence_threshold=0.6) == [1]
-    assert kept(min_features=2, confidence_threshold=0.6) == [1, 0]
-    assert kept(max_features=100, confidence_threshold=0.6) == [1, 0, 2]  # at least 10
+def check_each(found, expected):
+    assert len(found) == len(expected)
+    for of_batch, (alone,) in zip(found, expected, strict=True):
+        assert of_batch.indices.dtype == torch.int64
+        assert of_batch.indices.tolist() == alone.indices.tolist()
+        assert of_batch.confidences.dtype == torch.float32
+        assert torch.equal(of_batch.confidences, alone.confidences)
+        assert of_batch.num_boxes == alone.num_boxes
+
+
+@given(
+    batches(),
+    st.integers(1, 16),
+    st.sampled_from([0.0, 0.25, 0.5]),
+    st.sampled_from([1, 200, 2**22]),  # one image at a time, some, all
+)
+@settings(max_examples=200)
+def test_each_image_gets_what_it_gets_alone(batch, num_features, threshold, at_once):
+    with mock.patch.object(most_confident, "NUMBERS", at_once):
+        found = select_regions(*batch, num_features, threshold)
+    alone = [([boxes], [scores]) for boxes, scores in zip(*batch, strict=True)]
+    check_each(found, [select_regions(*image, num_features, threshold) for image in alone])
+    options = num_features // 2, num_features, threshold
+    found = select_adaptively(*batch, *options)
+    check_each(found, [select_adaptively(*image, *options) for image in alone])
+
+
+def test_scores_that_are_no_numbers_are_nobodys_confidence():
+    """Neither is the region that they are of confident, nor do they touch any other."""
+    boxes, scores = APART[:12], FALLING[:12]
+    broken = scores.clone()
+    broken[[2, 5]] = torch.nan
+    first, second = select_regions([boxes, boxes], [broken, scores], 3)
+    assert first.indices.tolist() == [0, 1, 3]
+    assert second.indices.tolist() == [0, 1, 2]
+    (all_of_them,) = select_regions([boxes], [broken], 12)
+    assert all_of_them.num_boxes == 10
+    nothing = torch.full_like(scores, torch.nan)
+    first, second = select_regions([boxes, boxes], [nothing, scores], 3)
+    assert (first.indices.tolist(), first.num_boxes) == ([0, 1, 2], 0)
+    assert second.indices.tolist() == [0, 1, 2]
+
+
+def test_bounds_of_an_adaptive_number():
     assert RegionOptions(max_features=50).bounds == (10, 50)
     assert RegionOptions(min_features=3).bounds == (3, 100)
     assert RegionOptions(num_features=7).most_regions == 7
@@ -252,5 +264,5 @@ def test_options_choose_features():
     valid = ("fc6", "fc7")
     assert RegionOptions().choose_features(valid) == ("fc6",)
     assert RegionOptions(["fc7", "fc6", "fc7"]).choose_features(valid) == ("fc7", "fc6")
-    with pytest.raises(ConfigError, match=r"extract\.feature_name=fc8: this model has fc6, fc7"):
+    with pytest.raises(ConfigError, match=r"^feature_name=fc8: this model has fc6, fc7"):
         RegionOptions(["fc6", "fc8"]).choose_features(valid)

@@ -3,41 +3,32 @@
 import contextlib
 from unittest import mock
 
+import naive
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_box_geometry import naive_nms
 
 from vmb_d2.selection import suppression
 from vmb_d2.selection.suppression import survivors
 
-# Name -> what to change in the module so that it goes that way, and what it must not call then.
+# Changes of the module's constants with which one algorithm, or both after another, is used.
 WAYS = {
-    "as it is": ({}, None),
-    "rounds": ({"MOST_NEIGHBOURS": 255, "MOST_ROUNDS": 1000}, "_by_ranks"),
-    "rounds, a class at a time": (
-        {"MOST_NEIGHBOURS": 255, "MOST_ROUNDS": 1000, "COMPARISONS": 1},
-        "_by_ranks",
-    ),
-    "ranks": ({"MOST_NEIGHBOURS": -1}, "_by_rounds"),
-    "ranks where one round is too few": (
-        {"MOST_NEIGHBOURS": 255, "MOST_ROUNDS": 1, "COMPARISONS": 40},
-        None,
-    ),
+    "as it is": {},
+    "rounds": {"MOST_NEIGHBOURS": 255, "MOST_ROUNDS": 1000},
+    "rounds, a class at a time": {"MOST_NEIGHBOURS": 255, "MOST_ROUNDS": 1000, "COMPARISONS": 1},
+    "ranks": {"MOST_NEIGHBOURS": -1},
+    "ranks where one round is too few": {
+        "MOST_NEIGHBOURS": 255,
+        "MOST_ROUNDS": 1,
+        "COMPARISONS": 40,
+    },
 }
 
 
-@contextlib.contextmanager
 def going(way):
-    changes, never_called = WAYS[way]
-    with mock.patch.multiple(suppression, **changes) if changes else contextlib.nullcontext():
-        if never_called is None:
-            yield
-        else:
-            with mock.patch.object(suppression, never_called, side_effect=AssertionError):
-                yield
+    return mock.patch.multiple(suppression, **WAYS[way]) if WAYS[way] else contextlib.nullcontext()
 
 
 def naive_survivors(scores, candidates, overlapping):
@@ -46,7 +37,7 @@ def naive_survivors(scores, candidates, overlapping):
     for c in range(scores.shape[1]):
         regions = np.flatnonzero(candidates[:, c])
         overlaps = overlapping[np.ix_(regions, regions)].astype(int)
-        result[regions[naive_nms(overlaps, scores[regions, c], 1)], c] = True
+        result[regions[naive.nms_of_overlaps(overlaps, scores[regions, c], 1)], c] = True
     return result
 
 
@@ -120,51 +111,18 @@ def test_a_region_that_all_others_suppress(regions, way):
         check(np.full(everything.shape, 0.5, dtype=np.float32), everything, overlapping)
 
 
-def row_of_regions(length):
-    """Each overlaps the next alone; one class; by falling score along the row."""
+def test_a_long_row_of_regions():
+    """Each overlaps the next one only; rounds decide two of them at a time."""
+    length = 2 * suppression.MOST_ROUNDS + 1
     overlapping = np.eye(length, k=1, dtype=bool) | np.eye(length, k=-1, dtype=bool)
     scores = np.linspace(1, 0.5, length, dtype=np.float32)[None, :, None]
-    return scores, np.ones(scores.shape, dtype=bool), overlapping[None]
+    check(scores, np.ones(scores.shape, dtype=bool), overlapping[None])
 
 
-def test_a_long_row_is_not_left_to_rounds():
-    """Each round decides two regions of it."""
-    row = row_of_regions(2 * suppression.MOST_ROUNDS + 1)
-    with mock.patch.object(suppression, "_by_ranks", wraps=suppression._by_ranks) as by_ranks:
-        check(*row)
-    assert by_ranks.call_count == 1
-    with mock.patch.object(suppression, "_by_ranks", side_effect=AssertionError):
-        check(*row_of_regions(2 * suppression.MOST_ROUNDS))
-
-
-def test_many_neighbours_are_not_left_to_rounds():
-    regions = suppression.MOST_NEIGHBOURS + 2
-    with mock.patch.object(suppression, "_by_rounds", side_effect=AssertionError):
-        check(*problem(0, regions, 3, 1.0, 1000, 1.0))
-    with mock.patch.object(suppression, "_by_ranks", side_effect=AssertionError):
-        check(*problem(0, regions - 1, 3, 1.0, 1000, 1.0))
-
-
-@pytest.mark.parametrize("images", [1, 3])
-def test_comparisons_are_done_a_bounded_number_at_a_time(images):
-    """As many for each image, so that a batch takes no more pieces than an image alone."""
-    one = problem(0, 30, 50, 0.2, 1000, 1.0)
-    pairs = int(one[-1].sum()) // 2
-    with (
-        mock.patch.object(suppression, "COMPARISONS", 7 * pairs + 1),
-        mock.patch.object(suppression, "_by_rounds", wraps=suppression._by_rounds) as by_rounds,
-    ):
-        check(*(np.concatenate([values] * images) for values in one))
-    shapes = [call.args[0].shape for call in by_rounds.call_args_list]
-    assert shapes == [(images * 30, classes) for classes in [7] * 7 + [1]]
-
-
-def test_only_classes_with_several_candidates_in_an_image_are_solved():
+def test_classes_with_few_candidates():
     scores, _, overlapping = problem(0, 10, 12, 1.0, 1000, 1.0, images=2)
     candidates = np.zeros(scores.shape, dtype=bool)
     candidates[:, 3] = True
     candidates[0, 5, 4:6] = True
     candidates[1, 6, 5:7] = True
-    with mock.patch.object(suppression, "_by_rounds", wraps=suppression._by_rounds) as by_rounds:
-        check(scores, candidates, overlapping)
-    assert by_rounds.call_args.args[0].shape == (20, 3)
+    check(scores, candidates, overlapping)

@@ -31,7 +31,7 @@ from vmb_d2.errors import OutputError
 from vmb_d2.output.shards import Shard
 from vmb_d2.packing.job import pack
 from vmb_d2.status import Part, Totals, read_status
-from vmb_d2.utils.owner import this_process
+from vmb_d2.utils.lease import this_process
 
 TWO_HOURS = 7200
 

@@ -14,13 +14,6 @@ import support
 import torch
 import yaml
 from PIL import Image
-from transformers import (
-    BertTokenizer,
-    LxmertConfig,
-    LxmertModel,
-    VisualBertConfig,
-    VisualBertModel,
-)
 
 from vmb_d2.data.image_list import list_images
 from vmb_d2.stores.mmf import MMFWriter
@@ -234,22 +227,25 @@ def hub():
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "what", "animal", "in", "cup"]
     Path("vocabulary").write_text("\n".join(words))
     torch.manual_seed(0)
+    import transformers  # which takes seconds
 
     def keep(name, kind=None):
         if kind is None:
-            BertTokenizer("vocabulary").save_pretrained(name)
+            transformers.BertTokenizer("vocabulary").save_pretrained(name)
             return
-        configuration = {VisualBertModel: VisualBertConfig, LxmertModel: LxmertConfig}[kind]
+        configuration = getattr(transformers, f"{kind}Config")
+        model = getattr(transformers, f"{kind}Model")
         layers = {"num_hidden_layers": 1, "l_layers": 1, "x_layers": 1, "r_layers": 1}
         sizes = {"vocab_size": len(words), "visual_embedding_dim": 2048, "visual_feat_dim": 2048}
-        kind(configuration(**SMALL, **layers, **sizes)).save_pretrained(name)
+        model(configuration(**SMALL, **layers, **sizes)).save_pretrained(name)
 
     return keep
 
 
+@pytest.mark.slow
 def test_visual_bert(hub, photographs):
     hub("google-bert/bert-base-uncased")
-    hub("uclanlp/visualbert-vqa-coco-pre", VisualBertModel)
+    hub("uclanlp/visualbert-vqa-coco-pre", "VisualBert")
     found = run_block("Hugging Face's VisualBERT")
     state = found["output"].last_hidden_state
     assert state.shape == (2, 8 + 36, 16)
@@ -258,9 +254,10 @@ def test_visual_bert(hub, photographs):
         assert np.array_equal(row, regions.features)
 
 
+@pytest.mark.slow
 def test_lxmert_of_hugging_face(hub, photographs):
     hub("unc-nlp/lxmert-base-uncased")
-    hub("unc-nlp/lxmert-base-uncased", LxmertModel)
+    hub("unc-nlp/lxmert-base-uncased", "Lxmert")
     found = run_block("Hugging Face's LXMERT")
     assert found["output"].vision_output.shape == (2, 36, 16)
     assert found["output"].language_output.isfinite().all()

@@ -4,6 +4,7 @@ import re
 import subprocess
 import time
 
+import pytest
 import support
 from fakes import FakeExtractor, small_images
 
@@ -27,6 +28,7 @@ def contents(folder):
     return found
 
 
+@pytest.mark.slow
 def test_a_job_that_dies_and_dies_again(tmp_path):
     images = small_images(tmp_path / "in", IMAGES)
     done = support.run_tool(
@@ -55,6 +57,7 @@ def test_a_job_that_dies_and_dies_again(tmp_path):
     assert leftovers == []
 
 
+@pytest.mark.slow
 def test_the_app_itself_is_killed_and_goes_on(tmp_path):
     """The real network, killed as soon as the first image is there."""
     source = support.links(tmp_path / "in", "coffee.png", "rocket.jpg", "chelsea.png")

@@ -8,6 +8,7 @@ import os
 
 import numpy as np
 import pytest
+import store_files
 import support
 
 from vmb_d2.errors import ConfigError, OutputError, StoreError
@@ -32,10 +33,7 @@ def images():
 
 
 def write(path, images, class_names=NAMES):
-    writer = OscarWriter(path, class_names=class_names)
-    for name, regions in images.items():
-        writer.write(name, regions)
-    writer.close()
+    store_files.write("oscar", path, images, class_names=class_names)
 
 
 class TSVFile:
@@ -342,8 +340,3 @@ def test_an_image_without_regions_which_oscar_cant_read(path):
     write(path, {"none": none})
     with pytest.raises(ValueError, match="cannot reshape"):
         as_oscar_reads(path / "features.tsv", path / "labels.tsv")
-
-
-def test_names_that_cant_be_kept():
-    names = ["a", "a b", "ü", "sub/'a'", " a", "a ", "\u3000a", "a\tb", "a\nb", 'a"b', "\udcff"]
-    assert [name for name, _ in OscarWriter.problems(iter(names))] == names[4:]

@@ -2,7 +2,6 @@
 
 import base64
 import csv
-import errno
 import os
 import random
 import sys
@@ -11,12 +10,12 @@ import tracemalloc
 import deaths
 import numpy as np
 import pytest
+import store_files
 import support
 
 from vmb_d2.errors import OutputError, StoreError
-from vmb_d2.stores import line_files
-from vmb_d2.stores.tsv import BUTDReader, BUTDWriter, LXMERTReader, LXMERTWriter
-from vmb_d2.stores.tsv_index import NameIndex
+from vmb_d2.stores.line_index import Index
+from vmb_d2.stores.tsv import BUTDReader, BUTDWriter, LXMERTReader
 
 LXMERT_FIELDS = [
     "img_id",
@@ -30,7 +29,6 @@ LXMERT_FIELDS = [
     "boxes",
     "features",
 ]
-BUTD_FIELDS = ["image_id", "image_w", "image_h", "num_boxes", "boxes", "features"]
 
 
 @pytest.fixture
@@ -48,11 +46,8 @@ def images():
     return {f"sub/image {i}": support.some_regions(i) for i in range(6)}
 
 
-def write(path, images, writer=BUTDWriter):
-    writer = writer(path)
-    for name, regions in images.items():
-        writer.write(name, regions)
-    writer.close()
+def write(path, images, kind="butd_tsv"):
+    store_files.write(kind, path, images)
 
 
 def check(path, images):
@@ -69,7 +64,7 @@ def check_writer(path, images):
     assert all(name in writer for name in images)
     writer.close()
     check(path, images)
-    entries = [line.split("\t") for line in NameIndex.path(path).read_text().splitlines()]
+    entries = [line.split("\t") for line in Index.path(path).read_text().splitlines()]
     assert [name for _, _, name in entries] == list(images)
     content = path.read_bytes()
     for offset, length, name in entries:
@@ -102,21 +97,6 @@ def as_lxmert_reads(path):
     return data
 
 
-def as_butd_reads(path):
-    """What bottom-up-attention's scripts read."""
-    csv.field_size_limit(sys.maxsize)
-    data = {}
-    with open(path) as file:
-        for item in csv.DictReader(file, delimiter="\t", fieldnames=BUTD_FIELDS):
-            for key in ("image_w", "image_h", "num_boxes"):
-                item[key] = int(item[key])
-            for key in ("boxes", "features"):
-                content = base64.decodebytes(item[key].encode())
-                item[key] = np.frombuffer(content, np.float32).reshape(item["num_boxes"], -1)
-            data[item["image_id"]] = item
-    return data
-
-
 def foreign(path, images, end="\r\n"):
     """A TSV as bottom-up-attention writes it: csv's lines end with CR LF."""
     with open(path, "a", newline="") as file:
@@ -133,7 +113,7 @@ def test_what_lxmert_reads(path, regions):
         1, attrs_id=np.arange(5), attrs_conf=np.linspace(0.1, 1, 5, dtype=np.float32)
     )
     unknown = support.some_regions(2, cls_prob=None, objects=None)
-    write(path, {"sub/ü 1": regions, "b": full, "c": unknown}, LXMERTWriter)
+    write(path, {"sub/ü 1": regions, "b": full, "c": unknown}, "lxmert_tsv")
     first, second, third = as_lxmert_reads(path)
     assert (first["img_id"], first["img_h"], first["img_w"]) == ("sub/ü 1", 427, 640)
     assert first["num_boxes"] == 5  # rows, though num_boxes is 4
@@ -149,39 +129,11 @@ def test_what_lxmert_reads(path, regions):
     assert not third["objects_conf"].any()
 
 
-def test_what_butd_reads(path, regions):
-    write(path, {"sub/ü 1": regions, "b": support.some_regions(1)})
-    items = as_butd_reads(path)
-    assert list(items) == ["sub/ü 1", "b"]
-    item = items["sub/ü 1"]
-    assert (item["image_w"], item["image_h"], item["num_boxes"]) == (640, 427, 5)
-    assert np.array_equal(item["boxes"], regions.bbox)
-    assert np.array_equal(item["features"], regions.features)
-
-
-@pytest.mark.parametrize("writer", [LXMERTWriter, BUTDWriter])
-def test_a_line_an_image_and_no_header(path, images, writer):
-    write(path, images, writer)
-    lines = path.read_bytes().split(b"\n")
-    assert lines.pop() == b""
-    assert len(lines) == 6
-    columns = {LXMERTWriter: 10, BUTDWriter: 6}[writer]
-    assert {line.count(b"\t") + 1 for line in lines} == {columns}
-
-
-def test_arrays_are_little_endian_and_in_rows(path):
-    features = np.arange(12, dtype=">f4").reshape(4, 3).T
-    write(path, {"a": support.some_regions(count=3, features=features)})
-    line = path.read_text().rstrip("\n").split("\t")
-    expected = np.array([[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]], "<f4")
-    assert base64.b64decode(line[-1]) == expected.tobytes()
-
-
 @pytest.mark.parametrize("end", ["\r\n", "\n"])
 def test_a_tsv_of_another_program(path, images, end):
     foreign(path, images, end)
     check(path, images)
-    assert not NameIndex.path(path).exists()
+    assert not Index.path(path).exists()
     check_writer(path, images)
 
 
@@ -190,7 +142,6 @@ def test_a_tsv_of_another_program_is_added_to(path, images):
     foreign(path, {name: images[name] for name in names[:3]})
     write(path, {name: images[name] for name in names[3:]})
     check_writer(path, images)
-    assert list(as_butd_reads(path)) == names
 
 
 def test_an_lxmert_tsv_of_another_program(path, regions):
@@ -234,7 +185,7 @@ def test_half_a_last_line_without_an_index_is_an_error_to_read_and_goes(path, im
     there = dict(list(images.items())[:-1])
     for size in range(begin, len(whole), 61):
         path.write_bytes(whole[:size])
-        NameIndex.path(path).unlink(missing_ok=True)
+        Index.path(path).unlink(missing_ok=True)
         if size > begin:
             with pytest.raises(StoreError, match=r"butd\.tsv: ends in the middle of an image"):
                 BUTDReader(path)
@@ -284,11 +235,11 @@ def test_whole_lines_behind_the_indexed_ones_are_kept(path, images):
 ])  # fmt: skip
 def test_an_index_that_is_damaged_or_does_not_fit(path, images, change):
     write(path, images)
-    tsv, index = path.read_bytes(), NameIndex.path(path).read_bytes()
-    NameIndex.path(path).write_bytes(change(index))
+    tsv, index = path.read_bytes(), Index.path(path).read_bytes()
+    Index.path(path).write_bytes(change(index))
     check(path, images)
     check_writer(path, images)
-    assert (path.read_bytes(), NameIndex.path(path).read_bytes()) == (tsv, index)
+    assert (path.read_bytes(), Index.path(path).read_bytes()) == (tsv, index)
 
 
 def test_the_index_of_another_tsv(path, images):
@@ -321,8 +272,8 @@ def test_an_index_that_points_elsewhere_shows_when_an_image_is_read(tmp_path):
     path = tmp_path / "butd.tsv"
     images = {f"image {i:03}": support.some_regions(i, count=2) for i in range(100)}
     write(path, images)
-    index = NameIndex.path(path).read_bytes()
-    NameIndex.path(path).write_bytes(index.replace(b"image 051", b"image 151"))
+    index = Index.path(path).read_bytes()
+    Index.path(path).write_bytes(index.replace(b"image 051", b"image 151"))
     with BUTDReader(path) as reader, pytest.raises(StoreError, match="not where the index says"):
         reader.read("image 151")
 
@@ -354,13 +305,7 @@ def test_lines_that_are_no_images(path, images, line, reason):
     with pytest.raises(OutputError, match=rf"butd\.tsv: at byte {cut}: .*{reason}"):
         BUTDWriter(path)
     assert path.read_bytes() == whole[:cut] + line + whole[cut:]
-    assert not NameIndex.path(path).exists()
-
-
-def test_names_that_cant_be_kept():
-    names = ["a", "a b", "ü", "sub/'a'", "a\tb", "a\nb", "a\rb", 'a"b', "a\0b", "\udcff"]
-    for writer in (LXMERTWriter, BUTDWriter):
-        assert [name for name, _ in writer.problems(iter(names))] == names[4:]
+    assert not Index.path(path).exists()
 
 
 def test_one_line_at_a_time_is_in_memory(path):
@@ -380,7 +325,7 @@ def test_one_line_at_a_time_is_in_memory(path):
 def test_an_index_that_is_deleted_while_it_is_written_to(path, regions):
     writer = BUTDWriter(path)
     writer.write("a", regions)
-    NameIndex.path(path).unlink()
+    Index.path(path).unlink()
     with pytest.raises(OutputError, match=r"butd\.tsv: can't be written: No such file"):
         writer.flush()
     writer.abandon()
@@ -394,10 +339,10 @@ def test_what_is_taken_up_is_synced_before_the_index_has_it(path, images, monkey
     write(path, {name: images[name] for name in names[:3]})
     synced = path.read_bytes()
     foreign(path, {name: images[name] for name in names[3:]}, end="\n")
-    content, index = path.read_bytes(), NameIndex.path(path).read_bytes()
+    content, index = path.read_bytes(), Index.path(path).read_bytes()
     for seed in range(20):
         path.write_bytes(content)
-        NameIndex.path(path).write_bytes(index)
+        Index.path(path).write_bytes(index)
         with monkeypatch.context() as patch:
             machine = deaths.Machine(path.parent, patch)
             machine.forget(path, synced)
@@ -407,25 +352,3 @@ def test_what_is_taken_up_is_synced_before_the_index_has_it(path, images, monkey
             assert names[:3] == list(reader.names())[:3]
             for name in reader.names():
                 assert np.array_equal(reader.read(name).features, images[name].features)
-
-
-def test_a_failed_flush_leaves_nothing(path, images, monkeypatch):
-    """The line was written, but its entry in the index was not."""
-    write(path, images)
-    before = path.read_bytes(), NameIndex.path(path).read_bytes()
-    writer = BUTDWriter(path)
-    writer.write("new", support.some_regions())
-    write_at = line_files.write_at
-
-    def full(descriptor, content, offset):
-        if not content.endswith(b"\tnew\n"):
-            write_at(descriptor, content, offset)
-            return
-        write_at(descriptor, content[:5], offset)
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(line_files, "write_at", full)
-    with pytest.raises(OutputError, match=r"butd\.tsv: can't be written: No space left"):
-        writer.flush()
-    writer.abandon()
-    assert (path.read_bytes(), NameIndex.path(path).read_bytes()) == before

@@ -6,13 +6,13 @@ import pickle
 import lmdb
 import numpy as np
 import pytest
+import store_files
 import support
-from test_lmdb_store import foreign
+from store_files import foreign_lmdb as foreign
 
 from vmb_d2.errors import StoreError
 from vmb_d2.output.open_stores import find_stores, open_reader
-from vmb_d2.packing.job import pack
-from vmb_d2.stores.lmdb_store import LMDBReader, LMDBWriter, ViLBERTReader, ViLBERTWriter
+from vmb_d2.stores.vilbert import ViLBERTReader
 
 
 @pytest.fixture
@@ -25,49 +25,19 @@ def path(tmp_path):
     return tmp_path / "vilbert.lmdb"
 
 
-def write(path, images, writer=ViLBERTWriter):
+def write(path, images, kind="vilbert"):
     path.parent.mkdir(exist_ok=True)
-    writer = writer(path)
-    for name, regions in images.items():
-        writer.write(name, regions)
-    writer.close()
-    return path
-
-
-def as_vilbert_reads(path):
-    """Its feature reader: of each key, features after their mean, and locations before the whole
-    image's, as shares of it."""
-    found = {}
-    environment = lmdb.open(str(path), max_readers=1, readonly=True, lock=False, readahead=False)
-    with environment, environment.begin(write=False) as transaction:
-        for key in pickle.loads(transaction.get(b"keys")):
-            item = pickle.loads(transaction.get(key))
-            height, width = int(item["image_h"]), int(item["image_w"])
-            features = item["features"].reshape(-1, 2048)
-            boxes = item["boxes"].reshape(-1, 4)
-            mean = np.sum(features, axis=0) / features.shape[0]
-            features = np.concatenate([mean[None], features], axis=0)
-            location = np.zeros((boxes.shape[0], 5), dtype=np.float32)
-            location[:, :4] = boxes
-            sides = (location[:, 3] - location[:, 1]) * (location[:, 2] - location[:, 0])
-            location[:, 4] = sides / (float(width) * float(height))
-            location[:, :4] /= np.float32([width, height, width, height])
-            location = np.concatenate([[[0, 0, 1, 1, 1]], location], axis=0)
-            found[key] = item["image_id"], features, location
-    return found
+    return store_files.write(kind, path, images)
 
 
 def test_what_vilbert_reads(path, regions):
     write(path, {"sub/ü": regions, "42": support.some_regions(1, dimension=2048)})
-    found = as_vilbert_reads(path)
-    assert list(found) == [b"42", "sub/ü".encode()]
-    image_id, features, location = found["sub/ü".encode()]
-    assert image_id == "sub/ü"
-    assert np.array_equal(features[1:], regions.features)
-    expected = regions.bbox / np.float32([640, 427, 640, 427])
-    np.testing.assert_allclose(location[1:, :4], expected, rtol=1e-6)
     with lmdb.open(str(path), readonly=True, lock=False) as environment:
-        item = pickle.loads(environment.begin().get("sub/ü".encode()))
+        transaction = environment.begin()
+        assert pickle.loads(transaction.get(b"keys")) == [b"42", "sub/ü".encode()]
+        item = pickle.loads(transaction.get("sub/ü".encode()))
+    assert np.array_equal(item["features"], regions.features)
+    assert np.array_equal(item["boxes"], regions.bbox)
     kinds = {
         k: (v.dtype.name, v.shape) if isinstance(v, np.ndarray) else v for k, v in item.items()
     }
@@ -157,9 +127,9 @@ def kinds_of(path):
 
 
 def test_told_apart_from_mmfs_by_the_first_image(tmp_path, regions):
-    for writer, kind in ((LMDBWriter, "lmdb"), (ViLBERTWriter, "vilbert")):
+    for kind in ("lmdb", "vilbert"):
         for place in ("features.lmdb", "vilbert.lmdb", "any.name"):
-            store = write(tmp_path / kind / place, {"a": regions}, writer)
+            store = write(tmp_path / kind / place, {"a": regions}, kind)
             assert kinds_of(store) == kinds_of(store / "data.mdb") == [kind]
     bare = support.some_regions(bbox=None, image_width=None, image_height=None)
     assert kinds_of(write(tmp_path / "bare", {"a": bare})) == ["vilbert"]
@@ -174,23 +144,3 @@ def test_the_place_tells_where_no_image_does(tmp_path, regions):
         (tmp_path / f"damaged{kind}").mkdir()
         foreign(tmp_path / f"damaged{kind}" / place, {"a": b"no pickle"})
         assert kinds_of(tmp_path / f"damaged{kind}" / place) == [kind]
-
-
-def test_packed_both_ways(tmp_path, regions):
-    source = write(tmp_path / "in" / "features.lmdb", {"a": regions}, LMDBWriter)
-    pack([source], "vilbert", tmp_path / "middle")
-    assert as_vilbert_reads(tmp_path / "middle" / "vilbert.lmdb").keys() == {b"a"}
-    pack([tmp_path / "middle"], "mmf", tmp_path / "out")
-    with open_reader(tmp_path / "out") as reader:
-        found = reader.read("a")
-    assert np.array_equal(found.bbox, regions.bbox)
-    assert np.array_equal(found.features, regions.features)
-    assert (found.image_width, found.image_height) == (640, 427)
-
-
-def test_read_beside_mmfs_in_one_folder(tmp_path, regions):
-    write(tmp_path / "features.lmdb", {"a": regions}, LMDBWriter)
-    write(tmp_path / "vilbert.lmdb", {"b": regions})
-    for name, reader, images in (("lmdb", LMDBReader, ["a"]), ("vilbert", ViLBERTReader, ["b"])):
-        with open_reader(tmp_path, name) as found:
-            assert (type(found), list(found.names())) == (reader, images)

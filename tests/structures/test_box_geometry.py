@@ -12,13 +12,7 @@ from hypothesis import strategies as st
 from vmb_d2.modeling import InclusiveBox2BoxTransform
 from vmb_d2.structures import box_geometry
 
-# Quarter pixels are exact in float32, and so are sums of them: equal overlaps stay equal.
-quarters = st.integers(0, 240).map(lambda n: n / 4)
-sizes = st.integers(0, 120).map(lambda n: n / 4)
-box = st.tuples(quarters, quarters, sizes, sizes).map(
-    lambda b: [b[0], b[1], b[0] + b[2], b[1] + b[3]]
-)
-boxes = st.lists(box, min_size=1, max_size=24)
+boxes = st.lists(naive.any_box, min_size=1, max_size=24)
 threshold = st.sampled_from([0.25, 0.3, 0.5, 0.7])
 
 
@@ -52,7 +46,7 @@ def test_clip(values, size):
     assert box_geometry.clip(torch.tensor(shifted), size).tolist() == expected
 
 
-@given(boxes, quarters)
+@given(boxes, naive.quarters)
 def test_has_sides_of(values, min_size):
     expected = [naive.width(b) >= min_size and naive.height(b) >= min_size for b in values]
     assert box_geometry.has_sides_of(torch.tensor(values), min_size).tolist() == expected
@@ -75,21 +69,12 @@ def test_nms_equals_the_naive_loop(example, threshold):
     values, scores = example
     kept = box_geometry.nms(torch.tensor(values), torch.tensor(scores), threshold)
     rounded = round_overlaps(values)
-    assert kept.tolist() == naive_nms(rounded, scores, as_float32(threshold))
+    assert kept.tolist() == naive.nms_of_overlaps(rounded, scores, as_float32(threshold))
 
 
 def round_overlaps(values):
     """Overlaps as float32 numbers, in which the original compares them with its threshold."""
     return [[as_float32(naive.iou(a, b)) for b in values] for a in values]
-
-
-def naive_nms(overlaps, scores, threshold):
-    order = sorted(range(len(scores)), key=lambda i: -scores[i])
-    kept = []
-    for i in order:
-        if all(overlaps[i][j] < threshold for j in kept):
-            kept.append(i)
-    return kept
 
 
 @given(scored(boxes), threshold)

@@ -1,4 +1,4 @@
-"""What an extraction stored, against a golden.
+"""The regions of an extraction against a golden.
 
 Stated tolerances, on the CPU in float32: of the golden's boxes at least 99.9 % (horse.png: 90 %)
 are found within 0.01 px; the features of these are within 2e-5 relative L2 error; their classes
@@ -17,8 +17,12 @@ def check(golden_path, folder, image, confident_only=False):
 
     ``confident_only``: the golden's regions of confidence 0 may be others.
     """
+    check_regions(golden_path, MMFReader(folder).read(image.split(".")[0]), image, confident_only)
+
+
+def check_regions(golden_path, found, image, confident_only=False):
+    """The same of regions."""
     golden = np.load(golden_path)
-    found = MMFReader(folder).read(image.split(".")[0])
     expected = goldens.regions_of(golden)
     result = distance(expected, found)
     regions = int(golden["num_boxes"]) if confident_only else len(golden["bbox"])

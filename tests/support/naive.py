@@ -1,9 +1,12 @@
 """Slow reference loops, written from the description of the original and not from our code.
 
-Boxes are inclusive (x1, y1, x2, y2) in plain Python numbers.
+Boxes are inclusive (x1, y1, x2, y2) in plain Python numbers. At the end, Hypothesis strategies for
+boxes and scores.
 """
 
 import math
+
+from hypothesis import strategies as st
 
 
 def width(box):
@@ -33,6 +36,19 @@ def nms(boxes, scores, threshold, at_threshold_goes=True):
     for i in order:
         overlaps = [iou(boxes[i], boxes[j]) for j in kept]
         if all(o < threshold or (o == threshold and not at_threshold_goes) for o in overlaps):
+            kept.append(i)
+    return kept
+
+
+def nms_of_overlaps(overlaps, scores, threshold):
+    """Indices kept, by falling score; equal scores in the order given.
+
+    ``overlaps[i][j]``: of box i and box j; the lower one goes where it is at least ``threshold``.
+    """
+    order = sorted(range(len(scores)), key=lambda i: -scores[i])
+    kept = []
+    for i in order:
+        if all(overlaps[i][j] < threshold for j in kept):
             kept.append(i)
     return kept
 
@@ -144,3 +160,26 @@ def propose(levels, size, pre_nms, per_level, over_all, threshold, min_size=0):
     if len(levels) > 1:
         kept = sorted(kept, key=lambda k: -k[1])[:over_all]
     return kept
+
+
+# Quarter pixels are exact in float32, and so are sums of them: equal overlaps stay equal.
+quarters = st.integers(0, 240).map(lambda n: n / 4)
+_sides = st.integers(0, 120).map(lambda n: n / 4)
+any_box = st.tuples(quarters, quarters, _sides, _sides).map(
+    lambda b: [b[0], b[1], b[0] + b[2], b[1] + b[3]]
+)
+# Near one place, so that most of them overlap.
+crowded_box = st.tuples(*[st.integers(0, 20)] * 2, *[st.integers(40, 80)] * 2).map(
+    lambda b: [b[0] / 4, b[1] / 4, (b[0] + b[2]) / 4, (b[1] + b[3]) / 4]
+)
+
+
+@st.composite
+def regions(draw):
+    """Boxes and class scores with many equal values."""
+    kind = draw(st.sampled_from([any_box, crowded_box, st.one_of(any_box, crowded_box)]))
+    boxes = draw(st.lists(kind, min_size=1, max_size=14))
+    classes = draw(st.integers(1, 5))
+    score = st.integers(0, 6).map(lambda n: n / 8)
+    row = st.lists(score, min_size=classes, max_size=classes)
+    return boxes, draw(st.lists(row, min_size=len(boxes), max_size=len(boxes)))

@@ -6,8 +6,8 @@ import os
 import pytest
 import support
 from fakes import FakeExtractor
+from jobs import run
 
-from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.errors import StoreError
 from vmb_d2.output.shards import Shard
 from vmb_d2.stores import FORMATS
@@ -24,10 +24,10 @@ THREE_PARTS = [
 ]
 
 
-def write(path, format_name, images):
+def write(path, format_name, images, dtype="float32"):
     """Add images, by name, to the store at a path. Returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = FORMATS[format_name].writer(path)
+    writer = FORMATS[format_name].writer(path, dtype)
     for name, regions in images.items():
         writer.write(name, regions)
     writer.close()
@@ -110,7 +110,4 @@ def shards(count):
 
 def extract(folder, images, formats, shard=None, seed=0, **options):
     """Run an extraction without a network, or one of its shards."""
-    extractor = FakeExtractor(seed, **options)
-    job = ExtractionJob(folder, formats, options=extractor.options, shard=shard)
-    own = shard.share(images, images) if shard else images
-    return job.run(own, lambda: extractor, of_all_shards=images)
+    return run(folder, images, FakeExtractor(seed, **options), shard, formats=formats)

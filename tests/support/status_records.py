@@ -15,7 +15,7 @@ from vmb_d2.errors import CheckpointError
 from vmb_d2.output.shards import Shard
 from vmb_d2.status import read_status
 from vmb_d2.utils.interruption import Interrupted, handled
-from vmb_d2.utils.owner import this_process
+from vmb_d2.utils.lease import this_process
 
 LONG_AGO = 1_700_000_000
 # A shard in each state, 3 images each: see every_state.

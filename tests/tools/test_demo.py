@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 import support
-from test_page import Parser
+from html_page import Parser
 
 from vmb_d2.stores.mmf import MMFReader
 

@@ -48,7 +48,7 @@ def test_ctrl_c_ends_all_shards_and_the_same_command_goes_on(source, alone, tmp_
         done = sweep.finish(20)
         assert sweep.group() == []
     assert done.status == 130
-    assert "interrupted by SIGINT; run the same command to go on\n" in done.stderr
+    assert done.stderr == "interrupted by SIGINT; run the same command to go on\n"
     assert set(sweeps.states(out, 3)) == {"interrupted"}
     before = stored(out, [path.stem for path in source.iterdir()])
     done = sweeps.run(*command, CUDA_VISIBLE_DEVICES="5,7")
@@ -71,7 +71,8 @@ def test_the_end_of_the_launcher_alone_is_the_end_of_its_jobs(source, tmp_path):
         done = sweep.finish(20)
         assert sweep.group() == []
     assert done.status == 143
-    assert "interrupted by SIGTERM; run the same command to go on\n" in done.stderr
+    assert done.stderr == "interrupted by SIGTERM; run the same command to go on\n"
+    assert "interrupted" in sweeps.states(out, 2)
 
 
 @pytest.mark.slow

@@ -89,7 +89,7 @@ def test_bfloat16_against_the_goldens(name):
     for path, _, image in goldens.find(rf"{name}\.seed0\.bs1\."):
         if image == "horse.png":
             continue
-        expected, found = goldens.load(path), extractor(goldens.image_path(image))
+        expected, found = goldens.load(path), extractor.extract(goldens.image_path(image))
         nearest, distances = nearest_boxes(expected.bbox, found.bbox)
         near = distances <= 2
         errors = relative_errors(expected.features, found.features[nearest])[near]
@@ -107,7 +107,7 @@ def test_bfloat16_of_given_boxes():
     ((path, _, image),) = goldens.find(r"tiny_x152_fpn\.seed0\.given_boxes\.")
     golden = np.load(path)
     extractor = RegionFeatureExtractor(support.tiny_model("tiny_x152_fpn"), precision="bf16")
-    found = extractor(goldens.image_path(image), boxes=golden["boxes"])
+    found = extractor.extract(goldens.image_path(image), boxes=golden["boxes"])
     np.testing.assert_array_equal(found.bbox, golden["boxes"])
     errors = relative_errors(golden["fc6"], found.features)
     logits = np.abs(found.class_logits - golden["scores"]).max()
@@ -170,5 +170,5 @@ def test_the_option(tmp_path, out):
     assert manifest["settings"]["weights_sha256"] == fingerprint(model)
     found = MMFReader(out).read("coffee")
     extractor = RegionFeatureExtractor(model, precision="bf16")
-    expected = extractor(goldens.image_path("coffee.png"))
+    expected = extractor.extract(goldens.image_path("coffee.png"))
     assert relative_errors(expected.features, found.features).max() < 1e-5

@@ -13,7 +13,7 @@ from support import saved, shapes_only
 from vmb_d2 import get_cfg
 from vmb_d2.config import VMBModel, parse_vmb_config
 from vmb_d2.version import __version__
-from weights_conversion import layouts, state_dict
+from weights_conversion import state_dict
 from weights_conversion.convert import convert_checkpoint, revert_checkpoint
 
 
@@ -50,12 +50,6 @@ def test_background_moves_from_first_to_last(tmp_path, state, model):
     assert torch.equal(dropped["roi_heads.box_predictor.bbox_pred.weight"], boxes[:4])
 
 
-def test_what_was_dropped_comes_back_as_zeros_if_lost(state, model):
-    converted, _ = state_dict.to_d2(state, state_dict.audit(state, model))
-    back = state_dict.to_vmb(converted, model)
-    assert not back["roi_heads.box.predictor.bbox_pred.bias"][:4].any()
-
-
 @pytest.mark.parametrize(
     "variance", [1e-12, 1e-8, 4e-6, 6e-6, 1e-5, 1.1e-5, 7e-5, 1e-3, 0.3, 1.0, 17.0, 2e4]
 )
@@ -66,14 +60,14 @@ def test_batch_norm_keeps_its_function(variance):
     var = variance * (0.5 + torch.rand(32, generator=generator))
     mean = shift * var.sqrt()
     x = torch.randn(500, 32, 1, 1, generator=generator) * var.sqrt()[:, None, None]
-    new_weight, new_var = layouts.batch_norm_to_d2(weight, var)
-    result = F.batch_norm(x, mean, new_var, new_weight, bias, eps=layouts.BATCH_NORM_EPS)
+    new_weight, new_var = state_dict.batch_norm_to_d2(weight, var)
+    result = F.batch_norm(x, mean, new_var, new_weight, bias, eps=state_dict.BATCH_NORM_EPS)
     x64, mean64, std64 = (t.double() for t in (x[:, :, 0, 0], mean, var.double().sqrt()))
     expected = (x64 - mean64) / std64 * weight.double() + bias.double()
     assert torch.allclose(result[:, :, 0, 0].double(), expected, rtol=0, atol=1e-5)
-    if variance > layouts.BATCH_NORM_EPS:
+    if variance > state_dict.BATCH_NORM_EPS:
         assert torch.equal(new_weight, weight)
-        assert torch.allclose(layouts.batch_norm_to_vmb(new_var), var, rtol=1.2e-7, atol=0)
+        assert torch.allclose(new_var + state_dict.BATCH_NORM_EPS, var, rtol=1.2e-7, atol=0)
 
 
 def test_metadata_and_safe_loading(tmp_path, model):
@@ -95,15 +89,14 @@ def wrapped(state):
         "model": {"model": state},
         "training state": support.with_training_state(state),
         "module prefix": {"model": prefixed},
-        "bare": state,
-        "bare with module prefix": prefixed,
-        "ordered": {"model": collections.OrderedDict(state)},
+        "bare with module prefix": collections.OrderedDict(prefixed),
         "half precision": {"model": {k: v.half().float().half() for k, v in state.items()}},
     }
 
 
-@pytest.mark.parametrize("layout", list(wrapped({})))
-@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    ("layout", "zipped"), [*((layout, True) for layout in wrapped({})), ("training state", False)]
+)
 def test_wrapped_layouts(tmp_path, state, model, layout, zipped):
     source = saved(tmp_path, wrapped(state)[layout], _use_new_zipfile_serialization=zipped)
     convert_checkpoint(source, tmp_path / "out.pth", model)

@@ -13,12 +13,6 @@ from weights_conversion import checkpoint_file
 from weights_conversion.convert import convert_checkpoint, main
 
 
-def convert(source, target):
-    """Run the converter as users do."""
-    config = support.yaml_path(TINY)
-    return support.run_tool("-m", "weights_conversion.convert", source, target, "--config", config)
-
-
 def run(capsys, *arguments):
     status = main([str(a) for a in arguments])
     captured = capsys.readouterr()
@@ -34,13 +28,12 @@ ATTRIBUTES = {
 }
 
 
-def test_ignored_keys_are_printed_with_their_reason(tmp_path, state):
+def test_ignored_keys_are_logged_with_their_reason(tmp_path, state, model, caplog):
+    caplog.set_level("INFO")
     state |= {k: torch.zeros(shape) for k, shape in ATTRIBUTES.items()}
-    source = saved(tmp_path, support.with_training_state(state))
-    target = tmp_path / "out.pth"
-    done = convert(source, target)
-    assert done.returncode == 0
-    lines = done.stdout.splitlines()
+    source, target = saved(tmp_path, support.with_training_state(state)), tmp_path / "out.pth"
+    convert_checkpoint(source, target, model)
+    lines = caplog.text.splitlines()
     line = next(line for line in lines if "attribute head" in line)
     assert all(key in line for key in ATTRIBUTES)
     line = next(line for line in lines if "not part of the model" in line)
@@ -101,15 +94,13 @@ def bad_content(kind, folder, state):
         "truncated": whole[: len(whole) // 2],
         "truncated, old format": whole[: len(whole) // 2],
         "cut in its header": whole[:20],
-        "empty": b"",
-        "text": b"<html>404 not found</html>",
         "random": bytes(range(256)) * 40,
     }[kind]
 
 
 @pytest.mark.parametrize(
     "kind",
-    ["truncated", "truncated, old format", "cut in its header", "empty", "text", "random"],
+    ["truncated", "truncated, old format", "cut in its header", "random"],
 )
 def test_files_that_are_no_whole_checkpoint(tmp_path, state, capsys, kind):
     source = tmp_path / "in.pth"
@@ -123,13 +114,13 @@ def test_files_that_are_no_whole_checkpoint(tmp_path, state, capsys, kind):
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_randomly_damaged_checkpoints_are_read_or_refused(tmp_path, zipped):
-    """The unpickler raises all kinds of errors; none but ours may come out."""
+    """Whatever the unpickler raises becomes a CheckpointError."""
     rng = random.Random(0)
     content = {"model": {"a.weight": torch.ones(3, 4), "b": torch.zeros(2)}, "iteration": 3}
     path = saved(tmp_path, content, _use_new_zipfile_serialization=zipped)
     whole = path.read_bytes()
     refused = 0
-    for _ in range(500):
+    for _ in range(300):
         damaged = bytearray(whole)
         for _ in range(rng.randrange(1, 6)):
             damaged[rng.randrange(len(damaged))] = rng.randrange(256)
@@ -139,7 +130,7 @@ def test_randomly_damaged_checkpoints_are_read_or_refused(tmp_path, zipped):
         except CheckpointError as error:
             assert "\n" not in str(error)
             refused += 1
-    assert 250 < refused < 500
+    assert 150 < refused < 300
 
 
 @pytest.mark.parametrize(
@@ -154,11 +145,10 @@ def test_randomly_damaged_checkpoints_are_read_or_refused(tmp_path, zipped):
         ({"model": {"a": torch.ones(1), "b": "text"}}, "no tensors: b"),
     ],
 )
-def test_checkpoints_without_a_state_dict(tmp_path, capsys, content, message):
+def test_checkpoints_without_a_state_dict(tmp_path, content, message):
     source = saved(tmp_path, content)
-    status, _, err = run(capsys, source, tmp_path / "out.pth", "--model", "x152")
-    assert status == 2
-    assert message in err
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint_file.state_dict_of(checkpoint_file.read_checkpoint(source), source)
 
 
 def test_missing_source_and_target_folder(tmp_path, capsys):
@@ -220,14 +210,6 @@ def test_dry_run_prints_every_key_and_writes_nothing(tmp_path, state, capsys):
     assert (status, err) == (0, "")
 
 
-def test_converted_checkpoint_is_not_converted_again(tmp_path, model, capsys):
-    target = tmp_path / "out.pth"
-    convert_checkpoint(support.vmb_checkpoint(TINY), target, model)
-    status, _, err = run(capsys, target, tmp_path / "2.pth", "--config", support.yaml_path(TINY))
-    assert status == 2
-    assert "Detectron2's layout already" in err
-
-
 def test_reverse_on_the_command_line(tmp_path, model, capsys):
     convert_checkpoint(support.vmb_checkpoint(TINY), tmp_path / "d2.pth", model)
     status, _, _ = run(capsys, tmp_path / "d2.pth", tmp_path / "vmb.pth", "--reverse")
@@ -235,6 +217,10 @@ def test_reverse_on_the_command_line(tmp_path, model, capsys):
     status, _, err = run(capsys, support.vmb_checkpoint(TINY), tmp_path / "x.pth", "--reverse")
     assert status == 2
     assert "not written by this converter" in err
+    config = ("--config", support.yaml_path(TINY))
+    status, _, err = run(capsys, tmp_path / "d2.pth", tmp_path / "2.pth", *config)
+    assert status == 2
+    assert "Detectron2's layout already" in err
 
 
 @pytest.mark.parametrize(
@@ -251,8 +237,11 @@ def test_usage(arguments, message, capsys):
     assert message in err
 
 
+@pytest.mark.slow
 def test_runs_as_a_module(tmp_path):
-    done = convert(support.vmb_checkpoint(TINY), tmp_path / "out.pth")
+    source, target = support.vmb_checkpoint(TINY), tmp_path / "out.pth"
+    options = ("--config", support.yaml_path(TINY))
+    done = support.run_tool("-m", "weights_conversion.convert", source, target, *options)
     assert (done.returncode, done.stderr) == (0, "")
     assert "805 parameters converted" in done.stdout
     assert checkpoint_file.read_checkpoint(tmp_path / "out.pth")["__author__"] == "VMB-D2"

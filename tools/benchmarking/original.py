@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from vmb_d2.data.preprocessing import NetworkImage
 from vmb_d2.extractor import RegionFeatureExtractor
-from vmb_d2.modeling.roi_align import BagROIAlign
+from vmb_d2.modeling.poolers import BagROIAlign
 from vmb_d2.selection.most_confident import NMS_THRESHOLD
 from vmb_d2.structures import box_geometry
 from vmb_d2.structures.input_image import InputImage

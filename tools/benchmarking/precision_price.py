@@ -32,13 +32,13 @@ def price(model: VMBRCNN, precision: str, images: Sequence[str]) -> dict[str, An
     rough = RegionFeatureExtractor(model, precision=precision)
     near, errors, same = [], defaultdict(list), defaultdict(list)
     for image in images:
-        expected, own = exact(image), rough(image)
+        expected, own = exact.extract(image), rough.extract(image)
         nearest, distances = nearest_boxes(expected.bbox, own.bbox)
         is_near = distances <= NEAR
         near.append(is_near)
         errors["found"].append(relative_errors(expected.features, own.features[nearest])[is_near])
         same["found"].append((expected.objects == own.objects[nearest])[is_near])
-        given = rough(image, boxes=expected.bbox)
+        given = rough.extract(image, boxes=expected.bbox)
         errors["given"].append(relative_errors(expected.features, given.features))
         same["given"].append(expected.objects == given.objects)
     result: dict[str, Any] = {"boxes_within_2_px": float(np.concatenate(near).mean())}

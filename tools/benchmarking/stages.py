@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from vmb_d2.data.batching import bucketed_batches
 from vmb_d2.data.preprocessing import NetworkImage, load, preprocess, read_image, read_padded_size
 from vmb_d2.extractor import RegionFeatureExtractor
-from vmb_d2.modeling.fused_convolution import can_fuse
+from vmb_d2.modeling.inference_form import can_fuse
 from vmb_d2.structures.input_image import InputImage
 from vmb_d2.structures.regions import RegionFeatures
 from vmb_d2.utils.devices import arithmetic, dtype_of
@@ -144,7 +144,7 @@ def count_macs(
 
 
 def _fused_convolutions() -> dict[Any, Callable[..., int]]:
-    """How to count the operators of ``modeling.fused_convolution``, which the counter lacks."""
+    """How to count the operators of ``modeling.inference_form``, which the counter lacks."""
     if not can_fuse():
         return {}
     operators = torch.ops.mkldnn

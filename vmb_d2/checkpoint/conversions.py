@@ -1,4 +1,9 @@
-"""Converted checkpoints, kept so that each is made once for all processes that share a cache."""
+"""Converted checkpoints in the cache: each is made once for all processes that share the cache.
+
+A conversion is named by the SHA-256 of the checkpoint's content. Since that takes seconds to
+compute, a small file beside the conversions (the note) remembers which one belongs to a checkpoint,
+found by its path, size and times.
+"""
 
 from __future__ import annotations
 
@@ -22,60 +27,56 @@ from ..version import __version__
 logger = logging.getLogger(__name__)
 
 
-class Conversions:
-    """The conversions in a cache.
+def conversions_folder(cache_dir: Path) -> Path:
+    """The folder of all conversions in a cache."""
+    return cache_dir / "converted"
 
-    They are told apart by the content of what was converted. That is read once only: a note says
-    which conversion is that of a file, known by its path, size and times.
+
+def known_conversion(source: Path, model: VMBModel, cache_dir: Path) -> Path | None:
+    """The conversion of ``source``; None where it is still to be made, or the file has changed."""
+    with contextlib.suppress(OSError, ValueError):
+        name = _note(source, model, cache_dir).read_text(encoding="utf-8")
+        target = conversions_folder(cache_dir) / name
+        return target if target.is_file() else None
+    return None
+
+
+def make_conversion(source: Path, model: VMBModel, cache_dir: Path, unsafe: bool = False) -> Path:
+    """The conversion of ``source``, made now if it doesn't exist.
 
     Args:
-        cache_dir: needn't be there.
+        source: a VMB checkpoint.
+        model: its description.
+        cache_dir: it is made where it doesn't exist.
+        unsafe: load pickled objects too, which can run any code.
+
+    Raises:
+        CheckpointError: see :func:`weights_conversion.convert.convert_checkpoint`.
+        ConfigError: the cache can't be written.
     """
+    try:
+        note = _note(source, model, cache_dir)
+        digest = _digest(checkpoint_file.sha256(source), model.to_dict(), __version__)
+        target = conversions_folder(cache_dir) / f"{source.stem}.{digest}.pth"
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with lease_beside(target).acquire(wait=True):
+                if not target.exists():
+                    logger.info("converting %s to %s", source, target)
+                    convert_checkpoint(source, target, model, unsafe)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(reason, field="cache_dir", value=cache_dir) from error
+    with contextlib.suppress(OSError):  # it exists, or the cache is read-only
+        write_new(note, target.name.encode())
+    return target
 
-    def __init__(self, cache_dir: str | Path):
-        self.cache_dir = Path(cache_dir)
-        self.folder = self.cache_dir / "converted"
 
-    def known(self, source: Path, model: VMBModel) -> Path | None:
-        """The conversion of ``source``, where it was made before and the file is as it was then."""
-        with contextlib.suppress(OSError, ValueError):
-            target = self.folder / self._note(source, model).read_text(encoding="utf-8")
-            return target if target.is_file() else None
-        return None
-
-    def make(self, source: Path, model: VMBModel, unsafe: bool = False) -> Path:
-        """The conversion of ``source``, made now if it isn't there.
-
-        Args:
-            source: a VMB checkpoint.
-            model: what it is of.
-            unsafe: load pickled objects too, which can run any code.
-
-        Raises:
-            CheckpointError: see :func:`weights_conversion.convert.convert_checkpoint`.
-            ConfigError: the cache can't be written.
-        """
-        try:
-            note = self._note(source, model)
-            digest = _digest(checkpoint_file.sha256(source), model.to_dict(), __version__)
-            target = self.folder / f"{source.stem}.{digest}.pth"
-            if not target.exists():
-                self.folder.mkdir(parents=True, exist_ok=True)
-                with lease_beside(target).acquire(wait=True):
-                    if not target.exists():
-                        logger.info("converting %s to %s", source, target)
-                        convert_checkpoint(source, target, model, unsafe)
-        except OSError as error:
-            raise ConfigError(f"cache_dir={self.cache_dir}: {error.strerror or error}") from error
-        with contextlib.suppress(OSError):  # it is there, or the cache is not ours
-            write_new(note, target.name.encode())
-        return target
-
-    def _note(self, source: Path, model: VMBModel) -> Path:
-        status = os.stat(source)
-        times = [status.st_mtime_ns, status.st_ctime_ns]
-        identity = [str(source.resolve()), status.st_size, *times]
-        return self.folder / f".{source.stem}.{_digest(identity, model.to_dict(), __version__)}"
+def _note(source: Path, model: VMBModel, cache_dir: Path) -> Path:
+    status = os.stat(source)
+    identity = [str(source.resolve()), status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    digest = _digest(identity, model.to_dict(), __version__)
+    return conversions_folder(cache_dir) / f".{source.stem}.{digest}"
 
 
 def _digest(*key: Any) -> str:

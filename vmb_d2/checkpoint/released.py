@@ -1,4 +1,4 @@
-"""The released models: what they are by the yaml beside their weights, as MMF takes it."""
+"""The released models, described by the yaml beside their weights, as in MMF."""
 
 from __future__ import annotations
 
@@ -12,29 +12,32 @@ from ..utils.downloads import cache_folder, cached_path, fetch
 logger = logging.getLogger(__name__)
 
 
-def released_weights(model) -> str:
-    """The URL of a model's weights, by its name. Raises ConfigError where none were released."""
-    url = RELEASED_WEIGHTS.get(canonical_name(model)) if isinstance(model, str) else None
-    if url is None:
+def released_name(model: object) -> str:
+    """The name in RELEASED_WEIGHTS of a model whose weights are not given.
+
+    Raises ConfigError where ``model`` is not the name of a released one.
+    """
+    name = canonical_name(model) if isinstance(model, str) else ""
+    if name not in RELEASED_WEIGHTS:
         raise ConfigError(
-            "model.weights is missing: path or URL of a VMB or of a converted checkpoint "
+            "`weights` is missing: path or URL of a VMB or of a converted checkpoint "
             f"(only {' and '.join(RELEASED_WEIGHTS)} have released ones)"
         )
-    return url
+    return name
 
 
 def released_model(
     name: str, cache_dir: str | Path | None = None, download: bool = True
 ) -> VMBModel | None:
-    """The description of a released model, by the yaml beside its weights, fetched once.
+    """The description of a released model, from the yaml beside its weights, downloaded once.
 
-    It is the built-in one where that yaml can't be had or used, which a warning says. Others say
-    in what the two differ.
+    Where that yaml can't be downloaded or used, a warning says so and the built-in description is
+    returned. Where the two differ, there is a warning for each difference.
 
     Args:
-        name: in :data:`vmb_d2.config.RELEASED_WEIGHTS`, or MMF's.
+        name: one of RELEASED_WEIGHTS, or MMF's name of it.
         cache_dir: None for :func:`vmb_d2.utils.downloads.default_cache_dir`.
-        download: False: None where the yaml was not fetched before.
+        download: False: return None where the yaml was not downloaded before.
     """
     name, folder = canonical_name(name), cache_folder(cache_dir)
     built_in = named_model(name)
@@ -42,7 +45,7 @@ def released_model(
     if not download and not cached_path(url, folder).is_file():
         return None
     try:
-        released = read_vmb_yaml(fetch(url, folder, patiently=False)).model
+        released = read_vmb_yaml(fetch(url, folder, optional=True)).model
     except (ConfigError, DownloadError) as error:
         logger.warning("%s: described as built in, without its released yaml: %s", name, error)
         return built_in

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import ConfigError
-from .detectron2_config import PIXEL_MEAN_BGR, add_vmb_config, to_detectron2
-from .vmb_model import VMBModel
+from .detectron2_config import add_vmb_config, to_detectron2
+from .vmb_model import PIXEL_MEAN_BGR, VMBModel
 from .vmb_yaml import VMBYaml, ignored_lines, parse_vmb_config, read_vmb_model, read_vmb_yaml
 
 __all__ = [
@@ -39,19 +39,18 @@ _MODELS = Path(__file__).parent / "models"
 
 
 def canonical_name(name: str) -> str:
-    """The name in :data:`MODEL_NAMES` for one of MMF's; any other as it is."""
+    """The name in :data:`MODEL_NAMES` for one of MMF's names; any other name unchanged."""
     return ALIASES.get(name, name)
 
 
 def named_model(name: str) -> VMBModel:
-    """One of the models in :data:`MODEL_NAMES`, or by MMF's name.
+    """The description of a model by its name in :data:`MODEL_NAMES`, or MMF's.
 
     Raises ConfigError for any other name.
     """
     name = canonical_name(name)
     if name not in MODEL_NAMES:
-        valid = ", ".join((*MODEL_NAMES, *ALIASES))
-        raise ConfigError(f"model {name!r} is unknown; valid names: {valid}")
+        raise ConfigError(field="model_name", value=name, valid=(*MODEL_NAMES, *ALIASES))
     return read_vmb_yaml(_MODELS / f"{name}.yaml").model
 
 
@@ -59,8 +58,8 @@ def describe_model(model: str | Path | VMBModel) -> VMBModel:
     """The description of a model.
 
     Args:
-        model: a name in :data:`MODEL_NAMES` or MMF's, the path of a VMB yaml, or a description
-            already.
+        model: a name in :data:`MODEL_NAMES` or MMF's, the path of a VMB yaml, or a description,
+            which is returned unchanged.
 
     Raises:
         ConfigError: see :func:`named_model` and :func:`read_vmb_yaml`.

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .network_input import PIXEL_MEAN_BGR
-from .vmb_model import VMBModel
+from .vmb_model import PIXEL_MEAN_BGR, VMBModel
 
-if TYPE_CHECKING:  # describing a model takes no detectron2
+if TYPE_CHECKING:  # detectron2 is imported only where a config is made
     from detectron2.config import CfgNode
 
 
 def add_vmb_config(cfg: CfgNode) -> None:
-    """Add the one key that VMB's RPN has beyond Detectron2's."""
+    """Add the key of :class:`vmb_d2.modeling.VMBRPN` that Detectron2 doesn't have."""
     cfg.MODEL.RPN.POST_NMS_TOPK_PER_LEVEL_TEST = 1000
 
 
 def to_detectron2(model: VMBModel) -> CfgNode:
-    """The Detectron2 config from which ``build_model`` makes ``model``."""
+    """The Detectron2 config of ``model``, for ``detectron2.modeling.build_model``."""
     from detectron2.config import get_cfg
 
     cfg = get_cfg()

@@ -1,4 +1,4 @@
-"""What each key of a VMB yaml means here."""
+"""The keys of a VMB yaml: used ones, ones without effect, and ones supported at one value only."""
 
 BACKBONE_CHANNEL_KEYS = ("MODEL.BACKBONE.OUT_CHANNELS", "MODEL.RESNETS.BACKBONE_OUT_CHANNELS")
 
@@ -42,7 +42,7 @@ SMALLEST = {
     "nms_threshold": 0,
 }
 
-# key -> the values at which it changes nothing here
+# key -> the supported values
 SUPPORTED_ONLY_AT = {
     "MODEL.META_ARCHITECTURE": ("GeneralizedRCNN",),
     "MODEL.RPN_ONLY": (False,),
@@ -61,7 +61,7 @@ SUPPORTED_ONLY_AT = {
     "MODEL.ROI_BOX_HEAD.DILATION": (1,),
 }
 
-# pattern of keys -> why they change no region feature
+# pattern of keys -> why they have no effect on region features
 WITHOUT_EFFECT = {
     r"(DATASETS|DATALOADER|SOLVER|TEST)\..*": "training and evaluation",
     r"OUTPUT_DIR|PATHS_CATALOG|DTYPE|AMP_VERBOSE": "not part of the model",
@@ -79,7 +79,7 @@ WITHOUT_EFFECT = {
     r"MODEL\.ROI_BOX_HEAD\.ATTR": "attributes are not predicted; the features don't need them",
 }
 
-# What kind of network it is; these have to go together.
+# The kind of network. They have to fit each other.
 STRUCTURE_KEYS = (
     "MODEL.BACKBONE.CONV_BODY",
     "MODEL.RPN.USE_FPN",

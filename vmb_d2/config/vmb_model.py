@@ -1,11 +1,16 @@
-"""A VMB model as plain values: what the inference part of a VMB yaml says, checked."""
+"""A VMB model as plain values: the part of a VMB yaml that concerns inference."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import ConfigError
+
+# The network's input, of MMF's preprocessing: BGR, 0..255, the mean subtracted and nothing else.
+PIXEL_MEAN_BGR = (102.9801, 115.9465, 122.7717)
+SIZE_DIVISIBILITY = 32
 
 BLOCKS_PER_STAGE = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 FPN_STRIDES = (4, 8, 16, 32, 64)
@@ -16,8 +21,8 @@ C4_STRIDE = 16
 class VMBModel:
     """One VMB ``GeneralizedRCNN`` box model.
 
-    The defaults are those of VMB's ``config/defaults.py``, so ``VMBModel()`` is what an empty yaml
-    means. ``num_classes`` counts the background, as VMB does. Box sides are in network pixels.
+    The defaults are those of VMB's ``config/defaults.py``: ``VMBModel()`` is the model of an empty
+    yaml. ``num_classes`` includes the background, as in VMB. Box sides are in network pixels.
     """
 
     depth: int = 50
@@ -33,8 +38,8 @@ class VMBModel:
     aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     anchor_strides: tuple[int, ...] = (16,)
     rpn_pre_nms_top_n: int = 6000
-    rpn_post_nms_top_n: int = 1000  # a level
-    rpn_fpn_post_nms_top_n: int = 2000  # over all levels; without an FPN it has no effect
+    rpn_post_nms_top_n: int = 1000  # in each level
+    rpn_fpn_post_nms_top_n: int = 2000  # over all levels; without effect where there is no FPN
     rpn_nms_threshold: float = 0.7
     rpn_min_size: float = 0.0
 
@@ -51,7 +56,7 @@ class VMBModel:
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """The features that this model's head has, its default one first."""
+        """The features of this model's head, the default one first."""
         return ("fc6", "fc7") if self.fpn else ("pooled",)
 
     @property
@@ -64,20 +69,21 @@ class VMBModel:
         """Bottleneck blocks in res2, res3, res4, res5."""
         return BLOCKS_PER_STAGE[self.depth]
 
-    def to_dict(self) -> dict:
-        """Plain values only, as they are stored in a converted checkpoint."""
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as stored in a converted checkpoint."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict) -> VMBModel:
-        """The inverse of :meth:`to_dict`. Raises ConfigError where the fields are not ours."""
+    def from_dict(cls, values: dict[str, Any]) -> VMBModel:
+        """The inverse of :meth:`to_dict`. Raises ConfigError where the fields differ."""
         fields = {f.name for f in dataclasses.fields(cls)}
         if set(values) != fields:
             names = ", ".join(sorted(set(values) ^ fields))
             raise ConfigError(f"the model description differs from this version's in: {names}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**own)
 
     def differences(self, other: VMBModel) -> list[str]:
-        """``field: mine, not theirs`` for each field in which the two models differ."""
-        mine, theirs = self.to_dict(), other.to_dict()
-        return [f"{k}: {mine[k]}, not {theirs[k]}" for k in mine if mine[k] != theirs[k]]
+        """``field: own value, not other's`` for each field in which the two models differ."""
+        own, others = self.to_dict(), other.to_dict()
+        return [f"{k}: {own[k]}, not {others[k]}" for k in own if own[k] != others[k]]

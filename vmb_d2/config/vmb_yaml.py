@@ -1,7 +1,7 @@
 """Reads a VMB yaml (``detectron_model.yaml``) into a :class:`VMBModel`.
 
-Every key is one of four kinds: it becomes a field of the model; it is supported at one value only;
-it has no effect on region features, for a reason; or it is an error that names it.
+Every key either becomes a field of the model, is supported at one value only, has no effect on
+region features for a stated reason, or is an error that names it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class VMBYaml:
-    """What a yaml gave: the model, and ``key: reason`` for each key that was passed over."""
+    """The model of a yaml, and ``key: reason`` for each key that was ignored."""
 
     model: VMBModel
     ignored: dict[str, str]
@@ -44,8 +45,8 @@ def read_vmb_yaml(path: str | Path) -> VMBYaml:
     """Read a VMB yaml file, and the one that it names as ``_BASE_``, whose keys it overrides.
 
     Raises:
-        ConfigError: the file can't be read, or keys in it are unknown, unsupported at their values,
-            or in contradiction to others: all such. The message starts with the file's path.
+        ConfigError: the file can't be read, or keys are unknown, unsupported at their values, or
+            contradict others. The message starts with the file's path and names all such keys.
     """
     tree = _read_tree(Path(path), ())
     try:
@@ -55,7 +56,10 @@ def read_vmb_yaml(path: str | Path) -> VMBYaml:
 
 
 def _read_tree(path: Path, above: tuple[Path, ...]) -> dict:
-    """The nested dict of a yaml over that of its base. ``above``: the files that led to it."""
+    """The nested dict of a yaml, merged over that of its base.
+
+    ``above``: the files that name this one as their base, directly or not.
+    """
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -78,7 +82,7 @@ def _read_tree(path: Path, above: tuple[Path, ...]) -> dict:
 
 
 def _merged(base: dict, over: dict, prefix: str) -> dict:
-    """``base`` with the values of ``over``, section by section; ``prefix``: of keys in errors."""
+    """``base`` updated by ``over``, section by section. ``prefix`` precedes keys in errors."""
     result = dict(base)
     for name, value in over.items():
         key = f"{prefix}{name}"
@@ -90,7 +94,7 @@ def _merged(base: dict, over: dict, prefix: str) -> dict:
 
 
 def read_vmb_model(path: str | Path) -> VMBModel:
-    """The model of :func:`read_vmb_yaml`, with what was passed over in the log."""
+    """The model of :func:`read_vmb_yaml`; the ignored keys are logged."""
     description = read_vmb_yaml(path)
     for line in ignored_lines(description.ignored):
         logger.info("%s: %s", path, line)
@@ -98,7 +102,7 @@ def read_vmb_model(path: str | Path) -> VMBModel:
 
 
 def ignored_lines(reasons: Mapping[str, str]) -> list[str]:
-    """A line for each reason in ``{key: reason}``, with the keys passed over for it."""
+    """A line for each reason in ``{key: reason}``, with the keys ignored for it."""
     keys_of: dict[str, list[str]] = {}
     for key, reason in reasons.items():
         keys_of.setdefault(reason, []).append(key)
@@ -108,7 +112,11 @@ def ignored_lines(reasons: Mapping[str, str]) -> list[str]:
 def parse_vmb_config(tree: dict) -> VMBYaml:
     """Translate the nested dict of a VMB yaml. Raises ConfigError, as :func:`read_vmb_yaml`."""
     keys = dict(_flatten(tree))
-    fields, ignored, problems, unsupported, unknown = {}, {}, [], [], []
+    fields: dict[str, Any] = {}
+    ignored: dict[str, str] = {}
+    problems: list[str] = []
+    unsupported: list[str] = []
+    unknown: list[str] = []
     for key, value in keys.items():
         if key in STRUCTURE_KEYS:
             continue
@@ -152,7 +160,7 @@ def _flatten(tree: dict, prefix: str = ""):
 
 
 def _literal(value):
-    """A yaml value as yacs reads it: strings that are Python literals, and lists, as tuples."""
+    """A yaml value as yacs reads it: Python literals in strings are evaluated, lists are tuples."""
     if isinstance(value, str):
         try:
             value = ast.literal_eval(value)
@@ -162,15 +170,15 @@ def _literal(value):
 
 
 def _typed(key: str, value, default):
-    """``value`` in the type of ``default``; ConfigError where it is of another kind."""
+    """``value`` converted to the type of ``default``. Raises ConfigError where it can't be."""
     if isinstance(default, bool):
         if isinstance(value, bool):
             return value
     elif isinstance(default, tuple):
         values = value if isinstance(value, tuple) else (value,)
-        values = [v[0] if isinstance(v, tuple) and len(v) == 1 else v for v in values]
+        values = tuple(v[0] if isinstance(v, tuple) and len(v) == 1 else v for v in values)
         if values and all(_is_number(v) for v in values):
-            return tuple(values)
+            return values
     elif _is_number(value) and (isinstance(default, float) or float(value).is_integer()):
         return type(default)(value)
     kind = "numbers" if isinstance(default, tuple) else type(default).__name__
@@ -186,7 +194,7 @@ def _reason_without_effect(key: str) -> str | None:
 
 
 def _architecture(keys: dict, problems: list[str]) -> dict:
-    """Depth and kind of the model. Of keys that have to go together and don't, adds problems."""
+    """Depth and kind of the model. Keys that contradict the backbone are added to ``problems``."""
     body = keys.get("MODEL.BACKBONE.CONV_BODY", "R-50-C4")
     match = re.fullmatch(r"R-(\d+)-(FPN|C4)", str(body))
     if not match or int(match[1]) not in BLOCKS_PER_STAGE:
@@ -214,7 +222,7 @@ def _architecture(keys: dict, problems: list[str]) -> dict:
 
 
 def _contradictions(model: VMBModel) -> Iterator[str]:
-    """What doesn't fit together in a model."""
+    """A line for each value of a model that contradicts another or is out of range."""
     strides = FPN_STRIDES if model.fpn else (C4_STRIDE,)
     if model.anchor_strides != strides:
         yield (

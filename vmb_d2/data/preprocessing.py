@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ..config.network_input import PIXEL_MEAN_BGR, SIZE_DIVISIBILITY
+from ..config.vmb_model import PIXEL_MEAN_BGR, SIZE_DIVISIBILITY
 from ..errors import ImageReadError
 
 if TYPE_CHECKING:  # a run with nothing to do doesn't import torch

@@ -8,15 +8,13 @@ prepare_detectron2()
 
 # isort: split
 from ..config import get_cfg
-from .anchors import VMBAnchorGenerator, cell_anchors
-from .box_transform import InclusiveBox2BoxTransform
-from .meta_arch import SIZE_DIVISIBILITY, VMBRCNN
+from .anchors import InclusiveBox2BoxTransform, VMBAnchorGenerator, cell_anchors
+from .meta_arch import VMBRCNN
+from .poolers import InclusiveROIPooler
 from .roi_heads import TwoFCHead, VMBOutputLayers, VMBRes5ROIHeads, VMBStandardROIHeads
-from .roi_pooler import InclusiveROIPooler
 from .rpn import VMBRPN
 
 __all__ = [
-    "SIZE_DIVISIBILITY",
     "VMBRCNN",
     "VMBRPN",
     "InclusiveBox2BoxTransform",

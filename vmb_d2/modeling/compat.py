@@ -1,8 +1,8 @@
-"""What detectron2 needs before its first import, on a current Python stack.
+"""Shims that detectron2 needs before its first import in a current Python environment.
 
-Detectron2 0.6 was released for Pillow < 10 and with a compiled extension. Neither is needed for
-box models: torchvision has ROIAlign and NMS. Each shim acts only where something is missing, so
-that a detectron2 which a user built from its repository is left as it is.
+Detectron2 0.6 was released for Pillow < 10 and with a compiled extension. Box models need neither:
+torchvision has ROIAlign and NMS. Each shim acts only where something is missing, so that a
+detectron2 built from its repository is not changed.
 """
 
 from __future__ import annotations
@@ -19,52 +19,30 @@ INSTALL_HINT = (
 )
 
 
-class MissingExtension(types.ModuleType):
-    """Stand-in for ``detectron2._C``: importable, and clear about it when something is called."""
-
-    def __getattr__(self, name: str):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        raise AttributeError(
-            f"{self.__name__}.{name}: this detectron2 was installed without its compiled "
-            "operators (rotated boxes, deformable convolution, fast COCO evaluation)"
-        )
-
-
-def shim_pillow(image_module) -> bool:
-    """Give ``PIL.Image`` the alias ``LINEAR``, gone since Pillow 10. True if it was missing."""
-    if hasattr(image_module, "LINEAR"):
-        return False
-    image_module.LINEAR = image_module.BILINEAR
-    return True
-
-
 def shim_extension(package: str = "detectron2") -> bool:
-    """Put a stand-in for ``<package>._C`` where there is none. True if it was missing.
+    """Put an empty module in the place of ``<package>._C`` if that is missing. True if it was.
 
     An extension that exists but fails to import is not replaced: its own error says more.
     """
     name = f"{package}._C"
     if name in sys.modules or importlib.util.find_spec(name) is not None:
         return False
-    stand_in = MissingExtension(name)
-    sys.modules[name] = stand_in
-    sys.modules[package]._C = stand_in
+    empty = types.ModuleType(name, "This detectron2 was installed without compiled operators.")
+    sys.modules[name] = sys.modules[package].__dict__["_C"] = empty
     return True
 
 
-def require(package: str = "detectron2") -> None:
-    """Raise a ModuleNotFoundError that says what to do where ``package`` can't be found."""
-    if importlib.util.find_spec(package) is None:
-        raise ModuleNotFoundError(INSTALL_HINT, name=package)
-
-
 def prepare_detectron2() -> None:
-    """Apply every shim that this environment needs. Call before any ``import detectron2.*``."""
-    require()
+    """Apply the shims that this environment needs. Call before any ``import detectron2.*``.
+
+    Raises ModuleNotFoundError with installation hints where detectron2 is missing.
+    """
+    if importlib.util.find_spec("detectron2") is None:
+        raise ModuleNotFoundError(INSTALL_HINT, name="detectron2")
     import PIL.Image
 
-    shim_pillow(PIL.Image)
+    if not hasattr(PIL.Image, "LINEAR"):
+        PIL.Image.LINEAR = PIL.Image.BILINEAR  # type: ignore[attr-defined]  # until Pillow 10
     shim_extension()
-    # Detectron2 calls meshgrid without its `indexing` argument; no user can act on the warning.
+    # Detectron2 calls meshgrid without its `indexing` argument.
     warnings.filterwarnings("ignore", message=r"torch\.meshgrid: ", category=UserWarning)

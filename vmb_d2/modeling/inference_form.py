@@ -1,37 +1,42 @@
-"""A model in the form in which it is run: batch norm folded, in another precision or layout."""
+"""A model in the form in which it is run: batch norm folded, another dtype or memory format.
+
+In bfloat16 on a CPU, convolutions additionally use oneDNN's operators: the weights are reordered
+once instead of in each call, and sums and ReLUs are fused into the convolutions.
+"""
 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d, ROIAlign
+from detectron2.modeling.backbone.resnet import BottleneckBlock
 from torch import Tensor, nn
-
-from .fused_convolution import can_fuse, fuse
 
 
 def inference_form(
     model: nn.Module,
     dtype: torch.dtype = torch.float32,
     memory_format: torch.memory_format = torch.contiguous_format,
-) -> nn.Module:
-    """A copy of a VMB model, for inference, that gives the same up to rounding.
+) -> Any:
+    """A copy of a VMB model for inference, whose results are the same up to rounding.
 
     Each frozen batch norm is folded into the convolution before it. Backbone, RPN and box head
-    compute in ``dtype``. In float32 stay the pooling of regions, since boxes need its digits, and
-    the last layers (objectness, classes, boxes), whose outputs are ranked: rounded, they would tie.
-    Their outputs are float32, and so is all that comes after.
+    compute in ``dtype``. RoI pooling stays in float32, which the precision of boxes needs, and so
+    do the last layers (objectness, classes, boxes), whose rounded outputs would often be equal
+    where they are ranked. All outputs are float32.
 
     Args:
-        model: in evaluation mode, in float32. It is left as it is; the copy shares the weights
-            that don't change.
-        dtype: of the weights and maps.
-        memory_format: of the convolutions' weights and maps.
+        model: in evaluation mode, in float32. It is not changed; the copy shares the weights that
+            stay the same.
+        dtype: of the weights and feature maps.
+        memory_format: of the convolutions' weights and feature maps.
     """
-    shared = {id(p): nn.Parameter(p.data, requires_grad=False) for p in model.parameters()}
-    shared |= {id(b): b for b in model.buffers()}
-    result = copy.deepcopy(model, shared)
+    shared: dict[int, Any] = {id(b): b for b in model.buffers()}
+    for p in model.parameters():
+        shared[id(p)] = nn.Parameter(p.data, requires_grad=False)
+    result: Any = copy.deepcopy(model, shared)
     for module in result.modules():
         if isinstance(module, Conv2d) and isinstance(module.norm, FrozenBatchNorm2d):
             _fold(module)
@@ -39,11 +44,12 @@ def inference_form(
     last = {head.objectness_logits, head.anchor_deltas, predictor.cls_score, predictor.bbox_pred}
     for module in result.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)) and module not in last:
-            module.to(dtype=dtype, memory_format=memory_format)
+            # the stubs lack this overload
+            module.to(dtype=dtype, memory_format=memory_format)  # type: ignore[call-overload]
         elif isinstance(module, ROIAlign):
             module.register_forward_pre_hook(_float_inputs)
             module.register_forward_hook(lambda _, inputs, pooled: pooled.to(dtype))
-    # Once for both of the RPN's last layers: it is the largest map.
+    # Converted once for both of the RPN's last layers.
     head.conv.register_forward_hook(lambda _, inputs, hidden: hidden.float())
     predictor.cls_score.register_forward_pre_hook(_float_inputs)
     predictor.bbox_pred.register_forward_pre_hook(_float_inputs)
@@ -56,7 +62,7 @@ def inference_form(
 
 
 def _fold(convolution: Conv2d) -> None:
-    """Make a frozen batch norm part of the weights and bias before it, computed in float64."""
+    """Fold a frozen batch norm into the convolution's weight and bias, computed in float64."""
     norm = convolution.norm
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     bias = norm.bias.double() - norm.running_mean.double() * scale
@@ -70,3 +76,68 @@ def _fold(convolution: Conv2d) -> None:
 
 def _float_inputs(_, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(i.float() for i in inputs)
+
+
+def can_fuse() -> bool:
+    """Whether PyTorch has oneDNN's fused operators, and they support bfloat16 on this CPU."""
+    operators = torch.ops.mkldnn
+    return (
+        torch.backends.mkldnn.is_available()
+        and hasattr(operators, "_convolution_pointwise")
+        and hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight")
+        and hasattr(operators, "_is_mkldnn_bf16_supported")
+        and operators._is_mkldnn_bf16_supported()
+    )
+
+
+def fuse(module: nn.Module) -> None:
+    """Replace convolutions without a norm, and bottleneck blocks, by the classes below, in place.
+
+    For inference on a CPU only. The results are the same up to rounding: the sum of a block isn't
+    rounded before its ReLU.
+
+    Args:
+        module: on the CPU, its weights in their final dtype and memory format.
+    """
+    for child in module.modules():
+        if isinstance(child, Conv2d) and child.norm is None:
+            child.__class__ = PackedConv2d  # the same object, since plain lists refer to it
+        elif isinstance(child, BottleneckBlock):
+            child.__class__ = FusedBottleneckBlock
+            child.conv1.activation = child.conv2.activation = nn.ReLU()
+
+
+class PackedConv2d(Conv2d):
+    """Detectron2's ``Conv2d`` without a norm. The first call reorders the weights for oneDNN."""
+
+    weight: nn.Parameter
+
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        """See :class:`detectron2.layers.Conv2d`.
+
+        With a ``shortcut`` of the result's size, the ReLU of their sum, which overwrites it.
+        """
+        geometry = self.padding, self.stride, self.dilation, self.groups
+        if not self.weight.is_mkldnn:
+            reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight  # its stub lacks a parameter
+            packed = reorder(self.weight.to_mkldnn(), *geometry, x.shape)
+            self.weight = nn.Parameter(packed, requires_grad=False)
+        convolution = self.weight, self.bias, *geometry
+        if shortcut is not None:
+            add_ = torch.ops.mkldnn._convolution_pointwise_.binary
+            return add_(shortcut, x, *convolution, "add", 1.0, "relu", [], "")
+        is_relu = isinstance(self.activation, nn.ReLU)
+        function = "relu" if is_relu else "none"
+        x = torch.ops.mkldnn._convolution_pointwise(x, *convolution, function, [], "")
+        return x if is_relu or self.activation is None else self.activation(x)
+
+
+class FusedBottleneckBlock(BottleneckBlock):
+    """Detectron2's ``BottleneckBlock`` of packed convolutions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See :class:`detectron2.modeling.BottleneckBlock`."""
+        inner = self.conv2(self.conv1(x))
+        # Copying is faster than the operator that doesn't write in place.
+        shortcut = x.clone() if self.shortcut is None else self.shortcut(x)
+        return self.conv3(inner, shortcut)

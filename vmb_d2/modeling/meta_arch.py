@@ -1,4 +1,4 @@
-"""The detector: Detectron2's GeneralizedRCNN, with VMB's padding and a readout of regions."""
+"""The detector: Detectron2's GeneralizedRCNN with VMB's padding, which also returns regions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
-from ..config.network_input import SIZE_DIVISIBILITY
+from ..config.vmb_model import SIZE_DIVISIBILITY
 from .inference_form import inference_form
 
 
@@ -18,8 +18,8 @@ from .inference_form import inference_form
 class VMBRCNN(GeneralizedRCNN):
     """A VMB model.
 
-    Called as any Detectron2 detector, ``model([{"image": ...}])``, it gives ``pred_boxes``
-    (exclusive, regressed for each class), ``scores`` and ``pred_classes``. :meth:`regions` gives
+    Called as any Detectron2 detector, ``model([{"image": ...}])``, it returns ``pred_boxes``
+    (exclusive, regressed for each class), ``scores`` and ``pred_classes``. :meth:`regions` returns
     what vision-and-language models are trained on: the proposals and their features. For
     inference only.
     """
@@ -45,7 +45,7 @@ class VMBRCNN(GeneralizedRCNN):
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """The features that :meth:`regions` can give, the default one first."""
+        """The features that :meth:`regions` can return, the default one first."""
         return self.roi_heads.feature_names
 
     @property
@@ -60,7 +60,7 @@ class VMBRCNN(GeneralizedRCNN):
 
     @property
     def most_proposals(self) -> int:
-        """How many proposals an image can have."""
+        """The largest number of proposals of an image."""
         return self.proposal_generator.most_proposals
 
     def for_inference(
@@ -83,8 +83,8 @@ class VMBRCNN(GeneralizedRCNN):
         Args:
             images: normalised, zero-padded to a multiple of 32, on the model's device. Proposals
                 are clipped to the padded size, as in the original.
-            feature_names: which features to give, of :attr:`feature_names`.
-            boxes: for each image, inclusive boxes (R_i, 4) in network pixels to use instead of
+            feature_names: which of :attr:`feature_names` to return.
+            boxes: for each image, inclusive boxes (R_i, 4) in network pixels, used instead of
                 proposals.
 
         Returns:

@@ -16,17 +16,16 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from ..structures.box_geometry import to_exclusive
-from .box_transform import InclusiveBox2BoxTransform
-from .roi_align import BagROIAlign
-from .roi_pooler import InclusiveROIPooler
+from .anchors import InclusiveBox2BoxTransform
+from .poolers import BagROIAlign, InclusiveROIPooler
 
 
 class VMBOutputLayers(FastRCNNOutputLayers):
     """Class logits and box regression from inclusive proposals.
 
-    The boxes that it predicts are exclusive, as Detectron2's inference, evaluators and visualiser
-    expect them; its NMS on exclusive boxes is then VMB's on inclusive ones, but for overlaps that
-    equal the threshold.
+    The predicted boxes are exclusive, as Detectron2's inference, evaluators and visualiser expect
+    them. Detectron2's NMS on them equals VMB's on inclusive boxes, except for overlaps equal to the
+    threshold.
     """
 
     @classmethod
@@ -53,12 +52,13 @@ class TwoFCHead(FastRCNNConvFCHead):
 
 
 class RegionReadout:
-    """What both kinds of VMB heads offer beyond Detectron2's: features and logits of given boxes.
+    """Features and class logits of given boxes, which both kinds of VMB heads return.
 
-    ``feature_names`` are the features, the default one first and the one that is classified last.
+    ``feature_names`` are the features: the default one is first, the classified one last.
     """
 
     feature_names: tuple[str, ...]
+    box_predictor: VMBOutputLayers
 
     def region_features(self, features: dict[str, Tensor], boxes: list[Boxes]) -> dict[str, Tensor]:
         """All features of all boxes.
@@ -68,7 +68,7 @@ class RegionReadout:
             boxes: for each of the N images, inclusive boxes in network pixels.
 
         Returns:
-            name -> (R, D), R boxes of all images in order.
+            name -> (R, D), of the R boxes of all images in order.
         """
         raise NotImplementedError
 
@@ -103,8 +103,8 @@ class VMBStandardROIHeads(RegionReadout, StandardROIHeads):
 class VMBRes5ROIHeads(RegionReadout, Res5ROIHeads):
     """Head of the C4 models: the mean over res5's map of each region.
 
-    :meth:`region_features` takes ``regions_at_once`` regions through res5 at a time, whose maps
-    take some 4 MB a region. Fewer than 32 at once are slower on a CPU.
+    ``regions_at_once`` regions go through res5 at a time; the maps of a region take about 4 MB.
+    Fewer than 32 at a time are slower on a CPU.
     """
 
     feature_names = ("pooled",)

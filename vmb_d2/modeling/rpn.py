@@ -10,7 +10,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
 from ..structures import box_geometry
-from .box_transform import InclusiveBox2BoxTransform
+from .anchors import InclusiveBox2BoxTransform
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
@@ -19,13 +19,13 @@ class VMBRPN(RPN):
 
     In each level: sigmoid, top-k, decode, clip, drop small boxes, NMS, keep the first
     ``post_nms_topk_per_level``. With several levels, the best ``post_nms_topk`` over all of them.
-    Boxes are clipped to the *padded* size of the batch, not to the image's own.
+    Boxes are clipped to the *padded* size of the batch, not to the size of their image.
 
-    The proposals are Instances whose ``image_size`` is the image's own size, with the fields
+    The proposals are Instances whose ``image_size`` is the size of their image, with the fields
     ``proposal_boxes`` (inclusive, network pixels), ``objectness`` (the sigmoid) and
     ``objectness_logits``, in falling order of objectness. Equal values keep the order of levels
-    and, within a level, of rows, columns and anchors. Where a candidate's box isn't finite or its
-    logit isn't a number, which are the best isn't known: all objectness is NaN then.
+    and, within a level, of rows, columns and anchors. All objectness of an image is NaN where the
+    box of a candidate is not finite or its logit is NaN, since the best ones are not known then.
     """
 
     @configurable
@@ -42,7 +42,7 @@ class VMBRPN(RPN):
 
     @property
     def most_proposals(self) -> int:
-        """How many proposals an image can have."""
+        """The largest number of proposals of an image."""
         levels = len(self.in_features)
         most = levels * self.post_nms_topk_per_level
         return min(most, self.post_nms_topk[self.training]) if levels > 1 else most
@@ -100,7 +100,7 @@ class VMBRPN(RPN):
             order = objectness.argsort(descending=True, stable=True)
             order = order[: self.post_nms_topk[self.training]]
             boxes, logits, objectness = boxes[order], logits[order], objectness[order]
-        # Boxes that aren't finite are dropped as too small, so that nothing else tells of them.
+        # Boxes that are not finite were dropped as too small: only this tells of them.
         known = [boxes.isfinite().all() & ~logits.isnan().any() for boxes, logits in levels]
         objectness = objectness.where(torch.stack(known).all(), torch.nan)
         return Instances(

@@ -1,11 +1,11 @@
-"""Images in a run's stores that its record doesn't vouch for: taken as they are, or done anew."""
+"""Images in a run's stores that its record doesn't vouch for: kept, or extracted again."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sized
 from typing import Any, NamedTuple
 
 from ..errors import OutputError, StoreError
@@ -14,19 +14,19 @@ from ..stores.folder import FolderWriter
 from ..utils.text import listed
 from .store_set import StoreSet
 
-CHOICES = ("keep", "redo")
+CHOICES = (KEEP, REDO) = ("keep", "redo")
 _MANY = 1000
 
 logger = logging.getLogger(__name__)
 
 
 class Vouched(NamedTuple):
-    """Of which files a record tells: those last changed between its begin and its end.
+    """The files that a record vouches for: those last changed between its begin and its end.
 
     Attributes:
-        begin, end: times of files, in seconds.
-        died: whether a run didn't come to its end: what is newer is most probably its.
-        known: what was older, and taken, before: see :attr:`ForeignImages.known`.
+        begin, end: modification times, in seconds.
+        died: whether its last run died. What is newer is taken for that run's.
+        known: the older images that were kept before, as :attr:`ForeignImages.known`.
     """
 
     begin: float
@@ -36,21 +36,21 @@ class Vouched(NamedTuple):
 
 
 class ForeignImages:
-    """Those of a run's images that are in its stores and that nothing vouches for.
+    """Those of a run's images that are in its stores and that no record vouches for.
 
-    Where there is a record, a format with one file for all images is trusted: it checks itself
-    when it is opened.
+    Where there is a record, formats with one file for all images are trusted, since they check
+    themselves when they are opened. Images that are damaged are extracted again.
 
     Args:
         stores: of the run, not open yet.
         names: of its images.
         vouched: None where there is no record.
-        redo: do anew those that are whole, too.
+        redo: extract those that are whole again, too.
 
     Attributes:
-        known: how many older ones are taken, and a hash of their names, as plain values; None
-            where there is none.
-        has_news: whether the record doesn't know of all that are taken.
+        known: the number of older images that are kept, and a hash of their names, as plain values;
+            None where there is none.
+        has_news: whether images are kept that the record doesn't know of.
     """
 
     def __init__(
@@ -61,75 +61,70 @@ class ForeignImages:
         self._vouched = vouched
         self._redo = redo
         self._damaged: dict[str, str] = {}
-        self._older: set[str] = set()  # whole
+        self._older: set[str] = set()  # than the record, and whole
         self._newer: set[str] = set()
         self._dimensions: set[int] = set()
-        self._to_remove: list[tuple[FolderWriter, str]] = []
+        self._to_replace: list[tuple[FolderWriter, str]] = []
 
     def read_files(self) -> None:
-        """Look into the formats with one file for all images, before they are opened for writing.
+        """Read the images in formats with one file for all, before these are opened for writing.
 
-        Raises OutputError where an image would have to be replaced, which these formats can't.
+        Raises OutputError where one would have to be replaced, which these formats can't.
         """
+        if self._vouched is not None:
+            return
         for format_, _, place in self._stores.places():
             path = self._stores.folder / place
-            if self._vouched is not None or not format_.one_file or not path.exists():
+            if format_.one_file and path.exists():
+                # Opening a damaged one for writing mends it or says so.
+                with contextlib.suppress(StoreError), format_.reader(path) as reader:
+                    self._read_file(reader)
+
+    def _read_file(self, reader: FeatureReader) -> None:
+        for name in self._names:
+            if name not in reader:
                 continue
-            try:
-                reader = format_.reader(path)
-            except StoreError:  # opening it for writing says so, or mends it
-                continue
-            with reader:
-                there = [name for name in self._names if name in reader]
-                self._say_that_it_takes_time(path, len(there))
-                anew = there if self._redo else [n for n in there if not self._is_whole(reader, n)]
-                if anew:
-                    why = self._damaged.get(anew[0], "output.foreign=redo")
-                    raise OutputError(
-                        f"{path}: was there before this folder's record began, and an image in it "
-                        f"can't be replaced, as {anew[0]!r} would be ({why}): move it away, or "
-                        "take another folder"
-                    )
-                self._older.update(there)
+            if self._redo or not self._is_whole(reader, name):
+                why = self._damaged.get(name, "`foreign`=redo")
+                raise OutputError(
+                    f"{reader.path}: was there before this folder's record began, and an image in "
+                    f"it can't be replaced, as {name!r} would be ({why}): move it away, or take "
+                    "another folder"
+                )
+            self._older.add(name)
 
     def read_folders(self) -> None:
-        """Look at the files of single images, once the stores are open.
+        """Read the images in formats with files for each, once the stores are open.
 
-        The stores then take those to be done anew for images that aren't there. Raises OutputError.
+        The stores then take those to be extracted again for images that aren't there. Raises
+        OutputError.
         """
         for format_, writer in self._stores.folders():
-            there = writer.present(self._names)
-            older, newer = self._unvouched(writer, there)
-            self._say_that_it_takes_time(writer.path, len(older) + len(newer))
+            older, newer = self._unvouched(writer)
+            if len(older) + len(newer) > _MANY:
+                logger.info("%s: reading all images that were there before", writer.path)
             reader = format_.reader(writer.path)
-            ours = self._vouched is not None and self._vouched.died
-            for names, whole in ((older, self._older), (newer, self._newer)):
-                for name in names:
-                    is_whole = self._is_whole(reader, name)
-                    if is_whole and ours and names is newer:
-                        continue
-                    if is_whole:
-                        whole.add(name)
-                    if self._redo or not is_whole:
-                        writer.forget(name)
-                        self._to_remove.append((writer, name))
-        self._say()
+            for name in sorted(older | newer):
+                is_whole = self._is_whole(reader, name)
+                if is_whole and name in newer and self._vouched and self._vouched.died:
+                    continue
+                if is_whole:
+                    (self._older if name in older else self._newer).add(name)
+                if self._redo or not is_whole:
+                    writer.forget(name)
+                    self._to_replace.append((writer, name))
+        self._log()
 
-    @staticmethod
-    def _say_that_it_takes_time(path: Path, count: int) -> None:
-        if count > _MANY:
-            words = "%s: reading %d images that this folder's record doesn't vouch for"
-            logger.info(words, path, count)
-
-    def _unvouched(self, writer: FolderWriter, names: set[str]) -> tuple[list[str], list[str]]:
-        """Names of files that are older than the record, and of those that are newer."""
+    def _unvouched(self, writer: FolderWriter) -> tuple[set[str], set[str]]:
+        """Images that are older than the record, and those that are newer."""
+        there = writer.present(self._names)
         if self._vouched is None:
-            return sorted(names), []
-        older, newer = writer.changed_outside(names, self._vouched.begin, self._vouched.end)
+            return there, set()
+        older, newer = writer.changed_outside(there, self._vouched.begin, self._vouched.end)
         if self._vouched.known == _described(older) and not self._redo:
             self._older |= older
             older = set()
-        return sorted(older), sorted(newer)
+        return older, newer
 
     def _is_whole(self, reader: FeatureReader, name: str) -> bool:
         try:
@@ -143,50 +138,44 @@ class ForeignImages:
             self._damaged[name] = reason
         return reason is None
 
-    def _anew(self) -> set[str]:
-        return {name for _, name in self._to_remove}
-
     @property
     def known(self) -> dict[str, Any] | None:
-        return _described(self._older - self._anew())
+        return _described(self._older - {name for _, name in self._to_replace})
 
     @property
     def has_news(self) -> bool:
         return bool(self._newer) or self._vouched is None or self._vouched.known != self.known
 
-    def _say(self) -> None:
+    def _log(self) -> None:
         if self._damaged:
             reasons = [f"{name}: {reason}" for name, reason in sorted(self._damaged.items())]
             words = "%s damaged in this folder: done anew: %s"
-            logger.warning(words, _counted(len(reasons), "is", "are"), listed(reasons))
-        anew = set() if self._redo else self._anew()
-        then = "taken as they are; output.foreign=redo does them anew"
-        if self._redo:
-            then = "done anew"
-        if (older := self._older - anew) and self.has_news:
-            count = _counted(len(older), "was", "were")
-            logger.info("%s there before this folder's record began: %s", count, then)
-        if newer := self._newer - anew:
-            count = _counted(len(newer), "has", "have")
+            logger.warning(words, _counted(self._damaged, "is", "are"), listed(reasons))
+        replaced = set() if self._redo else {name for _, name in self._to_replace}
+        then = "done anew" if self._redo else "taken as they are"
+        if (older := self._older - replaced) and self.has_news:
+            words = "%s there before this folder's record began: %s"
+            logger.info(words, _counted(older, "was", "were"), then)
+        if newer := self._newer - replaced:
             words = "%s come from elsewhere since this folder's last run: %s"
-            logger.info(words, count, then)
+            logger.info(words, _counted(newer, "has", "have"), then)
 
     def require(self, dimension: int) -> None:
-        """Raise OutputError where those that are taken have features of another dimension."""
+        """Raise OutputError where those that are kept have features of another dimension."""
         others = sorted(self._dimensions - {dimension})
         if others and not self._redo:
             raise OutputError(
                 f"{self._stores.folder} holds images from elsewhere with features of dimension "
                 f"{others[0]}, this model's have {dimension}: take another folder, or "
-                "output.foreign=redo; output.allow_mismatch=true keeps them"
+                "`foreign`=redo; `allow_mismatch`=true keeps them"
             )
 
     def remove(self) -> None:
-        """Delete the files of those to be done anew, before a record vouches for them.
+        """Delete the files of those to be extracted again, before a record vouches for them.
 
         Raises OutputError.
         """
-        for writer, name in self._to_remove:
+        for writer, name in self._to_replace:
             writer.remove(name)
 
 
@@ -196,5 +185,5 @@ def _described(names: Iterable[str]) -> dict[str, Any] | None:
     return {"images": len(names), "names_sha256": digest} if names else None
 
 
-def _counted(count: int, singular: str, plural: str) -> str:
-    return f"{count} image {singular}" if count == 1 else f"{count} images {plural}"
+def _counted(names: Sized, singular: str, plural: str) -> str:
+    return f"1 image {singular}" if len(names) == 1 else f"{len(names)} images {plural}"

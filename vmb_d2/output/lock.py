@@ -1,4 +1,4 @@
-"""The folder that a run writes into: made, checked, and kept from other runs."""
+"""The folder that a run writes into, kept from other runs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import ConfigError, OutputError
-from ..utils.lease import Lease, LeaseHeld, remove_dead, require_free
-from ..utils.owner import describe
+from ..utils.lease import Lease, LeaseHeld, describe, remove_dead, require_free
 from .shards import Shard, shards_in
 
 LEASE_NAME = "running.json"
@@ -16,14 +15,13 @@ LEASE_NAME = "running.json"
 
 @contextlib.contextmanager
 def sole_use(folder: str | Path, shard: Shard | None = None) -> Iterator[Lease]:
-    """Make the folder where it isn't there, and keep others from writing the same.
+    """Create the folder where there is none, and hold the lease on it, or on a shard's own folder.
 
-    That is: from the shard, or, without one, from the whole folder. The lease goes with the
-    process, however it ends.
+    A whole run has no other beside it. Shards have other shards beside them, of the same cut.
 
     Raises:
         ConfigError: the folder is cut into another number of shards.
-        OutputError: the folder can't be made or written to, or another run has it.
+        OutputError: the folder can't be created or written to, or another run writes into it.
     """
     folder = Path(folder)
     own = shard.folder(folder) if shard else folder
@@ -36,18 +34,18 @@ def sole_use(folder: str | Path, shard: Shard | None = None) -> Iterator[Lease]:
                 require_free(other.folder(folder) / LEASE_NAME for other in shards_in(folder))
             else:
                 _require_same_count(folder, shard)
-                remove_dead(folder / LEASE_NAME)  # or every shard would look for signs of life
+                remove_dead(folder / LEASE_NAME)  # or every shard would watch it
         except ConfigError:
             stack.close()
             with contextlib.suppress(OSError):  # it isn't empty
                 own.rmdir()
             raise
         except LeaseHeld as error:
-            what = f"{shard} of output.dir={folder}" if shard else f"output.dir={folder}"
+            what = f"{shard} of `output_dir`={folder}" if shard else f"`output_dir`={folder}"
             holder = describe(error.holder)
             raise OutputError(f"{what}: another run writes into it: {holder}") from error
         except OSError as error:
-            raise OutputError(f"output.dir={folder}: {error.strerror}") from error
+            raise OutputError(f"`output_dir`={folder}: {error.strerror}") from error
         yield lease
 
 
@@ -55,8 +53,10 @@ def _require_same_count(folder: Path, shard: Shard) -> None:
     for other in shards_in(folder):
         if other.source == shard.source and other.count != shard.count and _is_used(folder, other):
             raise ConfigError(
-                f"shard.count={shard.count}: output.dir={folder} is cut into {other.count} shards; "
-                f"give shard.count={other.count}, or another folder"
+                f"`output_dir`={folder} is cut into {other.count} shards; take "
+                f"`shard_count`={other.count}, or another folder",
+                field="shard_count",
+                value=shard.count,
             )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import OutputError, first_line
 from ..utils.files import write_new, write_whole
-from ..utils.owner import job_name
+from ..utils.lease import job_name
 from ..version import __version__
 from .foreign import Vouched
 from .shards import Shard, shards_in

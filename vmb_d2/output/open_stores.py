@@ -1,11 +1,11 @@
-"""Finding the stores that a path means, and opening them."""
+"""Finding the stores at a path, and opening them."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..errors import OutputError, StoreError
 from ..stores.base import FeatureReader
@@ -14,28 +14,24 @@ from .manifest import Manifest
 from .shards import shards_in
 from .union import UnionReader
 
-
-class _Found(NamedTuple):
-    format: Format
-    path: Path
-    of_shard: bool = False
+Store = tuple[Format, Path]
 
 
 def open_reader(
     path: str | Path,
     format_name: str | None = None,
     *,
-    leave_out: tuple[Format, Path] | None = None,
+    leave_out: Store | None = None,
 ) -> FeatureReader:
     """Open the store at ``path``: a store of any format, or an output folder with one in it.
 
     In the output folder of a run in shards, or in one feature's folder in that, the stores of all
-    shards are read as one; a store of the same format in the folder itself goes before them.
+    shards are read as one. A store of the same format in the folder itself goes before them.
 
     Args:
         path: a folder or file.
-        format_name: which format it has, where there is more than one; None where it shows.
-        leave_out: format and place of a store that isn't meant where others are in the folder.
+        format_name: the store's format, where there are several.
+        leave_out: format and path of a store that isn't meant, where there are others.
 
     Raises:
         ConfigError: no such format.
@@ -48,45 +44,48 @@ def open_reader(
     if features := features_apart(path):
         folders = " or ".join(str(path / feature) for feature in features)
         raise StoreError(f"{path}: holds each feature in a folder of its own: take {folders}")
-    found = _find(path)
-    left_out = [store for store in found if leave_out and _is_at(store, *leave_out)]
+    in_folder, of_shards = list(_stores_in_folder(path)), list(_stores_of_shards(path))
     if format_name is not None:
         wanted = format_named(format_name)
-        found = [store for store in found if store.format is wanted]
-    found = [store for store in found if store not in left_out] or found
-    if not found:
+        in_folder = [store for store in in_folder if store[0] is wanted]
+        of_shards = [store for store in of_shards if store[0] is wanted]
+    left_out = [store for store in in_folder if leave_out and _are_same(store, leave_out)]
+    if of_shards or len(in_folder) > len(left_out):
+        in_folder = [store for store in in_folder if store not in left_out]
+    formats = _by_format({format_ for format_, _ in in_folder + of_shards})
+    if not formats:
         kind = format_name or f"of the formats {', '.join(FORMATS)}"
         raise StoreError(f"{path}: no store {kind}")
-    names = ", ".join(dict.fromkeys(store.format.name for store in found))
-    own = [store.path for store in found if not store.of_shard]
-    if "," in names or len(own) > 1:
+    if len(formats) > 1 or len(in_folder) > 1:
+        names = ", ".join(format_.name for format_ in formats)
         raise StoreError(f"{path}: holds several stores ({names}): name one, or its format")
-    of_shards = [store.path for store in found if store.of_shard]
-    gone = [place for place in of_shards if not _has_content(place)]
-    if gone and not (own or left_out):  # once merged, it may be deleted
+    gone = [place for _, place in of_shards if not _has_content(place)]
+    if gone and not (in_folder or left_out):  # once merged, it may be deleted
         raise StoreError(f"{gone[0]}: is missing or empty, but images were stored in it")
-    places = own + [place for place in of_shards if place not in gone]
-    reader = found[0].format.reader
+    places = [place for _, place in in_folder + of_shards if place not in gone]
+    reader = formats[0].reader
     if len(places) == 1:
         return reader(places[0])
-    return UnionReader(path, reader, places, first_is_merged=bool(own))
+    return UnionReader(path, reader, places, first_is_merged=bool(in_folder))
 
 
-def find_stores(path: str | Path) -> list[tuple[Format, Path]]:
-    """The stores that ``path`` is: a store itself, or the stores in an output folder.
+def find_stores(path: str | Path) -> list[Store]:
+    """(format, path) of the stores at ``path``: a store itself, or all in an output folder.
 
-    A shard's store is there by its place: also where something else is in it, and where nothing is
-    although the shard has stored images and the others' stores are there.
-
-    Returns (format, place) of each, by format; of one format, the shards' in their order at last.
+    They are in the order of the formats, and the shards' stores of one format in that of the
+    shards. A shard's store that is missing is among them where its manifest says that it has stored
+    images, and other shards have theirs.
 
     Raises StoreError where the shards can't be listed.
     """
-    return [(store.format, store.path) for store in _find(Path(path))]
+    path = Path(path)
+    found = [*_stores_in_folder(path), *_stores_of_shards(path)]
+    order = list(FORMATS.values())
+    return sorted(found, key=lambda store: order.index(store[0]))
 
 
 def sharded_output(path: str | Path) -> tuple[Path, str] | None:
-    """The output folder with shards that a path is or, as one feature's folder, is in; and the
+    """The output folder with shards that a path is, or lies in as one feature's folder; and the
     feature, ``"."`` for the output folder. None for any other path.
 
     Raises StoreError where the shards can't be listed.
@@ -96,8 +95,8 @@ def sharded_output(path: str | Path) -> tuple[Path, str] | None:
     try:
         if path.is_dir() and any(shards_in(path)):
             return path, "."
-        # No feature is called as a store is, which lies below a shard's folder, too.
-        if real.is_dir() and real.name not in {f.place for f in FORMATS.values()}:
+        # No feature is named as a store is, which may lie in a shard's folder, too.
+        if real.is_dir() and real.name not in {format_.place for format_ in FORMATS.values()}:
             folders = (shard.folder(real.parent) for shard in shards_in(real.parent))
             if any((folder / real.name).is_dir() for folder in folders):
                 return real.parent, real.name
@@ -107,50 +106,53 @@ def sharded_output(path: str | Path) -> tuple[Path, str] | None:
 
 
 def features_apart(folder: str | Path) -> list[str]:
-    """The features of an output folder that has several, by the manifests; else an empty list."""
+    """The features of an output folder that has several, by its manifests; else an empty list."""
     with contextlib.suppress(OutputError):
         for place in (folder, *(shard.folder(folder) for shard in shards_in(folder))):
-            if stores := _stores_listed(place):
+            if stores := _content(place).get("stores"):
                 features = [store.get("feature") for store in stores]
                 return list(dict.fromkeys(filter(None, features)))
     return []
 
 
-def _find(path: Path) -> list[_Found]:
-    places = {(f, path) for f in FORMATS.values()}
-    places |= {(f, path / f.place) for f in FORMATS.values()}
-    found = [_Found(f, place) for f, place in places if place.exists() and f.is_store(place)]
-    found += _stores_of_shards(path)
-    return sorted(found, key=lambda store: list(FORMATS).index(store.format.name))
+def _by_format(formats: set[Format]) -> list[Format]:
+    return [format_ for format_ in FORMATS.values() if format_ in formats]
 
 
-def _stores_of_shards(path: Path) -> Iterator[_Found]:
-    """Of the formats with one file. One into which nothing was written yet is none."""
+def _stores_in_folder(path: Path) -> Iterator[Store]:
+    for format_ in FORMATS.values():
+        for place in dict.fromkeys([path, path / format_.place]):
+            if place.exists() and format_.is_store(place):
+                yield format_, place
+
+
+def _stores_of_shards(path: Path) -> Iterator[Store]:
+    """Of the formats with one file for all images, those that hold something or should."""
     if (sharded := sharded_output(path)) is None:
         return
     output, feature = sharded
     folders = [shard.folder(output) for shard in shards_in(output)]
-    listed = [_stores_listed(folder, with_images=True) for folder in folders]
-    expected = {output / store["path"] for stores in listed for store in stores if "path" in store}
-    for format_ in filter(lambda f: f.one_file, FORMATS.values()):
-        places = [folder / feature / format_.place for folder in folders]
-        there = set(filter(_has_content, places))
-        if there:
-            there |= expected
-        yield from (_Found(format_, place, of_shard=True) for place in places if place in there)
+    contents = [_content(folder) for folder in folders]
+    expected = {
+        output / store["path"]
+        for content in contents
+        if content.get("counts", {}).get("done")
+        for store in content.get("stores", [])
+    }
+    for format_ in FORMATS.values():
+        if format_.one_file:
+            places = [folder / feature / format_.place for folder in folders]
+            there = set(filter(_has_content, places))
+            if there:
+                there |= expected
+            yield from ((format_, place) for place in places if place in there)
 
 
-def _stores_listed(folder: str | Path, with_images: bool = False) -> list[dict[str, Any]]:
-    """The stores of a folder's last run, by its manifest.
-
-    Args:
-        with_images: none, unless the run has stored images in them, or found some there.
-    """
+def _content(folder: str | Path) -> dict[str, Any]:
+    """Of the folder's manifest; empty where it can't be read."""
     with contextlib.suppress(OutputError):
-        content = Manifest(folder).content
-        if not with_images or content.get("counts", {}).get("done"):
-            return content.get("stores", [])
-    return []
+        return Manifest(folder).content
+    return {}
 
 
 def _has_content(place: Path) -> bool:
@@ -160,9 +162,8 @@ def _has_content(place: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError:
-        return True  # which it can't be read for: opening it says so
+        return True  # opening it says why it can't be read
 
 
-def _is_at(store: _Found, format_: Format, place: Path) -> bool:
-    in_folder = store.format is format_ and not store.of_shard
-    return in_folder and place.exists() and place.samefile(store.path)
+def _are_same(a: Store, b: Store) -> bool:
+    return a[0] is b[0] and b[1].exists() and a[1].samefile(b[1])

@@ -1,4 +1,4 @@
-"""A run cut into shards, each for a process of its own."""
+"""Shards: shares of a run's images, each for a process of its own."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Shard:
     """One of ``count`` shares of the images.
 
     Attributes:
-        source: of what; "" unless the images of one output folder come of several runs' lists.
-        count: how many shards there are.
-        index: which one, from 0.
+        source: which images, where one output folder holds those of several lists; else "".
+        count: number of shards.
+        index: of this one, from 0 to ``count`` - 1.
 
-    Raises ConfigError for an index that isn't below ``count``.
+    Raises ConfigError for a count or an index out of range.
     """
 
     source: str = ""
@@ -35,20 +35,21 @@ class Shard:
 
     def __post_init__(self):
         if self.count < 1:
-            raise ConfigError(f"shard.count={self.count}: has to be at least 1")
+            raise ConfigError("has to be at least 1", field="shard_count", value=self.count)
         if not 0 <= self.index < self.count:
-            raise ConfigError(f"shard.index={self.index}: valid are 0 to {self.count - 1}")
+            reason = f"valid are 0 to {self.count - 1}"
+            raise ConfigError(reason, field="shard_index", value=self.index)
 
     @property
     def name(self) -> str:
-        """Of the shard's folder: ``3-of-8``, with the source ``train.5d41402a.3-of-8``."""
+        """The name of its folder: ``3-of-8``, with a source ``train.5d41402a.3-of-8``."""
         digits = len(str(self.count - 1))
         share = f"{self.index:0{digits}}-of-{self.count}"
         return f"{self.source}.{share}" if self.source else share
 
     @staticmethod
     def named(name: str) -> Shard | None:
-        """The shard of a folder's name; None where it is of no shard."""
+        """The shard whose folder has this name; None where there is none."""
         if not (match := _NAME.fullmatch(name)):
             return None
         source, index, count = match["source"] or "", int(match["index"]), int(match["count"])
@@ -59,13 +60,14 @@ class Shard:
         return f"shard {self.name}"
 
     def folder(self, output: str | Path) -> Path:
-        """Where the shard keeps what is its own, below the output folder."""
+        """The shard's own folder, below the output folder."""
         return Path(output, SHARDS_FOLDER, self.name)
 
     def bounds(self, total: int, chunk: int = 1) -> tuple[int, int]:
-        """Begin and end of its share of ``total`` images, all in chunks that stay whole.
+        """The first image of its share of ``total`` images, and the one after the last.
 
-        The shares of all shards are contiguous and differ by a chunk at most.
+        Chunks of that many images stay together. Shares are contiguous, and their numbers of chunks
+        differ by 1 at most.
         """
         chunks = -(-total // chunk)
         begin, end = (chunks * i // self.count * chunk for i in (self.index, self.index + 1))
@@ -76,30 +78,32 @@ class Shard:
     ) -> list[InputImage]:
         """Those of ``selected`` that are in this shard's share of all ``images``.
 
-        So it doesn't depend on what is selected in which shard an image is.
+        In which shard an image is doesn't depend on which others are selected.
 
-        Raises ConfigError for one of several shards in chunks where not all images are selected:
-        one run would form its chunks, across all shards, of those that are.
+        Raises ConfigError for one of several shards in chunks, where not all images are selected:
+        the chunks, which are batches, wouldn't be those of a run without shards.
         """
         if chunk > 1 and self.count > 1 and len(selected) != len(images):
             raise ConfigError(
-                "extract.batching=mmf with shard.count: the batches would not be one run's where "
-                "images are left out (input.exclude_list, start_index, end_index); give a list of "
-                "the others as input.list, or take batch_size=1 or batching=bucketed"
+                "in shards, the batches would not be those of one run where images are left out "
+                "(`exclude_list`, `start_index`, `end_index`); give a list of the others as "
+                "`input_list`, or take `batch_size`=1 or `batching`=bucketed",
+                field="batching",
+                value="mmf",
             )
         begin, end = self.bounds(len(images), chunk)
         own = set(images[begin:end])
         return [image for image in selected if image in own]
 
     def describe(self, images: Sequence[InputImage]) -> dict[str, Any]:
-        """For the manifest: which share of which images, as plain values."""
+        """The shard and the images that it is a share of, as plain values for the manifest."""
         digest = hashlib.sha256("\n".join(i.name for i in images).encode(errors="surrogateescape"))
         share = {"source": self.source, "index": self.index, "count": self.count}
         return {**share, "of_images": len(images), "of_names_sha256": digest.hexdigest()}
 
 
 def source_name(lists: Sequence[str]) -> str:
-    """The source of a run over image lists: the first one's name, and a hash of all paths."""
+    """The source of a run over image lists: the name of the first one, and a hash of all paths."""
     digest = hashlib.sha256("\n".join(lists).encode(errors="surrogateescape")).hexdigest()[:8]
     return f"{Path(lists[0]).stem}.{digest}"
 

@@ -25,23 +25,23 @@ logger = logging.getLogger(__name__)
 class StoreSet:
     """The stores of an output folder.
 
-    One feature's stores lie in the folder itself. Those of several lie in a subfolder each, named
-    after the feature, so that every store is what the readers of its format expect.
+    The stores of one feature lie in the folder itself, those of several in a subfolder for each,
+    named after the feature.
 
-    Shards share the stores of formats with files for each image. Of a format with one file for all
-    images, each shard has a store of its own, in its folder.
+    Shards share the stores of formats that have files for each image. Of a format with one file for
+    all images, each shard has a store of its own, in its folder.
 
-    A context manager: it opens the stores; at the end it closes them, or lets go of them where an
-    OutputError ends the block.
+    As a context manager, it opens the stores and closes them. After an OutputError they are
+    abandoned instead.
 
     Args:
         folder: the output folder.
         formats: names of :data:`vmb_d2.stores.FORMATS`.
-        features: names of the features; fewer than two: it needn't be named.
-        dtype: of the features, ``"float32"`` or ``"float16"``, where a format leaves the choice.
+        features: names of the features; fewer than two needn't be named.
+        dtype: of the features, ``"float32"`` or ``"float16"``, in formats that leave the choice.
         shard: of a run into this folder; None for the whole run.
         clip_boxes: whether boxes are clipped to the image; None: as each format has it.
-        class_names: for the formats that take them.
+        class_names: for the formats that write them.
 
     Raises:
         ConfigError: no such format or dtype.
@@ -58,9 +58,9 @@ class StoreSet:
         class_names: ClassNames = NO_NAMES,
     ):
         if dtype not in FEATURE_DTYPES:
-            raise ConfigError(f"output.dtype={dtype}: valid are {', '.join(FEATURE_DTYPES)}")
+            raise ConfigError(field="dtype", value=dtype, valid=FEATURE_DTYPES)
         if not formats:
-            raise ConfigError("output.format is empty")
+            raise ConfigError("has to name a format", field="output_format", value=formats)
         self.folder = Path(folder)
         self.formats = [format_named(name) for name in dict.fromkeys(formats)]
         self.features = list(features) if len(features) > 1 else [None]
@@ -68,7 +68,7 @@ class StoreSet:
         self.shard = shard
         self.clip_boxes = clip_boxes
         self.class_names = class_names
-        self._writers: list[tuple[FeatureWriter, str | None, bool]] = []  # with feature, clipping
+        self._writers: list[FeatureWriter] = []  # of places(), while they are open
 
     def places(self) -> Iterator[tuple[Format, str | None, Path]]:
         """(format, feature, path below the folder) of each store."""
@@ -78,8 +78,8 @@ class StoreSet:
                 yield format_, feature, own / (feature or ".") / format_.place
 
     def folders(self) -> Iterator[tuple[Format, FolderWriter]]:
-        """(format, writer) of each open store that keeps each image in files of its own."""
-        for (format_, _, _), (writer, *_) in zip(self.places(), self._writers, strict=True):
+        """(format, writer) of each open store that has files for each image."""
+        for (format_, _, _), writer in zip(self.places(), self._writers, strict=True):
             if isinstance(writer, FolderWriter):
                 yield format_, writer
 
@@ -96,9 +96,9 @@ class StoreSet:
         ]
 
     def check_names(self, names: Iterable[str]) -> None:
-        """Raise InputError where a format can't keep an image under its name, with a list.
+        """Raise InputError where a format can't keep an image under its name.
 
-        Names that a format's own readers take for others are warned of.
+        Warn of names that the readers of a format confuse.
         """
         names = list(names)
         problems = [
@@ -113,9 +113,9 @@ class StoreSet:
                 logger.warning("%s: %s", format_.name, line)
 
     def check_shards(self) -> None:
-        """Raise ConfigError where a whole run would do again what shards have in their own stores.
+        """Raise ConfigError where a whole run would extract again what shards have stored.
 
-        Once these are packed into one in the folder itself, a whole run goes on with that.
+        It goes on with a store that their stores were packed into.
         """
         if self.shard:
             return
@@ -125,8 +125,8 @@ class StoreSet:
                 for shard in shards:
                     if (shard.folder(self.folder) / place).exists():
                         raise ConfigError(
-                            f"output.dir={self.folder} has its {format_.name} in shards: give "
-                            f"shard.count={shard.count} and shard.index, or another folder"
+                            f"`output_dir`={self.folder} has its {format_.name} in shards: give "
+                            f"`shard_count`={shard.count} and `shard_index`, or another folder"
                         )
 
     def bytes_per_image(self, regions: int, dimension: int, classes: int) -> int:
@@ -138,7 +138,7 @@ class StoreSet:
         return total * len(self.features)
 
     def free_bytes(self) -> int:
-        """What is free on the disk of the folder."""
+        """How much is free on the disk of the folder."""
         return shutil.disk_usage(self.folder).free
 
     def __enter__(self) -> StoreSet:
@@ -148,8 +148,7 @@ class StoreSet:
                 if feature:
                     (self.folder / feature).mkdir(exist_ok=True)
                     path.parent.mkdir(exist_ok=True)
-                writer = format_.open_writer(path, self.dtype, self.class_names)
-                self._writers.append((writer, feature, format_.clips(self.clip_boxes)))
+                self._writers.append(format_.open_writer(path, self.dtype, self.class_names))
         except OSError as error:
             self._abandon()
             raise OutputError(f"{error.filename}: {error.strerror}") from error
@@ -158,38 +157,35 @@ class StoreSet:
             raise
         return self
 
-    def __exit__(self, kind, error, trace) -> None:
-        if isinstance(error, OutputError):
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            if not isinstance(error, OutputError):
+                while self._writers:
+                    self._writers[0].close()
+                    self._writers.pop(0)
+        finally:
             self._abandon()
-            return
-        while self._writers:
-            try:
-                self._writers[0][0].close()
-            except OutputError:
-                self._abandon()
-                raise
-            self._writers.pop(0)
 
     def _abandon(self) -> None:
         while self._writers:
-            self._writers.pop()[0].abandon()
+            self._writers.pop().abandon()
 
     def __contains__(self, name: str) -> bool:
         """Whether an image is in every store."""
-        return all(name in writer for writer, *_ in self._writers)
+        return all(name in writer for writer in self._writers)
 
     def present(self, names: Iterable[str]) -> set[str]:
         """Those of ``names`` that are in every store."""
-        for writer, *_ in self._writers:
+        for writer in self._writers:
             names = writer.present(names)
         return set(names)
 
     def unfit(self, regions: RegionFeatures) -> str | None:
-        """Why finite features can't be stored in the stores' dtype; None: they can."""
-        halves = [writer for writer, *_ in self._writers if writer.dtype == np.float16]
+        """Why finite features can't be stored in the stores' dtype; None where they can."""
+        halves = [writer for writer in self._writers if writer.dtype == np.float16]
         if not halves:
             return None
-        hint = "output.dtype=float32 keeps them"
+        hint = "the dtype float32 keeps them"
         if any(writer.only_dtype for writer in halves):
             hint = "a format that was asked for has no other dtype"
         most = float(np.finfo(np.float16).max)
@@ -202,12 +198,12 @@ class StoreSet:
 
     def write(self, name: str, regions: RegionFeatures) -> None:
         """Add an image to the stores that don't have it. Raises OutputError."""
-        for writer, feature, clips in self._writers:
+        for (format_, feature, _), writer in zip(self.places(), self._writers, strict=True):
             if name not in writer:
                 own = regions.with_feature(feature)
-                writer.write(name, own.clipped() if clips else own)
+                writer.write(name, own.clipped() if format_.clips(self.clip_boxes) else own)
 
     def flush(self) -> None:
         """Make what was written survive any death. Raises OutputError."""
-        for writer, *_ in self._writers:
+        for writer in self._writers:
             writer.flush()

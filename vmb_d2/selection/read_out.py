@@ -1,6 +1,7 @@
-"""What an extraction keeps of the network's regions, brought to the host.
+"""The regions that an extraction keeps of the network's output, as NumPy arrays.
 
-All images of a batch together: how often a GPU is waited for doesn't grow with their number.
+All images of a batch are processed together, so that the number of times that the host waits for a
+GPU doesn't grow with the number of images.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from .. import modeling  # noqa: F401  (prepares detectron2 for the imports belo
 # isort: split
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from ..data.preprocessing import NetworkImage
 from ..structures.regions import RegionFeatures
-from .host import to_host
+from .most_confident import select_adaptively, select_regions
 from .options import RegionOptions
 
 
@@ -40,7 +42,11 @@ def chosen_regions(
         r.proposal_boxes.tensor / image.scale for r, image in zip(regions, images, strict=True)
     ]
     scores = [_scores(r.class_logits, options.background) for r in regions]
-    kept = options.select_of_each(boxes, scores)
+    threshold = options.confidence_threshold
+    if options.bounds:
+        kept = select_adaptively(boxes, scores, *options.bounds, threshold)
+    else:
+        kept = select_regions(boxes, scores, options.num_features, threshold)
 
     def rows_of(values: list[Tensor]) -> list[Tensor]:
         pairs = zip(values, kept, strict=True)
@@ -90,36 +96,68 @@ def _to_regions(
     num_boxes: list[int],
     **further: list[Tensor],
 ) -> list[RegionFeatures]:
-    """All of these for each image, in the order in which they are to be stored."""
+    """RegionFeatures of each image, from tensors of each image in the order of storage."""
+    names = list(features)
     arrays = {
+        **{f"feature {name}": [own.float() for own in features[name]] for name in names},
         "bbox": [own.float() for own in boxes],
         "objects": [own.argmax(dim=1) for own in scores],
         "cls_prob": scores,
         **further,
     }
-    names = list(features)
-    as_float = [[own.float() for own in values] for values in features.values()]
-    brought = to_host([*as_float, *arrays.values()])
+    on_host = dict(zip(arrays, to_host(list(arrays.values())), strict=True))
     result = []
-    for image, count, *found in zip(images, num_boxes, *brought, strict=True):
-        own_features, others = found[: len(names)], found[len(names) :]
-        values = dict(zip(arrays, others, strict=True))
-        values["choice_is_finite"] = bool(np.all(values.get("choice_is_finite", True)))
+    for i, image in enumerate(images):
+        values: dict[str, Any] = {name: pieces[i] for name, pieces in on_host.items()}
+        of_features = {name: values.pop(f"feature {name}") for name in names}
+        if "choice_is_finite" in values:
+            values["choice_is_finite"] = bool(values["choice_is_finite"].all())
         result.append(
             RegionFeatures(
-                features=own_features[0],
-                num_boxes=count,
+                features=of_features.pop(names[0]),
+                num_boxes=num_boxes[i],
                 image_width=image.width,
                 image_height=image.height,
-                further=dict(zip(names[1:], own_features[1:], strict=True)),
+                further=of_features,
                 **values,
             )
         )
     return result
 
 
+def to_host(arrays: Sequence[Sequence[Tensor]]) -> list[list[np.ndarray]]:
+    """Copy tensors to the host as NumPy arrays.
+
+    From a GPU, each sequence is one copy, and the host waits once for all copies. Tensors on the
+    host are not copied; they share their memory with the result.
+
+    Args:
+        arrays: sequences of tensors (n_i, ...), such as one for each image. The tensors of one
+            sequence are on one device.
+
+    Returns:
+        Arrays in the same sequences. From a GPU, each array has memory of its own.
+    """
+    copies = {
+        number: torch.cat(list(pieces)).to("cpu", non_blocking=True)  # into pinned memory
+        for number, pieces in enumerate(arrays)
+        if pieces and pieces[0].device.type != "cpu"
+    }
+    for device in {arrays[number][0].device for number in copies}:
+        torch.cuda.current_stream(device).synchronize()
+    result = []
+    for number, pieces in enumerate(arrays):
+        if number in copies:
+            parts = copies[number].split([len(piece) for piece in pieces])
+            # Copied again, so that no result keeps pinned memory, or the whole batch, alive.
+            result.append([part.numpy().copy() for part in parts])
+        else:
+            result.append([piece.numpy() for piece in pieces])
+    return result
+
+
 def _is_finite(proposals: Instances) -> Tensor:
-    """Whether there are proposals, and all that they were chosen by is finite: bool (1,)."""
+    """Bool (1,): whether there are proposals, and their logits and objectness are finite."""
     finite = proposals.class_logits.isfinite().all() & (len(proposals) > 0)
     if proposals.has("objectness"):
         finite &= proposals.objectness.isfinite().all()
@@ -127,7 +165,7 @@ def _is_finite(proposals: Instances) -> Tensor:
 
 
 def _scores(class_logits: Tensor, background: bool) -> Tensor:
-    """Probabilities (R, C) in MMF's columns."""
+    """Probabilities (R, C): the background is the first column, or none."""
     probabilities = class_logits.float().softmax(dim=1)
     foreground, last = probabilities[:, :-1], probabilities[:, -1:]
     return torch.cat([last, foreground], dim=1) if background else foreground

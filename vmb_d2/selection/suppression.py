@@ -1,8 +1,9 @@
 """Non-maximum suppression in many classes, all of which have the same boxes.
 
 Within a class, regions rank by falling score, equal scores in the order given. A region survives
-if no survivor of a higher rank overlaps it too much. The regions are those of several images; none
-has to do with any of another image. How often a GPU is waited for doesn't depend on their number.
+if no survivor of a higher rank overlaps it too much. Several images are processed together; regions
+of different images don't affect each other. The number of times that the host waits for a GPU
+doesn't depend on the number of images.
 """
 
 from __future__ import annotations
@@ -10,28 +11,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Rounds take less time than ranks where no region overlaps more than so many others (the sums of
-# bytes in _by_rounds would allow for 255) and few rounds are needed; usually 3 to 8 are.
+# _by_rounds is faster than _by_ranks where each region overlaps few others and few rounds are
+# needed, usually 3 to 8. Its sums of bytes are correct for up to 255 neighbours.
 MOST_NEIGHBOURS = 32
 MOST_ROUNDS = 32
 
-# Comparisons of two scores that a round does at a time, for each image: a bound on memory, some 30
-# bytes for each comparison.
+# Largest number of comparisons of two scores, for each image, in one step of a round. A comparison
+# takes about 30 bytes.
 COMPARISONS = 2**20
 
 
 def survivors(scores: Tensor, candidates: Tensor, overlapping: Tensor) -> Tensor:
-    """Which candidates survive, class by class.
+    """Which candidates survive, in each class.
 
-    Where regions overlap few others, the time grows with the pairs of regions that overlap, times
-    C; else, and at the worst, with N * R * R * C / 64. Memory beyond ``scores`` is some 50 bytes
-    for each of its numbers at the worst.
+    Where each region overlaps few others, the time is proportional to C times the number of
+    overlapping pairs, otherwise to N * R * R * C / 64. Memory is at most about 50 bytes for each
+    number in ``scores``.
 
     Args:
-        scores: (N, R, C), of the regions of N images.
+        scores: float32 (N, R, C), of the regions of N images.
         candidates: bool (N, R, C), which regions take part in which classes.
-        overlapping: bool (N, R, R), symmetric, its diagonals False: which two regions of an image
-            overlap so much that only one of them can survive.
+        overlapping: bool (N, R, R), symmetric with False on its diagonals: which pairs of regions
+            of an image overlap so much that only one of the two can survive.
 
     Returns:
         bool (N, R, C), False where ``candidates`` is.
@@ -41,40 +42,41 @@ def survivors(scores: Tensor, candidates: Tensor, overlapping: Tensor) -> Tensor
     if not len(contested):
         return candidates
     pairs = overlapping.triu().nonzero()
-    pairs = pairs[:, 1:] + regions * pairs[:, :1]  # of regions counted through all images
+    pairs = pairs[:, 1:] + regions * pairs[:, :1]  # indices into the regions of all images
     sparse = int(overlapping.sum(dim=2).max()) <= MOST_NEIGHBOURS
     at_once = images * COMPARISONS // max(len(pairs), 1) if sparse else len(contested)
-    of_all = scores.flatten(0, 1), candidates.flatten(0, 1)
-    result = of_all[1].clone()
+    scores, candidates = scores.flatten(0, 1), candidates.flatten(0, 1)
+    result = candidates.clone()
     for classes in contested.split(max(at_once, 1)):
-        problem = [values[:, classes] for values in of_all]
-        solved = _by_rounds(*problem, pairs) if sparse else None
+        some_scores, some_candidates = scores[:, classes], candidates[:, classes]
+        solved = _by_rounds(some_scores, some_candidates, pairs) if sparse else None
         if solved is None:
-            solved = _by_ranks(*problem, overlapping)
+            solved = _by_ranks(some_scores, some_candidates, overlapping)
         result[:, classes] = solved
     return result.unflatten(0, (images, regions))
 
 
 def _by_rounds(scores: Tensor, candidates: Tensor, pairs: Tensor) -> Tensor | None:
-    """:func:`survivors` in a few rounds, where few regions overlap.
+    """:func:`survivors`, for regions that overlap few others.
 
-    In each round the candidates that no undecided one of a higher rank overlaps survive, and those
-    that they overlap go. Booleans are bytes here, eight classes in an int64 word.
+    In each round, undecided candidates that no undecided candidate of a higher rank overlaps
+    survive, and the candidates that they overlap are dropped. Eight classes, a byte each, are
+    processed as one int64.
 
     Args:
         scores, candidates: see :func:`survivors`; (N * R, C).
         pairs: int64 (P, 2), the regions that overlap, the lower index first.
 
     Returns:
-        bool (N * R, C), as :func:`survivors`; None where ``MOST_ROUNDS`` are too few.
+        bool (N * R, C), as :func:`survivors`; None where more than ``MOST_ROUNDS`` are needed.
     """
     first, second = pairs.unbind(dim=1)
     first_wins = scores[first] >= scores[second]
-    suppresses = _as_words(torch.cat([first_wins, ~first_wins]))  # if the winner is a candidate
+    suppresses = _as_words(torch.cat([first_wins, ~first_wins]))
     winner, loser = torch.cat([first, second]), torch.cat([second, first])
 
     def spared(by: Tensor) -> Tensor:
-        """Which candidates none of ``by`` suppresses."""
+        """Which regions none of ``by`` suppresses."""
         counts = torch.zeros_like(by).index_add_(0, loser, suppresses & by[winner])
         return (counts.view(torch.uint8) == 0).view(torch.int64)
 
@@ -90,38 +92,39 @@ def _by_rounds(scores: Tensor, candidates: Tensor, pairs: Tensor) -> Tensor | No
 
 
 def _as_words(flags: Tensor) -> Tensor:
-    """Bool (N, C) as int64 (N, ceil(C / 8)): a byte each, padded with zeros."""
+    """Bool (N, C) as int64 (N, ceil(C / 8)): a byte for each flag, padded with zeros."""
     return torch.nn.functional.pad(flags, (0, -flags.shape[1] % 8)).view(torch.int64)
 
 
 def _by_ranks(scores: Tensor, candidates: Tensor, overlapping: Tensor) -> Tensor:
-    """:func:`survivors` in as many steps as a class has candidates, however they overlap.
+    """:func:`survivors`, for any number of overlaps, in one step for each candidate of a class.
 
-    Rank by rank, all classes of all images together. A class of an image has a bit for each region
-    that is suppressed.
+    A step takes the next rank of all classes of all images. For each class of an image, a bit field
+    holds which regions are suppressed.
 
     Args:
         scores, candidates: see :func:`survivors`; (N * R, C).
-        overlapping: see there; (N, R, R).
+        overlapping: see :func:`survivors`.
 
     Returns:
         bool (N * R, C), as :func:`survivors`.
     """
     images, regions, _ = overlapping.shape
-    scores, candidates = (of.unflatten(0, (images, regions)) for of in (scores, candidates))
+    scores = scores.unflatten(0, (images, regions))
+    candidates = candidates.unflatten(0, (images, regions))
     depth = int(candidates.sum(dim=1).max())
     by_rank = scores.where(candidates, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    by_rank = by_rank[:, :depth]  # only candidates, and after them regions that suppress none
+    by_rank = by_rank[:, :depth]  # all candidates, some classes' followed by other regions
     neighbours = _as_bits(overlapping.flatten(0, 1))
     suppressed = neighbours.new_zeros(images, scores.shape[2], neighbours.shape[1])
     first = regions * torch.arange(images, device=scores.device)[:, None]  # of each image
-    survives = []
-    for region in by_rank[..., None].unbind(dim=1):  # (N, C, 1): the one with the next lower score
+    steps = []
+    for region in by_rank[..., None].unbind(dim=1):  # (N, C, 1)
         bit = suppressed.gather(2, region >> 6) >> (region & 63) & 1
         overlapped = neighbours[first + region.squeeze(2)]
         suppressed |= overlapped & (bit - 1)  # all bits if it survives, or none
-        survives.append(bit.squeeze(2) == 0)
-    survives = torch.stack(survives, dim=1)
+        steps.append(bit.squeeze(2) == 0)
+    survives = torch.stack(steps, dim=1)
     result = torch.zeros_like(candidates).scatter(1, by_rank, survives) & candidates
     return result.flatten(0, 1)
 

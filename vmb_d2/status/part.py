@@ -17,7 +17,7 @@ from ..output import manifest
 from ..output.lock import LEASE_NAME
 from ..output.shards import Shard
 from ..utils import lease
-from ..utils.owner import lives
+from ..utils.lease import lives
 
 STATES = (DONE, WITH_FAILURES, RUNNING, DEAD, STOPPED, FAILED, DAMAGED, NOT_STARTED) = (
     "done",

@@ -1,62 +1,117 @@
-"""What every format's writer and reader offer."""
+"""The interface of all formats: a writer and a reader of one store."""
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from ..errors import OutputError, StoreError, first_line
+from ..structures.class_names import NO_NAMES, ClassNames
 from ..structures.regions import RegionFeatures
 
 FEATURE_DTYPES = ("float32", "float16")
 
 
+@contextlib.contextmanager
+def output_errors(path: Path, failed: str = "") -> Iterator[None]:
+    """Raise an OSError or StoreError as an OutputError of one line.
+
+    Args:
+        path: the store.
+        failed: what failed, as in ``can't be written``; empty: the error's own file is named.
+    """
+    try:
+        yield
+    except StoreError as error:
+        raise OutputError(str(error)) from error
+    except OSError as error:
+        place = f"{path}: {failed}" if failed else error.filename or path
+        raise OutputError(f"{place}: {error.strerror or first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def store_errors(place: object) -> Iterator[None]:
+    """Raise whatever reading damaged content raises as a StoreError of one line."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{place}: can't be read: {error.strerror or first_line(error)}") from (
+            error
+        )
+    except Exception as error:
+        raise StoreError(f"{place}: {first_line(error)}") from error
+
+
 class FeatureWriter(ABC):
     """Adds images to a store of one format, which it makes where there is none.
 
-    One writer a store at a time. After any death, of the process or of the machine, opening the
-    store again finds every image that was flushed, whole, and nothing of any other.
+    Only one writer may have a store open. After a crash of the process or of the machine, opening
+    the store again finds every image that was flushed, and no image in part.
 
     Args:
-        path: the folder or file that the format keeps its images in. Its parent exists.
-        dtype: of the features, one of ``FEATURE_DTYPES``.
+        path: the folder or file of the store. Its parent exists.
+        dtype: of the features, one of ``FEATURE_DTYPES``; ignored by formats with ``only_dtype``.
+        class_names: of the classes, for formats that write something of them.
 
     Raises:
         OutputError: the store can't be opened or written to, or is damaged.
     """
 
-    only_dtype: ClassVar[str | None] = None  # the one that the format knows; None: it keeps any
-    takes_class_names: ClassVar[bool] = False  # True: the writer has an argument class_names
-    needs_class_names: ClassVar[bool] = False  # True: and writes the names
+    #: The fields of RegionFeatures that the format has a place for, besides ``features``.
+    keeps: ClassVar[frozenset[str]]
+    #: Of fields that the format demands: how an image without the field is written.
+    without: ClassVar[Mapping[str, str]] = {}
+    #: Keys of ``RegionFeatures.extra`` that are kept, with the fields that each stands in for.
+    kept_keys: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    #: The only dtype of features in this format; None: any of ``FEATURE_DTYPES``.
+    only_dtype: ClassVar[str | None] = None
+    #: Whether the names of the classes are written.
+    needs_class_names: ClassVar[bool] = False
 
-    def __init__(self, path: str | Path, dtype: str = "float32"):
+    def __init__(
+        self, path: str | Path, dtype: str = "float32", class_names: ClassNames = NO_NAMES
+    ):
         self.path = Path(path)
         self.dtype = self.dtype_for(dtype)
+        self.class_names = class_names
+        try:
+            with output_errors(self.path):
+                self._open()
+        except BaseException:
+            self.abandon()
+            raise
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Open the store. Raises OSError, StoreError or OutputError."""
 
     @classmethod
     def dtype_for(cls, dtype: str) -> np.dtype:
-        """In which dtype features are written where ``dtype`` is asked for."""
+        """The dtype in which features are written where ``dtype`` is asked for."""
         return np.dtype(cls.only_dtype or dtype)
 
     @classmethod
     def problems(cls, names: Iterable[str]) -> Iterator[tuple[str, str]]:
         """(name, reason) of each name under which this format can't keep an image.
 
-        ``names`` are those of all images of a run; they don't repeat.
+        Args:
+            names: of all images of a run, without repetition.
         """
         return iter(())
 
     @classmethod
     def fewest_problems(cls, names: Iterable[str]) -> dict[str, str]:
-        """The names to leave out, as few as will do, so that the others can be kept; and why."""
+        """The smallest set of names without which the others can be kept, with the reasons."""
         return dict(cls.problems(names))
 
     @classmethod
     def mistaken(cls, names: Iterable[str]) -> Iterator[str]:
-        """What to warn of, a line each: names that the format's own readers take for others."""
+        """A line of warning for each kind of names that the format's own readers confuse."""
         return iter(())
 
     @classmethod
@@ -67,7 +122,7 @@ class FeatureWriter(ABC):
     @staticmethod
     @abstractmethod
     def bytes_per_image(regions: int, dimension: int, classes: int, itemsize: int) -> int:
-        """About how much one image takes on the disk."""
+        """About how many bytes one image takes on the disk."""
 
     @abstractmethod
     def __contains__(self, name: str) -> bool:
@@ -79,22 +134,23 @@ class FeatureWriter(ABC):
 
     @abstractmethod
     def write(self, name: str, regions: RegionFeatures) -> None:
-        """Add an image that isn't there yet. It counts only when it was flushed.
+        """Add an image that isn't there yet. It is safe after the next :meth:`flush`.
 
         Raises OutputError; then nothing of the image is left, and only :meth:`abandon` may follow.
         """
 
     @abstractmethod
     def flush(self) -> None:
-        """Make what was written survive any death. Raises OutputError, as :meth:`write` does."""
+        """Sync what was written to the disk. Raises OutputError, as :meth:`write` does."""
 
-    @abstractmethod
     def close(self) -> None:
-        """Flush, make the store complete for its readers, and let go of it. Raises OutputError."""
+        """Flush, make the store complete for its readers, and close it. Raises OutputError."""
+        self.flush()
+        self.abandon()
 
     @abstractmethod
     def abandon(self) -> None:
-        """Let go of the store without a further write; what was flushed stays. Never raises."""
+        """Close the store without a further write; what was flushed stays. Never raises."""
 
     def features_of(self, regions: RegionFeatures) -> np.ndarray:
         """The features in the writer's dtype, C-contiguous."""
@@ -102,12 +158,10 @@ class FeatureWriter(ABC):
 
 
 class FeatureReader(ABC):
-    """Reads a store of one format, one image at a time.
-
-    Nothing that is in the store gets run, pickles included.
+    """Reads a store of one format, one image at a time. No code in a pickle is run.
 
     Args:
-        path: the folder or file that the format keeps its images in.
+        path: the folder or file of the store.
 
     Raises:
         StoreError: no such store, or it is damaged.
@@ -115,6 +169,22 @@ class FeatureReader(ABC):
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        try:
+            self._open()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, StoreError) or not isinstance(error, Exception):
+                raise
+            reason = getattr(error, "strerror", None) or first_line(error)
+            raise StoreError(f"{self.path}: can't be read: {reason}") from error
+
+    def _open(self) -> None:  # noqa: B027 (folders needn't be opened)
+        """Open the store. What this raises beside StoreErrors becomes one."""
+
+    @classmethod
+    def is_store(cls, path: Path) -> bool:
+        """Whether an existing path is a store of this format, by its content."""
+        return False
 
     @property
     def kind(self) -> type[FeatureReader]:
@@ -125,9 +195,9 @@ class FeatureReader(ABC):
     def names(self) -> Iterator[str]:
         """The names of all images, each once, in the order in which reading them is fastest."""
 
-    @abstractmethod
     def __len__(self) -> int:
-        """How many images there are."""
+        """The number of images."""
+        return sum(1 for _ in self.names())
 
     @abstractmethod
     def __contains__(self, name: str) -> bool:
@@ -137,8 +207,8 @@ class FeatureReader(ABC):
     def read(self, name: str) -> RegionFeatures:
         """One image. Raises StoreError where it isn't there or is damaged."""
 
-    def close(self) -> None:  # noqa: B027 (most have nothing to let go of)
-        """Let go of the store."""
+    def close(self) -> None:  # noqa: B027 (folders needn't be closed)
+        """Close the store."""
 
     def __enter__(self):
         return self

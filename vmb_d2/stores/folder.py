@@ -2,109 +2,81 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
 from ..errors import OutputError
 from ..structures.regions import RegionFeatures
-from ..utils.disk import sync_folder
-from ..utils.files import write_whole
-from .base import FeatureReader, FeatureWriter
+from ..utils.files import sync_folder, write_whole
+from .base import FeatureReader, FeatureWriter, output_errors
 
 LONGEST_FILE_NAME = 255  # bytes, on every common file system
 
 
-def scan(folder: Path, suffixes: tuple[str, ...], leave_out: Collection[str] = ()) -> Iterator[str]:
-    """Names of the images below ``folder`` that have a file with each of ``suffixes``.
+def names_below(folder: Path, suffix: str, leave_out: Collection[str] = ()) -> Iterator[str]:
+    """Names of the images below a folder: paths of the files, without their ``suffix``.
 
     Args:
-        leave_out: names of folders in it that aren't looked into.
+        leave_out: names of folders directly in it that are skipped.
     """
     for root, folders, files in os.walk(folder):
         prefix = "" if root == str(folder) else f"{Path(root).relative_to(folder).as_posix()}/"
         folders[:] = sorted(name for name in folders if prefix or name not in leave_out)
-        yield from (prefix + name for name in sorted(_whole(files, suffixes)))
+        for file in sorted(files):
+            if file.endswith(suffix) and not file.startswith("."):
+                yield prefix + file.removesuffix(suffix)
 
 
 def first_file(
-    folder: Path, suffix: str, but: str = "\0", leave_out: Collection[str] = ()
+    folder: Path, is_image: Callable[[str], bool], leave_out: Collection[str] = ()
 ) -> Path | None:
-    """A file below a folder whose name ends with ``suffix`` and not with ``but``; the first found.
+    """The first file found below a folder whose name is an image's. No folder is listed whole.
 
     Args:
-        leave_out: see :func:`scan`.
+        leave_out: see :func:`names_below`.
     """
     folders = [folder]
     while folders:
-        below = []
-        with contextlib.suppress(OSError), os.scandir(searched := folders.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    if searched is not folder or entry.name not in leave_out:
-                        below.append(entry.path)
-                elif (
-                    entry.name.endswith(suffix)
-                    and not entry.name.startswith(".")
-                    and not entry.name.endswith(but)
-                ):
-                    return Path(entry.path)
-        folders += below
+        searched = folders.pop()
+        try:
+            with os.scandir(searched) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        if searched != folder or entry.name not in leave_out:
+                            folders.append(Path(entry.path))
+                    elif not entry.name.startswith(".") and is_image(entry.name):
+                        return Path(entry.path)
+        except OSError:
+            continue
     return None
-
-
-def _whole(files: Iterable[str], suffixes: tuple[str, ...]) -> Iterator[str]:
-    """What is before the suffixes, of those files of one folder that are there with each."""
-    *others, own = suffixes
-    there = set(files)
-    for file in there:
-        name = file.removesuffix(own)
-        if name != file and not file.startswith(".") and all(name + s in there for s in others):
-            yield name
-
-
-def _has_part_beyond(longest: int, name: str) -> bool:
-    """Whether a part of a name has more bytes than that. A character has up to 4."""
-    return any(len(os.fsencode(part)) > longest for part in name.split("/"))
 
 
 class FolderWriter(FeatureWriter):
     """Writes an image's files, each whole or not at all, in the order of ``suffixes``.
 
     A name with slashes goes into subfolders. A folder is listed once, when it is first asked for an
-    image in it: of shards that share a large store, each looks at its own folders only.
+    image in it, so that the shards of a large store list only their own folders.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
 
-    def __init__(self, path: str | Path, dtype: str = "float32"):
-        super().__init__(path, dtype)
+    def _open(self) -> None:
         self._listed: set[str] = set()  # folders
         self._files: set[str] = set()  # in these
-        self._unsynced = {self.path.parent}  # folders in which new names can still get lost
-        try:
-            self.path.mkdir(exist_ok=True)
-            if not os.access(self.path, os.W_OK):
-                raise OutputError(f"{path}: not writable")
-        except OSError as error:
-            raise OutputError(f"{path}: {error.strerror}") from error
+        self._unsynced = {self.path.parent}  # folders whose new names aren't synced yet
+        self.path.mkdir(exist_ok=True)
+        if not os.access(self.path, os.W_OK):
+            raise OutputError(f"{self.path}: not writable")
 
     @classmethod
     def problems(cls, names):
         names = set(names)
         longest = LONGEST_FILE_NAME - len("..tmp") - max(map(len, cls.suffixes))
-        # Of a million names only a few are looked at closely.
-        suspects = {
-            name for name in names if len(name) > longest // 4 and _has_part_beyond(longest, name)
-        }
-        for suffix in cls.suffixes[:-1]:
-            ending = suffix.removesuffix(cls.suffixes[-1])
-            suspects |= {name[: -len(ending)] for name in names if name.endswith(ending)} & names
-        for name in sorted(suspects):
-            if _has_part_beyond(longest, name):
+        for name in sorted(names):
+            if any(len(os.fsencode(part)) > longest for part in name.split("/")):
                 yield name, f"longer than the {longest} bytes that a file's name can have"
             for suffix in cls.suffixes[:-1]:  # x_info.npy belongs to x, and features to x_info
                 other = f"{name}{suffix}".removesuffix(cls.suffixes[-1])
@@ -113,7 +85,7 @@ class FolderWriter(FeatureWriter):
 
     @abstractmethod
     def contents(self, name: str, regions: RegionFeatures) -> Iterator[bytes]:
-        """What to write into the file of each suffix."""
+        """The content of the file of each suffix."""
 
     def __contains__(self, name: str) -> bool:
         return bool(self.present([name]))
@@ -143,16 +115,15 @@ class FolderWriter(FeatureWriter):
 
         Raises OutputError.
         """
-        before, after = set(), set()
+        before: set[str] = set()
+        after: set[str] = set()
         folder = os.path.join(self.path, "")
-        try:
+        with output_errors(self.path):
             for suffix in self.suffixes:
                 for name in names:
                     changed = os.stat(folder + name + suffix).st_mtime
                     if not begin <= changed <= end:
                         (before if changed < begin else after).add(name)
-        except OSError as error:
-            raise OutputError(f"{error.filename}: {error.strerror}") from error
         return before - after, after
 
     def forget(self, name: str) -> None:
@@ -163,20 +134,16 @@ class FolderWriter(FeatureWriter):
         """Delete an image's files. Raises OutputError."""
         for suffix in reversed(self.suffixes):
             file = self.path / f"{name}{suffix}"
-            try:
+            with output_errors(file, "can't be deleted"):
                 file.unlink(missing_ok=True)
-            except OSError as error:
-                raise OutputError(f"{file}: can't be deleted: {error.strerror}") from error
 
     def write(self, name: str, regions: RegionFeatures) -> None:
         self._check_owner(name)
         self._make_folder_of(name)
         for suffix, content in zip(self.suffixes, self.contents(name, regions), strict=True):
             file = self.path / f"{name}{suffix}"
-            try:
+            with output_errors(file, "can't be written"):
                 write_whole(file, content)
-            except OSError as error:
-                raise OutputError(f"{file}: can't be written: {error.strerror}") from error
         self._unsynced.update((self.path / name).parents[: name.count("/") + 1])
         self._files.update(name + suffix for suffix in self.suffixes)
 
@@ -193,40 +160,29 @@ class FolderWriter(FeatureWriter):
     def _make_folder_of(self, name: str) -> None:
         """Make the subfolders of a name, but not the store itself should it have been deleted."""
         folder = (self.path / name).parent
-        if folder == self.path or folder.is_dir():
-            return
-        try:
-            os.stat(self.path)
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{folder}: can't be made: {error.strerror}") from error
+        if folder != self.path and not folder.is_dir():
+            with output_errors(folder, "can't be made"):
+                os.stat(self.path)
+                folder.mkdir(parents=True, exist_ok=True)
 
     def flush(self) -> None:
-        """Make the files' names safe; what is in them is on the disk when it is written."""
-        try:
+        """Sync the files' names; their content was synced when it was written."""
+        with output_errors(self.path, "can't be written"):
             for folder in self._unsynced:
                 sync_folder(folder)
-        except OSError as error:
-            raise OutputError(f"{self.path}: can't be written: {error.strerror}") from error
         self._unsynced.clear()
 
-    def close(self) -> None:
-        self.flush()
-
     def abandon(self) -> None:
-        """Nothing to do."""
+        """Nothing is open."""
 
 
 class FolderReader(FeatureReader):
-    """Reads images from files of their own; those without the last of ``suffixes`` are none."""
+    """Reads images from files of their own; an image is there where its file ``suffix`` is."""
 
-    suffixes: ClassVar[tuple[str, ...]]
+    suffix: ClassVar[str]
 
     def names(self) -> Iterator[str]:
-        return scan(self.path, self.suffixes)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self.names())
+        return names_below(self.path, self.suffix)
 
     def __contains__(self, name: str) -> bool:
-        return all((self.path / f"{name}{suffix}").is_file() for suffix in self.suffixes)
+        return (self.path / f"{name}{self.suffix}").is_file()

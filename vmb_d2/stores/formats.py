@@ -1,33 +1,30 @@
-"""The formats by name, where each keeps its images, and telling them apart by content."""
+"""The formats by name, where each keeps its images, and what each loses of an image."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
+import numpy as np
 
 from ..errors import ConfigError
 from ..structures.class_names import ClassNames
+from ..structures.regions import RegionFeatures
 from .base import FeatureReader, FeatureWriter
-from .folder import FolderWriter, first_file
+from .fields import FIELDS
+from .folder import FolderWriter
 from .hdf5 import HDF5Reader, HDF5Writer
-from .lmdb_store import (
-    VILBERT_PLACE,
-    LMDBReader,
-    LMDBWriter,
-    ViLBERTReader,
-    ViLBERTWriter,
-    lmdb_kind,
-)
+from .lmdb_store import VILBERT_PLACE, LMDBReader, LMDBWriter
 from .mmf import MMFReader, MMFWriter
-from .npz import NpzReader, NpzWriter, OpenVQAReader, OpenVQAWriter, npz_kind
-from .oscar import OscarReader, OscarWriter, is_oscar
+from .npz import NpzReader, NpzWriter, OpenVQAReader, OpenVQAWriter
+from .oscar import OscarReader, OscarWriter
 from .tsv import BUTDReader, BUTDWriter, LXMERTReader, LXMERTWriter
-from .tsv_lines import BUTD_COLUMNS, LXMERT_COLUMNS, looks_like
 from .uniter import UniterReader, UniterWriter
+from .vilbert import ViLBERTReader, ViLBERTWriter
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,10 +32,9 @@ class Format:
     """One format.
 
     Attributes:
-        name: as in ``output.format``.
+        name: by which it is chosen.
         place: where the store lies below an output folder; "." for the folder itself.
         writer, reader: of its stores.
-        is_store: whether a path is a store of this format, by its content.
         clips_boxes: whether its boxes are clipped to the image, see
             :meth:`vmb_d2.structures.regions.RegionFeatures.clipped`, unless chosen otherwise.
     """
@@ -47,13 +43,15 @@ class Format:
     place: str
     writer: type[FeatureWriter]
     reader: type[FeatureReader]
-    is_store: Callable[[Path], bool]
     clips_boxes: bool = False
 
+    def is_store(self, path: Path) -> bool:
+        """Whether an existing path is a store of this format, by its content."""
+        return self.reader.is_store(path)
+
     def open_writer(self, path: Path, dtype: str, class_names: ClassNames) -> FeatureWriter:
-        """The writer of a store, which gets the class names if it takes any."""
-        options = {"class_names": class_names} if self.writer.takes_class_names else {}
-        return self.writer(path, dtype, **options)
+        """The writer of a store."""
+        return self.writer(path, dtype, class_names)
 
     @property
     def one_file(self) -> bool:
@@ -65,39 +63,19 @@ class Format:
         return self.clips_boxes if choice is None else choice
 
 
-def _is_mmf(path: Path) -> bool:
-    return first_file(path, ".npy", but="_info.npy") is not None
-
-
-def _is_kind(kind_of: Callable[[Path], str | None], name: str, path: Path) -> bool:
-    return kind_of(path) == name
-
-
-def _is_hdf5(path: Path) -> bool:
-    return path.is_file() and h5py.is_hdf5(path)
-
-
-_is_lxmert = functools.partial(looks_like, LXMERT_COLUMNS)
-_is_butd = functools.partial(looks_like, BUTD_COLUMNS)
-_is_npz = functools.partial(_is_kind, npz_kind, "npz")
-_is_openvqa = functools.partial(_is_kind, npz_kind, "openvqa")
-_is_uniter = functools.partial(_is_kind, npz_kind, "uniter")
-_is_lmdb = functools.partial(_is_kind, lmdb_kind, "lmdb")
-_is_vilbert = functools.partial(_is_kind, lmdb_kind, "vilbert")
-
 FORMATS = {
     f.name: f
     for f in (
-        Format("mmf", ".", MMFWriter, MMFReader, _is_mmf),
-        Format("npz", ".", NpzWriter, NpzReader, _is_npz),
-        Format("lmdb", "features.lmdb", LMDBWriter, LMDBReader, _is_lmdb),
-        Format("lxmert_tsv", "lxmert.tsv", LXMERTWriter, LXMERTReader, _is_lxmert, True),
-        Format("butd_tsv", "butd.tsv", BUTDWriter, BUTDReader, _is_butd),
-        Format("hdf5", "features.h5", HDF5Writer, HDF5Reader, _is_hdf5, True),
-        Format("vilbert", VILBERT_PLACE, ViLBERTWriter, ViLBERTReader, _is_vilbert),
-        Format("openvqa", "openvqa", OpenVQAWriter, OpenVQAReader, _is_openvqa),
-        Format("oscar", "oscar", OscarWriter, OscarReader, is_oscar),
-        Format("uniter", "uniter", UniterWriter, UniterReader, _is_uniter),
+        Format("mmf", ".", MMFWriter, MMFReader),
+        Format("npz", ".", NpzWriter, NpzReader),
+        Format("lmdb", "features.lmdb", LMDBWriter, LMDBReader),
+        Format("lxmert_tsv", "lxmert.tsv", LXMERTWriter, LXMERTReader, clips_boxes=True),
+        Format("butd_tsv", "butd.tsv", BUTDWriter, BUTDReader),
+        Format("hdf5", "features.h5", HDF5Writer, HDF5Reader, clips_boxes=True),
+        Format("vilbert", VILBERT_PLACE, ViLBERTWriter, ViLBERTReader),
+        Format("openvqa", "openvqa", OpenVQAWriter, OpenVQAReader),
+        Format("oscar", "oscar", OscarWriter, OscarReader),
+        Format("uniter", "uniter", UniterWriter, UniterReader),
     )
 }
 
@@ -105,5 +83,72 @@ FORMATS = {
 def format_named(name: str) -> Format:
     """The format of that name. Raises ConfigError for any other."""
     if name not in FORMATS:
-        raise ConfigError(f"format {name!r} is unknown; valid are {', '.join(FORMATS)}")
+        raise ConfigError(f"format {name!r} is unknown", valid=FORMATS)
     return FORMATS[name]
+
+
+class Differences:
+    """Logs what a format has no place for and what it lacks, of each key once.
+
+    Args:
+        target: the format to write.
+        dtype: of the features to write.
+        clips: whether boxes are to be clipped.
+    """
+
+    def __init__(self, target: Format, dtype: np.dtype, clips: bool):
+        self.target = target
+        self.dtype = dtype
+        self.clips = clips
+        self._said: set[tuple[str, ...]] = set()
+
+    def log(self, images: Iterable[tuple[Format, RegionFeatures]]) -> None:
+        """Log what is new in these images, each with the format that it was read from."""
+        writer = self.target.writer
+        lost = []
+        for source, regions in images:
+            lost += [
+                label
+                for label, field in _contents(regions).items()
+                if field not in writer.keeps
+                and label not in writer.kept_keys
+                and self._is_new(label)
+            ]
+            replaced: set[str] = set()
+            for key in writer.kept_keys.keys() & regions.extra.keys():
+                replaced |= set(writer.kept_keys[key])
+            lacking: dict[str, list[str]] = {}  # by what is written instead
+            for field in FIELDS:
+                if (
+                    field in writer.without
+                    and getattr(regions, field) is None
+                    and field not in replaced
+                    and self._is_new(source.name, field)
+                ):
+                    lacking.setdefault(writer.without[field], []).append(field)
+            for instead, fields in lacking.items():
+                logger.info("%s has no %s: written %s", source.name, ", ".join(fields), instead)
+            no_size = None in (regions.image_width, regions.image_height)
+            cant_clip = self.clips and no_size and regions.bbox is not None
+            if cant_clip and self._is_new(source.name, "clips"):
+                words = "%s has images of unknown size: their boxes can't be clipped"
+                logger.warning(words, source.name)
+            dtype = regions.features.dtype
+            if dtype.itemsize > self.dtype.itemsize and self._is_new("features", dtype.name):
+                logger.info("features of %s are written as %s", dtype, self.dtype)
+        if lost:
+            logger.info("%s has no place for %s", self.target.name, ", ".join(lost))
+
+    def _is_new(self, *what: str) -> bool:
+        new = what not in self._said
+        self._said.add(what)
+        return new
+
+
+def _contents(regions: RegionFeatures) -> dict[str, str]:
+    """What an image holds beside its features: a label of each thing, and the field it is in."""
+    fields = {key: key for key in FIELDS if getattr(regions, key) is not None}
+    if regions.num_boxes == len(regions):  # which the features' shape tells as well
+        del fields["num_boxes"]
+    further = {f"feature {name}": "further" for name in regions.further}
+    return {**fields, **further, **dict.fromkeys(regions.extra, "extra")}

@@ -6,19 +6,18 @@ import contextlib
 import io
 import os
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
 from ..errors import OutputError, StoreError, first_line
 from ..structures.regions import RegionFeatures
-from .base import FeatureReader, FeatureWriter
-from .hdf5_lookup import opened_to_look, those_of
-from .journal import journal_path
-from .journaled_file import JournaledFile
-from .mmf import regions_of
+from .base import FeatureReader, FeatureWriter, output_errors, store_errors
+from .fields import regions_of
+from .journaled_file import JournaledFile, journal_path
 
 # Of each field, its dataset in the group and the dtype of that.
 _DATASETS = {
@@ -31,14 +30,13 @@ _DATASETS = {
     "image_width": ("img_w", np.int64),
     "image_height": ("img_h", np.int64),
 }
-# Written as zeros where they are unknown, since VL-T5 asks for them.
-_NEEDED = ("attrs_id", "attrs_conf")
+_ATTRIBUTES = ("attrs_id", "attrs_conf")  # of the fields, those that VL-T5 demands
 # In this version a group is found through blocks with checksums, of which a new one changes few,
 # however many there are. Every HDF5 since 1.8 reads it.
 _VERSION = ("v108", "v108")
 
 
-def _let_go(h5: h5py.File, file: JournaledFile | None) -> None:
+def _close(h5: h5py.File, file: JournaledFile | None) -> None:
     """Close both, HDF5 first: it still uses its file, and at the interpreter's end crashes it."""
     with contextlib.suppress(Exception):
         h5.close()
@@ -46,41 +44,51 @@ def _let_go(h5: h5py.File, file: JournaledFile | None) -> None:
         file.close()
 
 
+@contextlib.contextmanager
+def _damage(path: Path, kind: type[OutputError] | type[StoreError]) -> Iterator[None]:
+    try:
+        yield
+    except kind:
+        raise
+    except Exception as error:  # h5py raises many kinds of errors for damage
+        raise kind(f"{path}: is damaged ({first_line(error)})") from error
+
+
+def _folders_of(name: str) -> list[str]:
+    parts = name.split("/")
+    return ["/".join(parts[:end]) for end in range(1, len(parts))]
+
+
 class HDF5Writer(FeatureWriter):
     """Adds groups to an HDF5 file; until a flush they wait in memory.
 
-    What an image lacks is left out, but for attributes: these are zeros then.
+    What an image lacks is left out, but for attributes, which VL-T5 demands: these are zeros then.
 
-    Args:
-        path: of the file. Beside it there can be ``<path>.journal`` for the time of a flush.
+    During a flush there is ``<path>.journal`` beside the file.
     """
 
-    def __init__(self, path: str | Path, dtype: str = "float32"):
-        super().__init__(path, dtype)
-        try:
-            self._file = JournaledFile(self.path)
-        except StoreError as error:
-            raise OutputError(str(error)) from error
-        except OSError as error:
-            raise OutputError(f"{error.filename or path}: {error.strerror}") from error
+    keeps = frozenset({*_DATASETS, "num_boxes"})
+    without = dict.fromkeys(_ATTRIBUTES, "as zeros")
+    _finalizer: Callable[[], object] | None = None
+
+    def _open(self) -> None:
+        self._file = JournaledFile(self.path)
         mode = "r+" if self._file.seek(0, 2) else "w"
         self._waits = mode == "w"  # whether HDF5 has what the file on the disk hasn't
         try:
             self._h5 = h5py.File(self._file, mode, libver=_VERSION)
         except Exception as error:
             self._file.close()
-            raise OutputError(f"{path}: can't be opened: {first_line(error)}") from error
-        self._let_go = weakref.finalize(self, _let_go, self._h5, self._file)
+            raise OutputError(f"{self.path}: can't be opened: {first_line(error)}") from error
+        self._finalizer = weakref.finalize(self, _close, self._h5, self._file)
 
     @classmethod
     def problems(cls, names):
         names = set(names)
         for name in sorted(names):
-            parts = name.split("/")
-            above = {"/".join(parts[:end]) for end in range(1, len(parts))} & names
-            if above:
+            if above := names.intersection(_folders_of(name)):
                 yield name, f"is below {min(above)}, which is an image too"
-            if "." in parts:
+            if "." in name.split("/"):
                 yield name, "a part of it is a dot"
             try:
                 name.encode()
@@ -91,11 +99,8 @@ class HDF5Writer(FeatureWriter):
     def fewest_problems(cls, names):
         names = set(names)
         alone = {n: reason for n in names for _, reason in cls.problems([n])}
-        below = {}
-        for name in sorted(names - alone.keys(), reverse=True):
-            parts = name.split("/")
-            below |= {"/".join(parts[:end]): name for end in range(1, len(parts))}
-        # Those below it are at least one, and none of them is in another's way but for such.
+        below = {f: n for n in sorted(names - alone.keys(), reverse=True) for f in _folders_of(n)}
+        # At least one image is below each of them, and can be kept where they are left out.
         above = {name: f"{below[name]}, an image too, is below it" for name in names & below.keys()}
         return above | alone
 
@@ -104,10 +109,8 @@ class HDF5Writer(FeatureWriter):
         return regions * (dimension * itemsize + 4 * 4 + 2 * (8 + 4)) + 6000
 
     def __contains__(self, name: str) -> bool:
-        try:
+        with _damage(self.path, OutputError):
             return f"{name}/features" in self._h5
-        except Exception as error:  # h5py's errors for damage are of many kinds
-            raise OutputError(f"{self.path}: is damaged ({first_line(error)})") from error
 
     def present(self, names: Iterable[str]) -> set[str]:
         by_folder: dict[str, dict[bytes, str]] = {}
@@ -115,23 +118,19 @@ class HDF5Writer(FeatureWriter):
             folder, _, own = name.rpartition("/")
             by_folder.setdefault(folder, {})[os.fsencode(own)] = name
         found = set()
-        try:
-            file = contextlib.nullcontext(self._h5) if self._waits else opened_to_look(self.path)
+        with _damage(self.path, OutputError):
+            # HDF5 reads the file itself where it has all: much faster than through Python.
+            file = contextlib.nullcontext(self._h5) if self._waits else _opened_to_look(self.path)
             with file as h5:
                 for folder, named in by_folder.items():
-                    for key, has_features in those_of(h5, folder, named):
+                    for key, has_features in _those_of(h5, folder, named):
                         if has_features or named[key] in self:
                             found.add(named[key])
-        except OutputError:
-            raise
-        except Exception as error:
-            raise OutputError(f"{self.path}: is damaged ({first_line(error)})") from error
         return found
 
     def write(self, name: str, regions: RegionFeatures) -> None:
         features = self.features_of(regions)
-        parts = name.split("/")
-        for above in ("/".join(parts[:end]) for end in range(1, len(parts))):
+        for above in _folders_of(name):
             if above in self:
                 raise OutputError(f"{self.path}: {name!r} is below the image {above!r}")
         self._waits = True
@@ -140,12 +139,12 @@ class HDF5Writer(FeatureWriter):
             made = {"features": self._h5.create_dataset(None, data=features, chunks=chunk)}
             for field, (dataset, dtype) in _DATASETS.items():
                 value = getattr(regions, field)
-                if value is None and field in _NEEDED:
+                if value is None and field in self.without:
                     value = np.zeros(len(regions))
                 if value is not None:
                     made[dataset] = self._h5.create_dataset(None, data=np.asarray(value, dtype))
-            # The group comes after all that it names: nothing is then behind it while it grows, so
-            # that it stays in one piece and is found by one read.
+            # The group is made after its datasets: it then grows at the file's end, so that it
+            # stays in one piece and is found by one read.
             group = self._h5.create_group(None)
             for dataset, of_group in made.items():
                 group[dataset] = of_group
@@ -159,47 +158,73 @@ class HDF5Writer(FeatureWriter):
 
     def close(self) -> None:
         self._commit(self._h5.close)
-        self._let_go()
+        self.abandon()
 
     def abandon(self) -> None:
-        self._let_go()
+        if self._finalizer is not None:
+            self._finalizer()
 
-    def _commit(self, flush) -> None:
-        try:
+    def _commit(self, flush: Callable[[], None]) -> None:
+        with output_errors(self.path, "can't be written"):
             flush()
             self._file.commit()
-            self._waits = False
-        except OSError as error:
-            reason = error.strerror or first_line(error)
-            raise OutputError(f"{self.path}: can't be written: {reason}") from error
+        self._waits = False
+
+
+def _opened_to_look(path: Path) -> h5py.File:
+    """The file as it is on the disk, with a cache that holds the index of all names."""
+    h5 = h5py.File(path, "r", locking=False)
+    cache = h5.id.get_mdc_config()
+    cache.set_initial_size = True
+    cache.initial_size = cache.max_size
+    h5.id.set_mdc_config(cache)
+    return h5
+
+
+def _those_of(h5: h5py.File, folder: str, keys: Collection[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Which of ``keys`` a group has, in their order; and whether each surely is an image.
+
+    Args:
+        folder: the group's path, which needn't be there; ``""`` for the file itself.
+    """
+    group = h5 if not folder else h5.get(folder)
+    if isinstance(group, h5py.Group):
+        there: set[bytes] = set()
+        group.id.links.iterate(there.add, order=h5py.h5.ITER_NATIVE)
+        for key in keys:
+            if key in there:
+                try:
+                    yield key, group.id.links.exists(key + b"/features")
+                except (KeyError, RuntimeError):  # a link that leads to nothing, or elsewhere
+                    yield key, False
 
 
 class HDF5Reader(FeatureReader):
     """Reads such a file, as of its last flush. Of a group only ``features`` has to be there."""
 
-    def __init__(self, path: str | Path):
-        super().__init__(path)
-        file = None
+    _finalizer: Callable[[], object] | None = None
+
+    def _open(self) -> None:
+        file = JournaledFile(self.path, False) if journal_path(self.path).exists() else None
         try:
-            if journal_path(self.path).exists():
-                file = JournaledFile(self.path, writable=False)
-            if file is not None and not file.seek(0, 2):  # a death came in the first flush
+            if file is not None and not file.seek(0, 2):  # the first flush was interrupted
                 self._h5 = h5py.File(io.BytesIO(), "w")
             else:
                 # Not every network file system has HDF5's locks, and our writer takes none.
                 self._h5 = h5py.File(file or self.path, "r", locking=False)
-        except Exception as error:
+        except BaseException:
             if file is not None:
                 file.close()
-            reason = getattr(error, "strerror", None) or first_line(error)
-            raise StoreError(f"{path}: can't be read: {reason}") from error
-        self._let_go = weakref.finalize(self, _let_go, self._h5, file)
+            raise
+        self._finalizer = weakref.finalize(self, _close, self._h5, file)
+
+    @classmethod
+    def is_store(cls, path: Path) -> bool:
+        return path.is_file() and h5py.is_hdf5(path)
 
     def names(self) -> Iterator[str]:
-        try:
+        with _damage(self.path, StoreError):
             yield from self._images_below(self._h5.id, "", set())
-        except Exception as error:
-            raise self._damaged(error) from error
 
     def _images_below(self, group, prefix: str, seen: set[int]) -> Iterator[str]:
         """The images of a group, and of those in it. Links to elsewhere are not followed."""
@@ -216,36 +241,28 @@ class HDF5Reader(FeatureReader):
             elif h5py.h5o.get_info(child).addr not in seen:
                 yield from self._images_below(child, f"{name}/", seen)
 
-    def __len__(self) -> int:
-        return sum(1 for _ in self.names())
-
     def __contains__(self, name: str) -> bool:
-        try:
-            return f"{name}/features" in self._h5
-        except UnicodeEncodeError:
-            return False
-        except Exception as error:
-            raise self._damaged(error) from error
+        with _damage(self.path, StoreError):
+            try:
+                return f"{name}/features" in self._h5
+            except UnicodeEncodeError:
+                return False
 
     def read(self, name: str) -> RegionFeatures:
         if name not in self:
             raise StoreError(f"{self.path}: has no image {name!r}")
-        try:
+        with store_errors(f"{self.path}: {name!r}"):
             group = self._h5[name]
-            info = {}
+            info: dict[str, Any] = {}
             for field, (dataset, _) in _DATASETS.items():
-                for key in (dataset, field):  # attributes were under the field's name before
+                for key in (dataset, field):  # older files have attributes under the field's name
                     if key in group:
                         info.setdefault(field, group[key][()])
             if "attrs_conf" in info and not info["attrs_conf"].any():
-                info |= dict.fromkeys(_NEEDED)
+                info |= dict.fromkeys(_ATTRIBUTES)
             info["num_boxes"] = group.attrs.get("num_boxes")
             return regions_of(group["features"][()], info)
-        except Exception as error:
-            raise StoreError(f"{self.path}: {name!r}: {first_line(error)}") from error
-
-    def _damaged(self, error: Exception) -> StoreError:
-        return StoreError(f"{self.path}: is damaged ({first_line(error)})")
 
     def close(self) -> None:
-        self._let_go()
+        if self._finalizer is not None:
+            self._finalizer()

@@ -1,38 +1,70 @@
-"""A file that goes from one committed state to the next, whenever a death comes.
+"""A file that is in one of its committed states after every crash.
 
-Beside the file ``x`` there can be a journal, ``x.journal``. It says how to bring the file to a
-committed state; without a journal it is in one. A commit takes these steps, each of them on the
-disk before the next begins:
+Beside the file ``x`` there can be a journal, ``x.journal``, with the steps that bring the file to a
+committed state; without a journal it is in one. A commit takes these steps, each of them synced to
+the disk before the next begins:
 
-1. A journal says: cut the file to its old size.
-2. What is new beyond the old size is appended.
-3. A journal says: the file gets its new size, and this is written over what was there before.
-4. That is done, and the journal removed.
+1. Write a journal: truncate the file to its old size.
+2. Append what is new beyond the old size.
+3. Write a journal: set the file's new size, and overwrite these ranges.
+4. Do that, and remove the journal.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
+import itertools
 import os
-from collections.abc import Iterator
+import struct
 from pathlib import Path
 
 from ..errors import StoreError
-from ..utils.disk import check_in_place, sync_folder
-from ..utils.files import write_at, write_whole
-from . import journal
+from ..utils.files import check_in_place, sync_folder, write_at, write_whole
 
 PAGE = 4096
 
 _Patches = list[tuple[int, bytes]]  # offsets, and what is written there
 
+_MAGIC = b"VMBJRNL1"
+_HEAD = struct.Struct("<8sQ32s")  # magic, how many bytes follow, their SHA-256
+_SIZE = struct.Struct("<Q")
+_PATCH = struct.Struct("<QQ")  # offset, length; the content follows
+
+
+def journal_path(path: Path) -> Path:
+    """The journal of a file."""
+    return path.with_name(f"{path.name}.journal")
+
+
+def encode_journal(size: int, patches: _Patches) -> bytes:
+    """A journal: the size that the file gets, and (offset, content) of what is written over it."""
+    parts = [_SIZE.pack(size)]
+    for offset, content in patches:
+        parts += [_PATCH.pack(offset, len(content)), content]
+    body = b"".join(parts)
+    return _HEAD.pack(_MAGIC, len(body), hashlib.sha256(body).digest()) + body
+
+
+def decode_journal(journal: bytes) -> tuple[int, _Patches]:
+    """The inverse of :func:`encode_journal`. Raises StoreError for anything but a whole journal."""
+    body = journal[_HEAD.size :]
+    if journal[: _HEAD.size] != _HEAD.pack(_MAGIC, len(body), hashlib.sha256(body).digest()):
+        raise StoreError("no whole journal")
+    (size,), at, patches = _SIZE.unpack_from(body), _SIZE.size, []
+    while at < len(body):
+        offset, length = _PATCH.unpack_from(body, at)
+        at += _PATCH.size + length
+        patches.append((offset, body[at - length : at]))
+    return size, patches
+
 
 class JournaledFile(io.RawIOBase):
     """A binary file whose changes wait in memory for :meth:`commit`. Reading sees them.
 
-    What a death left undone is done on opening.
+    A commit that a crash interrupted is finished or undone on opening.
 
     Args:
         path: of the file; it is made where there is none.
@@ -43,12 +75,12 @@ class JournaledFile(io.RawIOBase):
         OSError: from the disk. Apart from the opening, only :meth:`commit` writes to it.
     """
 
-    _descriptor: int | None = None
+    _descriptor = -1  # closed
 
     def __init__(self, path: str | Path, writable: bool = True):
         super().__init__()
         self.path = Path(path)
-        self._journal = journal.journal_path(self.path)
+        self._journal = journal_path(self.path)
         self._writable = writable
         self._position = 0
         self._pages: dict[int, bytearray] = {}  # what waits
@@ -57,7 +89,6 @@ class JournaledFile(io.RawIOBase):
         self._descriptor = os.open(self.path, flags, 0o666)
         try:
             self._committed = self._size = os.fstat(self._descriptor).st_size
-            self._kept = self._size  # so much of the committed content has not been cut off
             if writable and is_new:
                 self._journal.unlink(missing_ok=True)  # it is of a file that was deleted
                 sync_folder(self.path.parent)
@@ -68,7 +99,7 @@ class JournaledFile(io.RawIOBase):
 
     def _recover(self) -> None:
         try:
-            size, patches = journal.decode(self._journal.read_bytes())
+            size, patches = decode_journal(self._journal.read_bytes())
         except FileNotFoundError:
             return
         except StoreError as error:
@@ -80,31 +111,30 @@ class JournaledFile(io.RawIOBase):
         if self._writable:
             self._carry_out(size, patches)
             return
-        self.truncate(size)
+        self._committed = self._size = size
         for offset, content in patches:
             self.seek(offset)
             self.write(content)
         self.seek(0)
 
     def commit(self) -> None:
-        """Make the present content the one that every death leaves.
+        """Make the present content the one that a crash leaves.
 
         Raises OSError; then the file is in the old state or in the new one, and is to be closed.
         """
-        self._fill_what_was_cut()
         patches, appended = self._changes()
         if not patches and self._size == self._committed:
             return
         check_in_place(os.fstat(self._descriptor), self.path)
         try:
             if self._size > self._committed:
-                write_whole(self._journal, journal.encode(self._committed, []))
+                write_whole(self._journal, encode_journal(self._committed, []))
                 sync_folder(self.path.parent)
                 for offset, content in appended:
                     write_at(self._descriptor, content, offset)
                 os.ftruncate(self._descriptor, self._size)
                 os.fsync(self._descriptor)
-            write_whole(self._journal, journal.encode(self._size, patches))
+            write_whole(self._journal, encode_journal(self._size, patches))
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self._committed)
@@ -116,19 +146,24 @@ class JournaledFile(io.RawIOBase):
         self._pages.clear()
 
     def _carry_out(self, size: int, patches: _Patches) -> None:
-        """Do what the journal says, and remove it."""
+        """Apply the journal, and remove it."""
         os.ftruncate(self._descriptor, size)
         for offset, content in patches:
             write_at(self._descriptor, content, offset)
         os.fsync(self._descriptor)
         self._journal.unlink()
         sync_folder(self.path.parent)
-        self._committed = self._size = self._kept = size
+        self._committed = self._size = size
 
     def _changes(self) -> tuple[_Patches, _Patches]:
         """What waits, in ranges as long as possible: below the committed size, and beyond it."""
         patches, appended = [], []
-        for offset, content in self._ranges():
+        inside = sorted(index for index in self._pages if index * PAGE < self._size)
+        # Successive pages have the same difference of index and rank.
+        for _, pages in itertools.groupby(enumerate(inside), lambda pair: pair[1] - pair[0]):
+            indices = [index for _, index in pages]
+            offset = indices[0] * PAGE
+            content = b"".join(map(self._pages.__getitem__, indices))[: self._size - offset]
             below = min(max(self._committed - offset, 0), len(content))
             if below:
                 patches.append((offset, content[:below]))
@@ -136,36 +171,18 @@ class JournaledFile(io.RawIOBase):
                 appended.append((offset + below, content[below:]))
         return patches, appended
 
-    def _ranges(self) -> Iterator[tuple[int, bytes]]:
-        begin, pages = 0, []
-        for index in [*sorted(self._pages), None]:
-            if pages and index != begin + len(pages):
-                offset = begin * PAGE
-                yield offset, b"".join(pages)[: self._size - offset]
-                pages = []
-            if index is not None:
-                begin = begin if pages else index
-                pages.append(self._pages[index])
-
-    def _fill_what_was_cut(self) -> None:
-        """Where the file was cut and has grown again, there are zeros."""
-        if self._kept < self._committed:
-            end = min(self._committed, self._size)
-            for index in range(self._kept // PAGE, -(-end // PAGE)):
-                self._page(index)
-
     def _page(self, index: int) -> bytearray:
         """A page to be changed."""
         page = self._pages.get(index)
         if page is None:
             page = bytearray(PAGE)
-            self._read_kept(index * PAGE, memoryview(page))
+            self._read_committed(index * PAGE, memoryview(page))
             self._pages[index] = page
         return page
 
-    def _read_kept(self, begin: int, into: memoryview) -> None:
+    def _read_committed(self, begin: int, into: memoryview) -> None:
         """Read committed content; what lies beyond it stays as it is."""
-        into = into[: max(self._kept - begin, 0)]
+        into = into[: max(self._committed - begin, 0)]
         while into:
             count = os.preadv(self._descriptor, [into], begin)
             if not count:
@@ -177,7 +194,7 @@ class JournaledFile(io.RawIOBase):
         into = into[: max(self._size - self._position, 0)]
         begin, end = self._position, self._position + len(into)
         into[:] = bytes(len(into))
-        self._read_kept(begin, into)
+        self._read_committed(begin, into)
         for index in range(begin // PAGE, -(-end // PAGE)):
             if index in self._pages:
                 first, last = max(index * PAGE, begin), min((index + 1) * PAGE, end)
@@ -202,13 +219,10 @@ class JournaledFile(io.RawIOBase):
 
     def truncate(self, size: int | None = None) -> int:
         size = self._position if size is None else size
-        if size < self._size:
-            for index in [index for index in self._pages if index * PAGE >= size]:
-                del self._pages[index]
-            if size // PAGE in self._pages:
-                page = self._pages[size // PAGE]
-                page[size % PAGE :] = bytes(PAGE - size % PAGE)
-            self._kept = min(self._kept, size)
+        # What is cut off reads as zeros, should the file grow again.
+        for index in range(size // PAGE, -(-self._size // PAGE)):
+            page, begin = self._page(index), max(size - index * PAGE, 0)
+            page[begin:] = bytes(PAGE - begin)
         self._size = size
         return size
 
@@ -219,18 +233,9 @@ class JournaledFile(io.RawIOBase):
         self._position = origin + offset
         return self._position
 
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
     def close(self) -> None:
-        """Let go of the file. What was not committed is lost."""
+        """Close the file. What was not committed is lost."""
         super().close()
-        if self._descriptor is not None:
+        if self._descriptor >= 0:
             os.close(self._descriptor)
-            self._descriptor = None
+            self._descriptor = -1

@@ -1,4 +1,4 @@
-"""Files of lines, of which each begins with its image's name, with an index beside them."""
+"""Stores that are TSVs: a line an image, which begins with its name, and an index beside it."""
 
 from __future__ import annotations
 
@@ -7,39 +7,30 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ..errors import OutputError, StoreError
-from ..utils.disk import check_in_place, sync_folder
-from ..utils.files import write_at, write_whole
-from .tsv_index import Index, Line, list_lines
-
-
-def problems_in_a_tsv(name: str) -> Iterator[tuple[str, str]]:
-    """(name, reason) where the first column of a TSV can't have this name."""
-    if any(character in name for character in '\t\n\r"\0'):
-        yield name, "a tab, line break or quotation mark, which a TSV can't hold"
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        yield name, "not UTF-8"
+from ..errors import StoreError
+from ..utils.files import check_in_place, sync_folder, write_at, write_whole
+from .base import FeatureReader, FeatureWriter, output_errors
+from .line_index import Index, Line, list_lines
 
 
 class LineWriter:
     """Appends lines to a TSV, and to its index, when it is flushed; until then they wait.
 
-    A TSV that another program made is added to as well; it gets an index. What a death left behind
-    its whole lines is cut off.
+    A TSV that another program made is added to as well; it gets an index. What a crash left after
+    the whole lines is cut off.
 
     Args:
         path: of the TSV, which is made where there is none.
         index: which kind of index it has.
         check: raises StoreError for a line that isn't whole.
-        keep: names of the lines with which the TSV has to begin. What follows them is cut off.
+        keep: names of the lines with which the TSV has to begin; lines after these are cut off.
 
     Attributes:
         found: the names of the lines that were there, in their order.
 
     Raises:
-        OutputError: it can't be opened or written to, is something else, or begins otherwise.
+        OSError: it can't be opened or written to.
+        StoreError: it is something else, or begins with other lines.
     """
 
     def __init__(
@@ -52,29 +43,30 @@ class LineWriter:
         self.path = path
         self._index = index
         self._index_path = index.path(path)
+        self._index_file = -1
         self._waiting: list[tuple[str, bytes]] = []
-        self._tsv_file = self._index_file = None
+        self._tsv_file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            self._open(check, keep)
-        except StoreError as error:
-            self.abandon()
-            raise OutputError(str(error)) from error
-        except OSError as error:
-            self.abandon()
-            raise OutputError(f"{error.filename or path}: {error.strerror}") from error
+            self._recover(check, keep)
+        except BaseException:
+            self.close()
+            raise
 
-    def _open(self, check: Callable[[bytes], object], keep: Sequence[str] | None) -> None:
-        self._tsv_file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+    def _recover(self, check: Callable[[bytes], object], keep: Sequence[str] | None) -> None:
         size = os.fstat(self._tsv_file).st_size
         listing = list_lines(self.path, self._index, check, check_all=True)
         if size and not listing.lines and not listing.has_index:
             raise StoreError(f"{self.path}: has no whole line")
-        if keep is not None and not listing.keep_only(keep):
-            raise StoreError(f"{self.path}: its lines are not of the images of the file beside it")
+        if keep is not None:
+            listing.complete &= len(listing.lines) == len(keep)
+            del listing.lines[len(keep) :]
+            if [line.name for line in listing.lines] != list(keep):
+                raise StoreError(
+                    f"{self.path}: its lines are not of the images of the file beside it"
+                )
         if not listing.complete:
-            os.fsync(self._tsv_file)  # before the index says that it is there
-            entries = b"".join(self._index.entry(line) for line in listing.lines)
-            write_whole(self._index_path, entries)
+            os.fsync(self._tsv_file)  # before the index lists it
+            write_whole(self._index_path, b"".join(map(self._index.entry, listing.lines)))
         self._index_file = os.open(self._index_path, os.O_RDWR)
         if size > listing.end:
             os.ftruncate(self._tsv_file, listing.end)
@@ -94,12 +86,13 @@ class LineWriter:
         self._names.add(name)
 
     def flush(self) -> None:
-        """Make what was written survive any death.
+        """Sync what was written to the disk. Raises OutputError; then nothing of it is left."""
+        if self._waiting:
+            with output_errors(self.path, "can't be written"):
+                self._append()
+            self._waiting.clear()
 
-        Raises OutputError; then nothing of it is left.
-        """
-        if not self._waiting:
-            return
+    def _append(self) -> None:
         end, entries = self._end, []
         try:
             check_in_place(os.fstat(self._tsv_file), self.path)
@@ -111,28 +104,26 @@ class LineWriter:
             os.fsync(self._tsv_file)
             write_at(self._index_file, b"".join(entries), self._index_end)
             os.fsync(self._index_file)
-        except OSError as error:
+        except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._index_file, self._index_end)
                 os.ftruncate(self._tsv_file, self._end)
-            raise OutputError(f"{self.path}: can't be written: {error.strerror}") from error
+            raise
         self._end = end
         self._index_end += sum(map(len, entries))
-        self._waiting.clear()
 
-    def abandon(self) -> None:
-        """Let go of the files without a further write."""
-        self._waiting.clear()
+    def close(self) -> None:
+        """Close the files without a further write."""
         for descriptor in (self._tsv_file, self._index_file):
-            if descriptor is not None:
+            if descriptor >= 0:
                 os.close(descriptor)
-        self._tsv_file = self._index_file = None
+        self._tsv_file = self._index_file = -1
 
 
 class LineReader:
-    """Reads such a TSV; one without an index, or with one that doesn't fit, is listed at first.
+    """Reads such a TSV; one without an index, or with one that doesn't fit, is read once at first.
 
-    Of lines that have one name, the last counts.
+    Of several lines with one name, the last counts.
 
     Args:
         path, index, check: see :class:`LineWriter`.
@@ -141,24 +132,17 @@ class LineReader:
         names: of the lines, each once, in the TSV's order.
 
     Raises:
-        StoreError: it can't be read, is something else, or ends in the middle of a line.
+        OSError: it can't be read.
+        StoreError: it is something else, or ends in the middle of a line.
     """
 
     def __init__(self, path: Path, index: type[Index], check: Callable[[bytes], object]):
         self.path = path
-        try:
-            self._tsv_file = os.open(path, os.O_RDONLY)
-            try:
-                listing = list_lines(path, index, check, check_all=False)
-            except BaseException:
-                self.close()
-                raise
-        except OSError as error:
-            raise StoreError(f"{path}: can't be read: {error.strerror}") from error
+        listing = list_lines(path, index, check, check_all=False)
         if listing.is_cut:
-            self.close()
             raise StoreError(f"{path}: ends in the middle of an image: was it cut?")
         self.names = {line.name: line for line in listing.lines}
+        self._tsv_file = os.open(path, os.O_RDONLY)
 
     def line(self, name: str) -> bytes:
         """The line of that name. Raises StoreError where there is none, or it is elsewhere."""
@@ -174,7 +158,63 @@ class LineReader:
         return content
 
     def close(self) -> None:
-        """Let go of the file."""
-        if self._tsv_file is not None:
+        """Close the file."""
+        if self._tsv_file >= 0:
             os.close(self._tsv_file)
-            self._tsv_file = None
+            self._tsv_file = -1
+
+
+class LinesWriter(FeatureWriter):
+    """Writes a store of TSVs, flushed in their order. An image is there if the last file has it."""
+
+    only_dtype = "float32"
+    _files: Sequence[LineWriter] = ()
+
+    @classmethod
+    def problems(cls, names):
+        for name in names:
+            if any(character in name for character in '\t\n\r"\0'):
+                yield name, "a tab, line break or quotation mark, which a TSV can't hold"
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                yield name, "not UTF-8"
+
+    @classmethod
+    def problem_of(cls, regions):
+        return None if len(regions) else "no regions, at which its readers stop"
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files[-1]
+
+    def flush(self) -> None:
+        for file in self._files:
+            file.flush()
+
+    def abandon(self) -> None:
+        for file in self._files:
+            file.close()
+
+
+class LinesReader(FeatureReader):
+    """Reads a store of TSVs, whose images are those of ``_lines``."""
+
+    _lines: LineReader | None = None
+
+    def names(self) -> Iterator[str]:
+        return iter(self._main.names)
+
+    def __len__(self) -> int:
+        return len(self._main.names)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._main.names
+
+    @property
+    def _main(self) -> LineReader:
+        assert self._lines is not None
+        return self._lines
+
+    def close(self) -> None:
+        if self._lines is not None:
+            self._lines.close()

@@ -1,31 +1,28 @@
-"""The LMDBs of MMF and ViLBERT: an image a key, its value a pickled dict; ``keys`` lists them."""
+"""MMF's LMDB: an image a key, its value a pickled dict; ``keys`` lists all keys."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import errno
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lmdb
-import numpy as np
 
 from ..errors import OutputError, StoreError, first_line
 from ..structures.regions import RegionFeatures
 from ..utils import safe_pickle as pickles
-from ..utils.disk import check_in_place, sync_folder
+from ..utils.files import check_in_place, sync_folder
 from ..utils.text import listed
-from .base import FeatureReader, FeatureWriter
-from .mmf import info_of, regions_of
+from .base import FeatureReader, FeatureWriter, output_errors, store_errors
+from .fields import IN_INFO, info_of, regions_of
 
-KEYS = b"keys"  # the key under which their readers find all others
+KEYS = b"keys"  # the key under which MMF and ViLBERT find all others
 LONGEST_KEY = 511  # bytes, as LMDB is usually built
 VILBERT_PLACE = "vilbert.lmdb"
-MAP_SIZE = 1 << 30  # to begin with
 _MAGIC = 0xBEEFC0DE.to_bytes(4, "little")  # at byte 16 of the file
 # LMDB doesn't write pages that a transaction takes and frees, so some can lack at a file's end.
 _SLACK_SHARE, _MOST_SLACK = 0.01, 64
@@ -39,7 +36,7 @@ def data_file(path: Path) -> Path:
 def lmdb_kind(path: Path) -> str | None:
     """The format of the LMDB at a path: "lmdb" or "vilbert"; None: there is no LMDB.
 
-    The first image tells; without one that can be read, it is left to the path's name.
+    The first image tells; where none can be read, the path's name.
     """
     try:
         with open(data_file(path), "rb") as file:
@@ -47,7 +44,10 @@ def lmdb_kind(path: Path) -> str | None:
                 return None
         with LMDBReader(path) as reader:
             for name in itertools.islice(reader.names(), 1):
-                return _kind_of_item(reader.item(name))
+                item = reader.item(name)
+                is_mmf = "feature_path" in item or "bbox" in item
+                is_vilbert = not is_mmf and ("boxes" in item or "image_id" in item)
+                return "vilbert" if is_vilbert else "lmdb"
     except OSError:
         return None
     except StoreError:
@@ -55,58 +55,40 @@ def lmdb_kind(path: Path) -> str | None:
     return "vilbert" if path.name == VILBERT_PLACE else "lmdb"
 
 
-def _kind_of_item(item: Mapping[str, Any]) -> str:
-    is_mmf = "feature_path" in item or "bbox" in item
-    return "vilbert" if not is_mmf and ("boxes" in item or "image_id" in item) else "lmdb"
-
-
-def _check_length(environment: lmdb.Environment, file: Path) -> None:
-    """Raise StoreError where the file is cut: reading what lacks would end the process."""
+def _opened(path: Path, **options: Any) -> lmdb.Environment:
+    """Open an LMDB without its lock file. Raises StoreError."""
+    failed = "can't be read" if options.get("readonly") else "can't be opened"
+    try:
+        # Only one writer may have it open. The locks in LMDB's own lock file would outlive a
+        # process that died on another machine.
+        environment = lmdb.open(str(path), lock=False, readahead=False, **options)
+    except lmdb.Error as error:
+        reason = first_line(error).removeprefix(f"{path}: ")
+        raise StoreError(f"{path}: {failed}: {reason}") from error
     pages = environment.info()["last_pgno"] + 1
     pages -= min(int(pages * _SLACK_SHARE), _MOST_SLACK)
-    if file.stat().st_size < pages * environment.stat()["psize"]:
-        raise StoreError(f"{file}: ends too early")
-
-
-def _looked_up_first(name: str) -> str | None:
-    """The key that MMF's reader tries before the name itself."""
-    try:
-        return str(int(name.split("_")[-1]))
-    except ValueError:
-        return None
+    if data_file(path).stat().st_size < pages * environment.stat()["psize"]:
+        environment.close()  # reading pages that are cut off would end the process
+        raise StoreError(f"{data_file(path)}: ends too early")
+    return environment
 
 
 class LMDBWriter(FeatureWriter):
     """Writes MMF's LMDB, in one transaction a flush; until then images wait in memory.
 
     The list of keys, without which MMF can't read the store, is written by :meth:`close`.
-
-    Args:
-        map_size: bytes that the LMDB can have at first. It grows as needed.
     """
 
-    def __init__(self, path: str | Path, dtype: str = "float32", map_size: int = MAP_SIZE):
-        super().__init__(path, dtype)
+    keeps = IN_INFO
+    map_size: ClassVar[int] = 1 << 30  # bytes that the LMDB can have at first; it grows as needed
+    _environment: lmdb.Environment | None = None
+
+    def _open(self) -> None:
         self._waiting: dict[bytes, bytes] = {}
-        self._environment = None
-        try:
-            # One writer at a time is the caller's duty. LMDB's own lock file keeps the locks of a
-            # process that died on another machine.
-            options = {"lock": False, "readahead": False}
-            self._environment = lmdb.open(str(path), map_size=map_size, **options)
-            _check_length(self._environment, self.path / "data.mdb")
-            self._opened = os.stat(self.path / "data.mdb")
-            sync_folder(self.path)
-            sync_folder(self.path.parent)
-        except StoreError as error:
-            self.abandon()
-            raise OutputError(str(error)) from error
-        except OSError as error:
-            self.abandon()
-            raise OutputError(f"{path}: {error.strerror}") from error
-        except lmdb.Error as error:
-            reason = first_line(error).removeprefix(f"{path}: ")
-            raise OutputError(f"{path}: can't be opened: {reason}") from error
+        self._environment = _opened(self.path, map_size=self.map_size)
+        self._file = os.stat(self.path / "data.mdb")
+        sync_folder(self.path)
+        sync_folder(self.path.parent)
 
     @classmethod
     def problems(cls, names):
@@ -139,7 +121,7 @@ class LMDBWriter(FeatureWriter):
     def present(self, names: Iterable[str]) -> set[str]:
         found = set()
         # With buffers nothing is copied.
-        with self._errors(), self._environment.begin(buffers=True) as transaction:
+        with self._errors(), self._lmdb.begin(buffers=True) as transaction:
             for name in names:
                 key = os.fsencode(name)
                 if key in self._waiting or (key != KEYS and transaction.get(key) is not None):
@@ -150,7 +132,7 @@ class LMDBWriter(FeatureWriter):
         self._waiting[os.fsencode(name)] = pickles.dumps(self.item(name, regions))
 
     def item(self, name: str, regions: RegionFeatures) -> dict[str, Any]:
-        """What is kept of an image."""
+        """The dict that is stored of an image."""
         return info_of(regions) | {"feature_path": name, "features": self.features_of(regions)}
 
     def flush(self) -> None:
@@ -159,49 +141,59 @@ class LMDBWriter(FeatureWriter):
 
     def close(self) -> None:
         self.flush()
-        with self._errors(), self._environment.begin() as transaction:
+        with self._errors(), self._lmdb.begin() as transaction:
             keys = [key for key in transaction.cursor().iternext(values=False) if key != KEYS]
-            listed = transaction.get(KEYS)
-        value = pickles.dumps(keys)
-        if value != listed:
+            stored = transaction.get(KEYS)
+        if (value := pickles.dumps(keys)) != stored:
             self._put({KEYS: value})
-        self._environment.close()
+        self.abandon()
 
     def abandon(self) -> None:
-        self._waiting.clear()
         if self._environment is not None:
             self._environment.close()
 
-    def _put(self, values: Mapping[bytes, bytes]) -> None:
-        """Write all of it or nothing, in as large a map as it takes."""
-        with self._errors():
-            check_in_place(self._opened, self.path / "data.mdb")
-            while not self._fits(values):
-                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+    @property
+    def _lmdb(self) -> lmdb.Environment:
+        assert self._environment is not None
+        return self._environment
 
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise OutputError(f"{self.path}: can't be written: {error.strerror}") from error
-        except lmdb.Error as error:
-            reason = first_line(error)
-            if os.strerror(errno.EIO) in reason:  # LMDB's word for half a write, too
-                reason += ", or no space left"
-            raise OutputError(f"{self.path}: can't be written: {reason}") from error
+    def _put(self, values: Mapping[bytes, bytes]) -> None:
+        """Write all values or none. The map grows until they fit."""
+        with self._errors():
+            check_in_place(self._file, self.path / "data.mdb")
+            while not self._fits(values):
+                self._lmdb.set_mapsize(2 * self._lmdb.info()["map_size"])
 
     def _fits(self, values: Mapping[bytes, bytes]) -> bool:
         try:
-            with self._environment.begin(write=True) as transaction:
+            with self._lmdb.begin(write=True) as transaction:
                 for key, value in values.items():
                     transaction.put(key, value)
         except lmdb.MapFullError:
             return False
         return True
 
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            with output_errors(self.path, "can't be written"):
+                yield
+        except lmdb.Error as error:
+            reason = first_line(error)
+            if os.strerror(errno.EIO) in reason:  # LMDB's message for a partial write, too
+                reason += ", or no space left"
+            raise OutputError(f"{self.path}: can't be written: {reason}") from error
 
-_open: dict[Path, tuple[lmdb.Environment, int]] = {}  # a process can open a file but once
+
+def _looked_up_first(name: str) -> str | None:
+    """The key that MMF's reader tries before the name itself."""
+    try:
+        return str(int(name.split("_")[-1]))
+    except ValueError:
+        return None
+
+
+_environments: dict[Path, tuple[lmdb.Environment, int]] = {}  # a process opens a file only once
 
 
 class LMDBReader(FeatureReader):
@@ -210,30 +202,24 @@ class LMDBReader(FeatureReader):
     An item needs only ``features``.
     """
 
-    def __init__(self, path: str | Path):
-        super().__init__(path)
-        self._file = data_file(self.path).resolve()
-        self._environment, readers = _open.get(self._file, (None, 0))
-        if self._environment is None:
-            self._environment = self._opened()
-        _open[self._file] = self._environment, readers + 1
+    format_name: ClassVar[str] = "lmdb"
+    _environment: lmdb.Environment | None = None
 
-    def _opened(self) -> lmdb.Environment:
-        options = {"readonly": True, "lock": False, "readahead": False}
-        try:
-            environment = lmdb.open(str(self.path), subdir=self.path.is_dir(), **options)
-        except lmdb.Error as error:
-            reason = first_line(error).removeprefix(f"{self.path}: ")
-            raise StoreError(f"{self.path}: can't be read: {reason}") from error
-        try:
-            _check_length(environment, self._file)
-        except StoreError:
-            environment.close()
-            raise
-        return environment
+    def _open(self) -> None:
+        self._file = data_file(self.path).resolve()
+        environment, readers = _environments.get(self._file, (None, 0))
+        if environment is None:
+            environment = _opened(self.path, readonly=True, subdir=self.path.is_dir())
+        self._environment = environment
+        _environments[self._file] = environment, readers + 1
+
+    @classmethod
+    def is_store(cls, path: Path) -> bool:
+        return lmdb_kind(path) == cls.format_name
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[lmdb.Transaction]:
+        assert self._environment is not None
         try:
             with self._environment.begin(buffers=True) as transaction:
                 yield transaction
@@ -259,24 +245,20 @@ class LMDBReader(FeatureReader):
 
     def read(self, name: str) -> RegionFeatures:
         item = self.item(name)
-        try:
+        with store_errors(f"{self._file}: {name!r}"):
             return self.regions(name, item)
-        except StoreError as error:
-            raise StoreError(f"{self._file}: {name!r}: {error}") from error
 
     def item(self, name: str) -> Mapping[str, Any]:
-        """What is kept of an image. Raises StoreError where it isn't there or is damaged."""
+        """The dict that is stored of an image. Raises StoreError as :meth:`read` does."""
         if name not in self:
             raise StoreError(f"{self.path}: has no image {name!r}")
         with self._reading() as transaction:
             value = bytes(transaction.get(os.fsencode(name)))
-        try:
+        with store_errors(f"{self._file}: {name!r}"):
             item = pickles.loads(value)
             if not isinstance(item, Mapping) or "features" not in item:
                 raise StoreError("no features")
-        except StoreError as error:
-            raise StoreError(f"{self._file}: {name!r}: {error}") from error
-        return item
+            return item
 
     def regions(self, name: str, item: Mapping[str, Any]) -> RegionFeatures:
         """The regions that an item is of. Raises StoreError, without the file's name."""
@@ -286,59 +268,9 @@ class LMDBReader(FeatureReader):
     def close(self) -> None:
         if self._environment is None:
             return
-        environment, readers = _open.pop(self._file)
+        environment, readers = _environments.pop(self._file)
         if readers > 1:
-            _open[self._file] = environment, readers - 1
+            _environments[self._file] = environment, readers - 1
         else:
             environment.close()
         self._environment = None
-
-
-# ViLBERT's names of what RegionFeatures has.
-_VILBERT_KEYS = {"boxes": "bbox", "image_h": "image_height", "image_w": "image_width"}
-
-
-class ViLBERTWriter(LMDBWriter):
-    """Writes ViLBERT's LMDB, which has nothing of classes. What is unknown is left out."""
-
-    def item(self, name: str, regions: RegionFeatures) -> dict[str, Any]:
-        values = {key: getattr(regions, field) for key, field in _VILBERT_KEYS.items()}
-        return {
-            "image_id": name,
-            **{key: value for key, value in values.items() if value is not None},
-            "num_boxes": len(regions),  # some of its readers reshape by it
-            "features": self.features_of(regions),
-        }
-
-    @staticmethod
-    def bytes_per_image(regions: int, dimension: int, classes: int, itemsize: int) -> int:
-        return regions * (dimension * itemsize + 4 * 4) + 3500
-
-
-class ViLBERTReader(LMDBReader):
-    """Reads ViLBERT's LMDBs, those with arrays in base64 too, and with more in their items."""
-
-    def regions(self, name: str, item: Mapping[str, Any]) -> RegionFeatures:
-        known = {_VILBERT_KEYS.get(key, key): value for key, value in item.items()}
-        if str(known.get("image_id")) == name:
-            del known["image_id"]
-        try:
-            boxes = known["bbox"] = _rows(known.get("bbox"), None, 4)
-            count = known.get("num_boxes") if boxes is None else len(boxes)
-            for key in ("features", "cls_prob"):
-                known[key] = _rows(known.get(key), count)
-        except (ValueError, TypeError) as error:
-            raise StoreError(f"arrays that aren't whole ({first_line(error)})") from error
-        return regions_of(known.pop("features"), known)
-
-
-def _rows(value: Any, count: int | None, width: int | None = None) -> Any:
-    """An array, (count, width) where it is flat or base64 of float32, of which one is None."""
-    if isinstance(value, (str, bytes)):
-        value = np.frombuffer(base64.b64decode(value, validate=True), "<f4").astype(np.float32)
-    if not isinstance(value, np.ndarray) or value.ndim != 1:
-        return value
-    if count is None and width is None:
-        return value
-    count = value.size // width if count is None else int(count)
-    return value.reshape(count, width or (value.size // count if count else 0))

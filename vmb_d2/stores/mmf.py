@@ -9,50 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import StoreError, first_line
+from ..errors import StoreError
 from ..structures.regions import RegionFeatures
 from ..utils import safe_pickle as pickles
-from .checks import checked
-from .folder import FolderReader, FolderWriter, scan
-
-_KEYS = ("bbox", "num_boxes", "objects", "cls_prob", "image_width", "image_height")
-_OPTIONAL_KEYS = ("class_logits", "objects_conf", "attrs_id", "attrs_conf")
-
-
-def info_of(regions: RegionFeatures) -> dict[str, Any]:
-    """Everything but the features, as MMF keys it; ``class_logits`` where boxes were given.
-
-    ``objects_conf`` is among it only where ``cls_prob`` doesn't say the same.
-    """
-    info = {key: getattr(regions, key) for key in _KEYS}
-    for key in _OPTIONAL_KEYS:
-        value = getattr(regions, key)
-        if value is not None and not (key == "objects_conf" and _follows(value, regions.cls_prob)):
-            info[key] = value
-    return {**regions.extra, **info}
-
-
-def _follows(objects_conf: np.ndarray, cls_prob: np.ndarray | None) -> bool:
-    return cls_prob is not None and np.array_equal(objects_conf, cls_prob.max(axis=1, initial=0))
-
-
-def regions_of(features: np.ndarray, info: Mapping[str, Any]) -> RegionFeatures:
-    """The inverse of :func:`info_of`. Keys that are missing become None, ``num_boxes`` all.
-
-    Raises StoreError, without the file's name, where they are not the regions of one image.
-    """
-    known = {key: info.get(key) for key in (*_KEYS, *_OPTIONAL_KEYS)}
-    extra = {key: value for key, value in info.items() if key not in known}
-    known = checked({"features": features, **known})
-    if known["num_boxes"] is None:
-        known["num_boxes"] = len(known["features"])
-    return RegionFeatures(**known, extra=extra)
+from .base import store_errors
+from .fields import IN_INFO, info_of, regions_of
+from .folder import FolderReader, FolderWriter, first_file
 
 
 class MMFWriter(FolderWriter):
     """Writes two files an image into a folder, the info first."""
 
     suffixes = ("_info.npy", ".npy")
+    keeps = IN_INFO
 
     def contents(self, name: str, regions: RegionFeatures) -> Iterator[bytes]:
         features = io.BytesIO()
@@ -68,10 +37,17 @@ class MMFWriter(FolderWriter):
 class MMFReader(FolderReader):
     """Reads MMF's files. Where an image has no info file, only the features are known."""
 
-    suffixes = (".npy",)
+    suffix = ".npy"
+
+    @classmethod
+    def is_store(cls, path: Path) -> bool:
+        def is_image(file: str) -> bool:
+            return file.endswith(".npy") and not file.endswith("_info.npy")
+
+        return first_file(path, is_image) is not None
 
     def names(self) -> Iterator[str]:
-        for name in scan(self.path, self.suffixes):
+        for name in super().names():
             # x_info.npy belongs to x; unless it has an info itself, then it is an image.
             if not name.endswith("_info") or (self.path / f"{name}_info.npy").exists():
                 yield name
@@ -80,18 +56,12 @@ class MMFReader(FolderReader):
         features = self._load(self.path / f"{name}.npy")
         info_file = self.path / f"{name}_info.npy"
         info = self._load(info_file) if info_file.exists() else {}
-        if not isinstance(features, np.ndarray) or not isinstance(info, Mapping):
-            raise StoreError(f"{self.path / name}: not MMF's files of an image")
-        try:
+        with store_errors(self.path / name):
+            if not isinstance(features, np.ndarray) or not isinstance(info, Mapping):
+                raise StoreError("not MMF's files of an image")
             return regions_of(features, info)
-        except StoreError as error:
-            raise StoreError(f"{self.path / name}: {error}") from error
 
-    def _load(self, file: Path) -> Any:
-        try:
-            with open(file, "rb") as content:
-                return pickles.load_npy(content)
-        except OSError as error:
-            raise StoreError(f"{file}: can't be read: {error.strerror}") from error
-        except Exception as error:  # a damaged header raises anything
-            raise StoreError(f"{file}: {first_line(error)}") from error
+    @staticmethod
+    def _load(file: Path) -> Any:
+        with store_errors(file), open(file, "rb") as content:
+            return pickles.load_npy(content)

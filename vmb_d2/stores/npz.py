@@ -10,23 +10,41 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import StoreError, first_line
+from ..errors import StoreError
 from ..structures.regions import RegionFeatures
 from ..utils import safe_pickle as pickles
-from .folder import FolderReader, FolderWriter, first_file, scan
-from .mmf import regions_of
+from .base import store_errors
+from .fields import IN_INFO, regions_of
+from .folder import FolderReader, FolderWriter, first_file, names_below
 
-# The formats of npz files that have a folder of their own below an output folder, by its name. What
-# is in such a folder isn't among the npz files around it.
+# Formats of npz files that have a folder of their own below an output folder, by its name. Files in
+# such a folder aren't among the npz files of the folder around it.
 PLACES = ("openvqa", "uniter")
+
+# Names of fields of RegionFeatures in bottom-up-attention.pytorch's files, and their dtypes.
+_NUMBERS = {"image_height": "image_h", "image_width": "image_w", "num_boxes": "num_boxes"}
+_ARRAYS = {
+    "objects": ("objects_id", np.int64),
+    "objects_conf": ("objects_conf", np.float32),
+    "cls_prob": ("cls_prob", np.float32),
+    "class_logits": ("class_logits", np.float32),
+    "attrs_id": ("attrs_id", np.int64),
+    "attrs_conf": ("attrs_conf", np.float32),
+}
+_FIELDS = {
+    "bbox": "bbox",
+    "num_bbox": "num_boxes",
+    "image_h": "image_height",
+    "image_w": "image_width",
+}
 
 
 def npz_kind(folder: Path) -> str | None:
-    """The format that the npz files below a folder have: "npz", or one of ``PLACES``.
+    """The format of the npz files below a folder: "npz", or one of ``PLACES``; None: no files.
 
-    The first file tells; a damaged one leaves it to the folder's name. None: there is no file.
+    The first file found tells; where it is damaged, the folder's name.
     """
-    file = first_file(folder, ".npz", leave_out=_stores_below(folder))
+    file = first_file(folder, lambda file: file.endswith(".npz"), _stores_below(folder))
     if file is None:
         return None
     try:
@@ -63,31 +81,11 @@ def _is_transposed(shape: tuple[int, ...], count: int | None, otherwise: bool) -
     return shape[1] == count
 
 
-def _info_of(name: str, regions: RegionFeatures) -> dict[str, Any]:
-    numbers = {
-        "image_id": regions.extra.get("image_id", name),
-        "image_h": regions.image_height,
-        "image_w": regions.image_width,
-        "num_boxes": regions.num_boxes,
-    }
-    arrays = {
-        "objects_id": (regions.objects, np.int64),
-        "objects_conf": (regions.objects_conf, np.float32),
-        "cls_prob": (regions.cls_prob, np.float32),
-        "class_logits": (regions.class_logits, np.float32),
-        "attrs_id": (regions.attrs_id, np.int64),
-        "attrs_conf": (regions.attrs_conf, np.float32),
-    }
-    info = dict(regions.extra)
-    info |= {key: value for key, value in numbers.items() if value is not None}
-    info |= {k: np.asarray(v, dtype) for k, (v, dtype) in arrays.items() if v is not None}
-    return info
-
-
 class NpzWriter(FolderWriter):
     """Writes a file an image, not compressed. What the image lacks is left out."""
 
     suffixes = (".npz",)
+    keeps = IN_INFO
 
     @classmethod
     def problems(cls, names):
@@ -104,24 +102,31 @@ class NpzWriter(FolderWriter):
             for key, value in self.arrays(name, regions).items():
                 if isinstance(value, dict):
                     content = pickles.dump_npy(value)
-                elif value is None:
-                    continue
-                else:
+                elif value is not None:
                     member = io.BytesIO()
                     np.save(member, np.asanyarray(value))
-                    content = member.getbuffer()
+                    content = member.getvalue()
+                else:
+                    continue
                 archive.writestr(zipfile.ZipInfo(f"{key}.npy"), content)
         yield file.getvalue()
 
     def arrays(self, name: str, regions: RegionFeatures) -> dict[str, Any]:
         """What is in an image's file, by key; None for what isn't."""
+        info = {**regions.extra, "image_id": regions.extra.get("image_id", name)}
+        for field, key in _NUMBERS.items():
+            if (number := getattr(regions, field)) is not None:
+                info[key] = number
+        for field, (key, dtype) in _ARRAYS.items():
+            if (array := getattr(regions, field)) is not None:
+                info[key] = np.asarray(array, dtype)
         return {
             "x": self.features_of(regions),
             "bbox": None if regions.bbox is None else np.asarray(regions.bbox, np.float32),
             "num_bbox": len(regions),
             "image_h": regions.image_height,
             "image_w": regions.image_width,
-            "info": _info_of(name, regions),
+            "info": info,
         }
 
     @staticmethod
@@ -132,34 +137,30 @@ class NpzWriter(FolderWriter):
 class NpzReader(FolderReader):
     """Reads such files, compressed ones too, whoever wrote them; only ``x`` has to be there.
 
-    It may be (N, D) or (D, N), as the number of boxes says.
+    It may be (N, D) or (D, N); the number of boxes tells which.
     """
 
-    suffixes = (".npz",)
+    suffix = ".npz"
+    format_name: ClassVar[str] = "npz"
     transposed: ClassVar[bool] = False  # whether x is (D, N) where a file doesn't tell
 
+    @classmethod
+    def is_store(cls, path: Path) -> bool:
+        return npz_kind(path) == cls.format_name
+
     def names(self) -> Iterator[str]:
-        return scan(self.path, self.suffixes, _stores_below(self.path))
+        return names_below(self.path, self.suffix, _stores_below(self.path))
 
     def read(self, name: str) -> RegionFeatures:
         file = self.path / f"{name}.npz"
-        try:
-            return self.regions(name, self._load(file))
-        except OSError as error:
-            raise StoreError(f"{file}: can't be read: {error.strerror or error}") from error
-        except Exception as error:  # a damaged zip file raises anything
-            raise StoreError(f"{file}: {first_line(error)}") from error
-
-    @staticmethod
-    def _load(file: Path) -> dict[str, Any]:
         values = {}
-        with zipfile.ZipFile(file) as archive:
-            for member in archive.namelist():
-                with archive.open(member) as content:
-                    # All of it, since only then the checksum is compared.
-                    value = pickles.load_npy(io.BytesIO(content.read()))
-                values[member.removesuffix(".npy")] = value
-        return values
+        with store_errors(file):
+            with zipfile.ZipFile(file) as archive:
+                for member in archive.namelist():
+                    # Read whole: only then zipfile compares the checksum.
+                    content = io.BytesIO(archive.read(member))
+                    values[member.removesuffix(".npy")] = pickles.load_npy(content)
+            return self.regions(name, values)
 
     def regions(self, name: str, values: dict[str, Any]) -> RegionFeatures:
         """The regions that a file's values are. Raises StoreError, without the file's name."""
@@ -170,22 +171,19 @@ class NpzReader(FolderReader):
         if known.get("image_id") == name:
             del known["image_id"]
         features = values.pop("x")
-        for key, ours in (
-            ("bbox", "bbox"),
-            ("num_bbox", "num_boxes"),
-            ("image_h", "image_height"),
-            ("image_w", "image_width"),
-        ):
+        for key, field in _FIELDS.items():
             of_info, of_file = known.pop(key, None), values.pop(key, None)
-            if known.get(ours) is None:
-                known[ours] = of_info if of_file is None else of_file
+            if known.get(field) is None:
+                known[field] = of_info if of_file is None else of_file
         objects = known.pop("objects_id", None)
         if known.get("objects") is None:
             known["objects"] = objects
-        if np.ndim(known.get("attrs_id")) == 2:  # of newer files: the probability of each attribute
-            probabilities = known["attrs_prob"] = known.pop("attrs_id")
-            known["attrs_id"] = np.argmax(probabilities, axis=1)
-            known["attrs_conf"] = np.max(probabilities, axis=1)
+        attributes = known.get("attrs_id")
+        if isinstance(attributes, np.ndarray) and attributes.ndim == 2:
+            # In newer files: the probability of each attribute.
+            known["attrs_prob"] = attributes
+            known["attrs_id"] = attributes.argmax(axis=1)
+            known["attrs_conf"] = attributes.max(axis=1)
         count = None if known["bbox"] is None else len(known["bbox"])
         if _is_transposed(np.shape(features), count, self.transposed):
             features = np.ascontiguousarray(np.transpose(features))
@@ -202,6 +200,7 @@ class OpenVQAWriter(NpzWriter):
 
 
 class OpenVQAReader(NpzReader):
-    """Reads such files. An ``x`` as :class:`NpzReader` has it is read where the boxes say so."""
+    """Reads such files, also with an ``x`` of (N, D) where the number of boxes tells it."""
 
+    format_name = "openvqa"
     transposed = True

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import OutputError, StoreError, first_line
-from ..structures.class_names import NO_NAMES, ClassNames
+from ..errors import StoreError, first_line
 from ..structures.regions import RegionFeatures
-from ..utils.disk import sync_folder
-from .base import FeatureReader, FeatureWriter
-from .checks import checked
-from .line_files import LineReader, LineWriter, problems_in_a_tsv
-from .tsv_index import OffsetIndex
+from ..utils.files import sync_folder
+from .base import store_errors
+from .fields import regions_of
+from .line_files import LineReader, LinesReader, LinesWriter, LineWriter
+from .line_index import OffsetIndex
 
 FEATURES = "features.tsv"
 GEOMETRY = 6  # numbers behind the features: RegionFeatures.normalized_boxes
@@ -35,66 +35,45 @@ def labels_file(features: Path) -> Path:
     return features.with_name(features.name.replace("feature", "label"))
 
 
-def is_oscar(path: Path) -> bool:
-    """Whether a path is such a store, by its first row."""
-    try:
-        with open(features_file(path), "rb") as file:
-            name, _, content = file.readline(_BEGINNING).partition(b"\t")
-    except OSError:
-        return False
-    return bool(name) and content.startswith(b"{") and b'"features"' in content
+class OscarWriter(LinesWriter):
+    """Adds a row to both TSVs of a folder, the labels' first: an image is there by its features.
 
-
-class OscarWriter(FeatureWriter):
-    """Adds a row to both TSVs, the labels' first: an image counts by its features.
-
-    Args:
-        path: of the folder.
-        class_names: what the labels say; without names "class 17", and nothing where a class isn't
-            known. ConfigError where an image has another number of classes than there are names.
+    The labels have ``class_names``; without these "class 17", and "" where a class is unknown.
+    :meth:`write` raises ConfigError where an image has another number of classes than there are
+    names.
     """
 
-    only_dtype = "float32"
-    takes_class_names = needs_class_names = True
+    needs_class_names = True
+    keeps = frozenset({"bbox", "objects", "objects_conf", "image_width", "image_height"})
+    without: ClassVar = {
+        "bbox": "as zeros",
+        "image_width": "as zeros",
+        "image_height": "as zeros",
+        "objects": "with empty class names",
+    }
 
-    def __init__(
-        self, path: str | Path, dtype: str = "float32", class_names: ClassNames = NO_NAMES
-    ):
-        super().__init__(path, dtype)
-        self._class_names = class_names
-        try:
-            self.path.mkdir(exist_ok=True)
-            sync_folder(self.path.parent)
-        except OSError as error:
-            raise OutputError(f"{path}: {error.strerror}") from error
+    def _open(self) -> None:
+        self.path.mkdir(exist_ok=True)
+        sync_folder(self.path.parent)
         features = self.path / FEATURES
         labels = labels_file(features)
         self._features = LineWriter(features, OffsetIndex, _features_of)
-        try:
-            if self._features.found and not labels.exists():
-                raise OutputError(f"{labels}: is missing beside {FEATURES}")
-            self._labels = LineWriter(labels, OffsetIndex, _labels_of, self._features.found)
-        except BaseException:
-            self._features.abandon()
-            raise
+        self._files = [self._features]
+        if self._features.found and not labels.exists():
+            raise StoreError(f"{labels}: is missing beside {FEATURES}")
+        self._labels = LineWriter(labels, OffsetIndex, _labels_of, self._features.found)
+        self._files = [self._labels, self._features]
 
     @classmethod
     def problems(cls, names):
         for name in names:
-            yield from problems_in_a_tsv(name)
+            yield from super().problems([name])
             if name != name.strip():
                 yield name, "blanks at an end, which Oscar cuts off"
-
-    @classmethod
-    def problem_of(cls, regions):
-        return None if len(regions) else "no regions, at which its readers stop"
 
     @staticmethod
     def bytes_per_image(regions: int, dimension: int, classes: int, itemsize: int) -> int:
         return regions * ((dimension + GEOMETRY) * 4 * 4 // 3 + 160) + 150
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._features
 
     def write(self, name: str, regions: RegionFeatures) -> None:
         labels = _row(name, self._labels_to_write(regions))
@@ -106,16 +85,16 @@ class OscarWriter(FeatureWriter):
             "num_boxes": len(regions),
             "image_h": regions.image_height,
             "image_w": regions.image_width,
-            "features": base64.b64encode(features).decode(),
+            "features": base64.b64encode(features.tobytes()).decode(),
         }
         self._labels.write(name, labels)
         self._features.write(name, _row(name, {k: v for k, v in content.items() if v is not None}))
 
     def _labels_to_write(self, regions: RegionFeatures) -> list[dict[str, Any]]:
-        names, objects = self._class_names, regions.objects
+        names, objects = self.class_names, regions.objects
         if regions.cls_prob is not None:
             names = names.for_columns(regions.cls_prob.shape[1])
-        columns = {"class": [""] * len(regions)}
+        columns: dict[str, list[Any]] = {"class": [""] * len(regions)}
         if objects is not None:
             columns = {"class": [names[int(k)] for k in objects], "class_id": objects.tolist()}
         if regions.objects_conf is not None:
@@ -124,97 +103,85 @@ class OscarWriter(FeatureWriter):
             columns["rect"] = regions.bbox.tolist()
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
-    def flush(self) -> None:
-        self._labels.flush()
-        self._features.flush()
 
-    def close(self) -> None:
-        self.flush()
-        self.abandon()
-
-    def abandon(self) -> None:
-        self._labels.abandon()
-        self._features.abandon()
-
-
-class OscarReader(FeatureReader):
+class OscarReader(LinesReader):
     """Reads such a folder, or a TSV of features, with the TSV of labels beside it if there is one.
 
     Labels of other programs have names only, which become ``extra["class_names"]``.
     """
 
-    def __init__(self, path: str | Path):
-        super().__init__(path)
+    _labels: LineReader | None = None
+
+    def _open(self) -> None:
         features = features_file(self.path)
         labels = labels_file(features)
-        self._labels = None
-        self._features = LineReader(features, OffsetIndex, _features_of)
+        self._lines = LineReader(features, OffsetIndex, _features_of)
+        if labels != features and labels.exists():
+            self._labels = LineReader(labels, OffsetIndex, _labels_of)
+
+    @classmethod
+    def is_store(cls, path: Path) -> bool:
         try:
-            if labels != features and labels.exists():
-                self._labels = LineReader(labels, OffsetIndex, _labels_of)
-        except BaseException:
-            self.close()
-            raise
-
-    def names(self) -> Iterator[str]:
-        return iter(self._features.names)
-
-    def __len__(self) -> int:
-        return len(self._features.names)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._features.names
+            with open(features_file(path), "rb") as file:
+                name, _, content = file.readline(_BEGINNING).partition(b"\t")
+        except OSError:
+            return False
+        return bool(name) and content.startswith(b"{") and b'"features"' in content
 
     def read(self, name: str) -> RegionFeatures:
-        row = self._features.line(name)
+        row = self._main.line(name)
         labels = None
         if self._labels is not None and name in self._labels.names:
             labels = self._labels.line(name)
-        try:
+        with store_errors(f"{self.path}: {name!r}"):
             known = _features_of(row) | ({} if labels is None else _labels_of(labels))
-            count = known.pop("count", None)
-            if count not in (None, len(known["features"])):
-                raise StoreError(f"{count} labels of {len(known['features'])} boxes")
-            return RegionFeatures(**checked({**dict.fromkeys(_UNKNOWN), **known}))
-        except StoreError as error:
-            raise StoreError(f"{self.path}: {name!r}: {error}") from error
+            features, count = known.pop("features"), known.pop("count", None)
+            if count not in (None, len(features)):
+                raise StoreError(f"{count} labels of {len(features)} boxes")
+            return regions_of(features, known)
 
     def close(self) -> None:
-        self._features.close()
+        super().close()
         if self._labels is not None:
             self._labels.close()
-
-
-_UNKNOWN = ("bbox", "objects", "cls_prob")  # unless the labels say it
 
 
 def _row(name: str, content: Any) -> bytes:
     return f"{name}\t{json.dumps(content)}\n".encode()
 
 
+@contextlib.contextmanager
+def _whole_row() -> Iterator[None]:
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:  # a damaged row raises anything
+        raise StoreError(f"no whole row ({first_line(error)})") from error
+
+
 def _content(row: bytes) -> Any:
     columns = row.rstrip(b"\r\n").split(b"\t")
     if len(columns) != 2:
         raise StoreError(f"a row of {len(columns)} columns, not 2")
-    try:
-        return json.loads(columns[1])
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"no whole row ({first_line(error)})") from error
+    return json.loads(columns[1])
 
 
+@_whole_row()
 def _features_of(row: bytes) -> dict[str, Any]:
     """The fields of RegionFeatures that a row of features holds. Raises StoreError."""
     content = _content(row)
-    try:
-        count = content["num_boxes"]
-        values = np.frombuffer(base64.b64decode(content["features"], validate=True), "<f4")
-        rows = values.reshape(count, -1) if count else values.reshape(0, 0)
-        size = {"image_width": content.get("image_w"), "image_height": content.get("image_h")}
-    except Exception as error:  # a damaged row raises anything
-        raise StoreError(f"no whole row ({first_line(error)})") from error
+    count = content["num_boxes"]
+    values = np.frombuffer(base64.b64decode(content["features"], validate=True), "<f4")
+    rows = values.reshape(count, -1) if count else values.reshape(0, 0)
     if count and not _ends_in_boxes(rows):
         raise StoreError(f"features of {rows.shape[1]} numbers, the last {GEOMETRY} no box's")
-    return {"features": rows[:, :-GEOMETRY].astype(np.float32), "num_boxes": count, **size}
+    return {
+        "features": rows[:, :-GEOMETRY].astype(np.float32),
+        "num_boxes": count,
+        "image_width": content.get("image_w"),
+        "image_height": content.get("image_h"),
+    }
 
 
 def _ends_in_boxes(rows: np.ndarray) -> bool:
@@ -226,23 +193,22 @@ def _ends_in_boxes(rows: np.ndarray) -> bool:
         return np.allclose(second - first, sides, atol=_GEOMETRY_ERROR)
 
 
+@_whole_row()
 def _labels_of(row: bytes) -> dict[str, Any]:
-    """The fields of RegionFeatures that a row of labels holds, and their ``count``."""
+    """The fields of RegionFeatures that a row of labels holds, and the ``count`` of labels."""
     labels = _content(row)
-    try:
-        count = len(labels)
-        names = [label["class"] for label in labels]
-        boxes = _column(labels, "rect", np.float32)
-        known = {
-            "bbox": None if boxes is None else boxes.reshape(count, 4),
-            "objects": _column(labels, "class_id", np.int64),
-            "objects_conf": _column(labels, "conf", np.float32),
-        }
-    except Exception as error:  # a damaged row raises anything
-        raise StoreError(f"no whole row ({first_line(error)})") from error
+    count = len(labels)
+    names = [label["class"] for label in labels]
+    boxes = _column(labels, "rect", np.float32)
+    known: dict[str, Any] = {
+        "bbox": None if boxes is None else boxes.reshape(count, 4),
+        "objects": _column(labels, "class_id", np.int64),
+        "objects_conf": _column(labels, "conf", np.float32),
+        "count": count,
+    }
     if known["objects"] is None and any(names):
-        known["extra"] = {"class_names": names}
-    return {**known, "count": count}
+        known["class_names"] = names
+    return known
 
 
 def _column(labels: list[dict[str, Any]], key: str, dtype: type) -> np.ndarray | None:

@@ -2,93 +2,147 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import base64
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from ..errors import StoreError
+import numpy as np
+
+from ..errors import StoreError, first_line
 from ..structures.regions import RegionFeatures
-from .base import FeatureReader, FeatureWriter
-from .line_files import LineReader, LineWriter, problems_in_a_tsv
-from .tsv_index import NameIndex
-from .tsv_lines import BUTD_COLUMNS, LXMERT_COLUMNS, decode, encode
+from .base import store_errors
+from .fields import regions_of
+from .line_files import LineReader, LinesReader, LinesWriter, LineWriter
+from .line_index import Index
+
+# The columns, as RegionFeatures calls them; the first is the name.
+LXMERT_COLUMNS = (
+    "name",
+    "image_height",
+    "image_width",
+    "objects",
+    "objects_conf",
+    "attrs_id",
+    "attrs_conf",
+    "num_boxes",
+    "bbox",
+    "features",
+)
+BUTD_COLUMNS = ("name", "image_width", "image_height", "num_boxes", "bbox", "features")
+
+# Of each column with an array: dtype, and the shape for N regions (-1: any).
+_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "objects": ("<i8", ()),
+    "objects_conf": ("<f4", ()),
+    "attrs_id": ("<i8", ()),
+    "attrs_conf": ("<f4", ()),
+    "bbox": ("<f4", (4,)),
+    "features": ("<f4", (-1,)),
+}
+_BEGINNING = 1 << 20  # bytes of a TSV that show which it is
 
 
-class TSVWriter(FeatureWriter):
+def _kept(columns: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(columns) - {"name", "num_boxes", "features"}
+
+
+def encode(columns: tuple[str, ...], name: str, regions: RegionFeatures) -> bytes:
+    """The line of an image. What the image lacks is written as zeros."""
+    fields = [name.encode()]
+    for column in columns[1:]:
+        value = getattr(regions, column)
+        if column in _ARRAYS:
+            dtype, shape = _ARRAYS[column]
+            array = np.zeros((len(regions), *shape)) if value is None else value
+            fields.append(base64.b64encode(np.asarray(array, dtype).tobytes()))
+        else:
+            number = len(regions) if column == "num_boxes" else value or 0
+            fields.append(str(number).encode())
+    return b"\t".join(fields) + b"\n"
+
+
+def decode(columns: tuple[str, ...], line: bytes) -> RegionFeatures:
+    """The inverse of :func:`encode`; what the image lacked is None again.
+
+    Raises StoreError, without the file's name, for anything but a whole line.
+    """
+    texts = line.rstrip(b"\r\n").split(b"\t")
+    if len(texts) != len(columns):
+        raise StoreError(f"a line of {len(texts)} columns, not {len(columns)}")
+    fields = dict(zip(columns[1:], texts[1:], strict=True))
+    known: dict[str, Any] = {}
+    try:
+        count = int(fields["num_boxes"])
+        if count < 0:
+            raise ValueError(f"num_boxes is {count}")
+        for column, text in fields.items():
+            known[column] = _array(column, text, count) if column in _ARRAYS else int(text)
+    except ValueError as error:
+        raise StoreError(f"no whole line ({first_line(error)})") from error
+    lacked = {key for key in ("image_width", "image_height") if not known[key]}
+    if "attrs_conf" in known and not known["attrs_conf"].any():
+        lacked |= {"attrs_id", "attrs_conf"}
+    if count and not known["bbox"].any():
+        lacked.add("bbox")
+    if count and "objects" in known and not known["objects_conf"].any():
+        lacked |= {"objects_conf"} if known["objects"].any() else {"objects_conf", "objects"}
+    return regions_of(known.pop("features"), known | dict.fromkeys(lacked))
+
+
+def _array(column: str, text: bytes, count: int) -> np.ndarray:
+    dtype, shape = _ARRAYS[column]
+    values = np.frombuffer(base64.b64decode(text, validate=True), dtype)
+    if not count:
+        shape = tuple(max(size, 0) for size in shape)  # nothing tells the features' dimension
+    return values.reshape(count, *shape).astype(np.dtype(dtype).newbyteorder("="))
+
+
+class TSVWriter(LinesWriter):
     """Appends a line an image, see :class:`vmb_d2.stores.line_files.LineWriter`."""
 
     columns: ClassVar[tuple[str, ...]]
-    only_dtype = "float32"
 
-    def __init__(self, path: str | Path, dtype: str = "float32"):
-        super().__init__(path, dtype)
-        self._lines = LineWriter(self.path, NameIndex, self._check)
-
-    def _check(self, line: bytes) -> None:
-        decode(self.columns, line)
-
-    @classmethod
-    def problems(cls, names):
-        for name in names:
-            yield from problems_in_a_tsv(name)
-
-    @classmethod
-    def problem_of(cls, regions):
-        return None if len(regions) else "no regions, at which its readers stop"
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._lines
+    def _open(self) -> None:
+        self._files = [LineWriter(self.path, Index, lambda line: decode(self.columns, line))]
 
     def write(self, name: str, regions: RegionFeatures) -> None:
-        self._lines.write(name, encode(self.columns, name, regions))
-
-    def flush(self) -> None:
-        self._lines.flush()
-
-    def close(self) -> None:
-        self.flush()
-        self.abandon()
-
-    def abandon(self) -> None:
-        self._lines.abandon()
+        self._files[0].write(name, encode(self.columns, name, regions))
 
 
-class TSVReader(FeatureReader):
+class TSVReader(LinesReader):
     """Reads such a TSV, see :class:`vmb_d2.stores.line_files.LineReader`."""
 
     columns: ClassVar[tuple[str, ...]]
 
-    def __init__(self, path: str | Path):
-        super().__init__(path)
-        self._lines = LineReader(self.path, NameIndex, self._decode)
+    def _open(self) -> None:
+        self._lines = LineReader(self.path, Index, lambda line: decode(self.columns, line))
 
-    def _decode(self, line: bytes) -> RegionFeatures:
-        return decode(self.columns, line)
-
-    def names(self) -> Iterator[str]:
-        return iter(self._lines.names)
-
-    def __len__(self) -> int:
-        return len(self._lines.names)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._lines.names
+    @classmethod
+    def is_store(cls, path: Path) -> bool:
+        try:
+            with open(path, "rb") as file:
+                line = file.readline(_BEGINNING)
+        except OSError:
+            return False
+        texts = line.rstrip(b"\r\n").split(b"\t")
+        return len(texts) == len(cls.columns) and all(
+            text.isdigit()
+            for column, text in list(zip(cls.columns, texts, strict=True))[1:]
+            if column not in _ARRAYS
+        )
 
     def read(self, name: str) -> RegionFeatures:
-        line = self._lines.line(name)
-        try:
-            return self._decode(line)
-        except StoreError as error:
-            raise StoreError(f"{self.path}: {name!r}: {error}") from error
-
-    def close(self) -> None:
-        self._lines.close()
+        line = self._main.line(name)
+        with store_errors(f"{self.path}: {name!r}"):
+            return decode(self.columns, line)
 
 
 class LXMERTWriter(TSVWriter):
     """Writes the TSV that LXMERT reads."""
 
     columns = LXMERT_COLUMNS
+    keeps = _kept(columns)
+    without = dict.fromkeys(keeps, "as zeros")
 
     @staticmethod
     def bytes_per_image(regions: int, dimension: int, classes: int, itemsize: int) -> int:
@@ -105,6 +159,8 @@ class BUTDWriter(TSVWriter):
     """Writes the TSV of bottom-up-attention."""
 
     columns = BUTD_COLUMNS
+    keeps = _kept(columns)
+    without = dict.fromkeys(keeps, "as zeros")
 
     @staticmethod
     def bytes_per_image(regions: int, dimension: int, classes: int, itemsize: int) -> int:

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+import dataclasses
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..errors import StoreError
-from ..structures.class_names import NO_NAMES, ClassNames
 from ..structures.regions import RegionFeatures
-from .checks import checked
+from .fields import regions_of
 from .npz import NpzReader, NpzWriter
 
-# In RegionFeatures.extra: what a file holds that the other fields have no place for.
+# Keys of RegionFeatures.extra for what a file holds that no field has a place for.
 BOXES = "norm_bb"
 BACKGROUND = "background_prob"
+
+_NO_BOXES = "without norm_bb"
 
 
 class UniterWriter(NpzWriter):
     """Writes a file an image, not compressed. What the image lacks is left out.
 
-    Args:
-        class_names: they say whether the background is column 0 of ``cls_prob``.
+    ``class_names`` tell whether the background is column 0 of ``cls_prob``.
     """
 
     only_dtype = "float16"
-    takes_class_names = True
-
-    def __init__(
-        self, path: str | Path, dtype: str = "float32", class_names: ClassNames = NO_NAMES
-    ):
-        super().__init__(path, dtype)
-        self._with_background = class_names.with_background
+    keeps = frozenset({"bbox", "num_boxes", "objects", "objects_conf", "confidence", "cls_prob"})
+    kept_keys: ClassVar = {BOXES: ("bbox", "image_width", "image_height"), BACKGROUND: ()}
+    without: ClassVar = {
+        "bbox": _NO_BOXES,
+        "image_width": _NO_BOXES,
+        "image_height": _NO_BOXES,
+        "confidence": "with objects_conf of the first num_boxes regions as conf, 0 for the others "
+        "(without conf where there is no objects_conf)",
+        "cls_prob": "without soft_labels, which UNITER's pre-training needs",
+    }
 
     def arrays(self, name: str, regions: RegionFeatures) -> dict[str, Any]:
         boxes = regions.normalized_boxes()
@@ -49,7 +52,7 @@ class UniterWriter(NpzWriter):
 
     def _soft_labels(self, regions: RegionFeatures) -> np.ndarray | None:
         probabilities = regions.cls_prob
-        if probabilities is None or self._with_background:
+        if probabilities is None or self.class_names.with_background:
             return probabilities
         background = _of_uniter(regions, BACKGROUND, (len(regions),))
         if background is None:
@@ -62,15 +65,14 @@ class UniterWriter(NpzWriter):
 
 
 def _confidence(regions: RegionFeatures) -> np.ndarray | None:
-    """Where it isn't known, the classes' probabilities of the regions that count, else 0."""
+    """The confidence; where it is unknown, ``objects_conf`` of the first ``num_boxes``, else 0."""
     if regions.confidence is not None or regions.objects_conf is None:
         return regions.confidence
-    counts = np.arange(len(regions)) < regions.num_boxes
-    return np.where(counts, regions.objects_conf, 0)
+    return np.where(np.arange(len(regions)) < regions.num_boxes, regions.objects_conf, 0)
 
 
 def _of_uniter(regions: RegionFeatures, key: str, shape: tuple[int, ...]) -> np.ndarray | None:
-    """What the reader below has put aside, if it was that."""
+    """What :class:`UniterReader` has put into ``extra``."""
     value = regions.extra.get(key)
     return value if isinstance(value, np.ndarray) and value.shape == shape else None
 
@@ -78,25 +80,26 @@ def _of_uniter(regions: RegionFeatures, key: str, shape: tuple[int, ...]) -> np.
 class UniterReader(NpzReader):
     """Reads such files, compressed ones too, whoever wrote them; only ``features`` has to be there.
 
-    A file doesn't say how large its image is, so there are no boxes in pixels: ``extra`` has them
+    A file doesn't have the image's size, so there are no boxes in pixels: ``extra`` has them
     as ``norm_bb``, and the background's probability as ``background_prob``, both as stored.
     """
+
+    format_name = "uniter"
 
     def regions(self, name: str, values: dict[str, Any]) -> RegionFeatures:
         features = values.pop("features", None)
         if features is None:
             raise StoreError("has no features")
-        confidence, soft_labels = values.pop("conf", None), values.pop("soft_labels", None)
-        known: dict[str, Any] = {"num_boxes": len(features)}
-        if confidence is not None:
-            known["confidence"] = np.float32(confidence).reshape(-1)
-            known["num_boxes"] = int((known["confidence"] > 0).sum())
+        soft_labels, conf = values.pop("soft_labels", None), values.pop("conf", None)
+        known: dict[str, Any] = {}
+        confidence = None
+        if conf is not None:
+            confidence = np.asarray(conf, np.float32).reshape(-1)
+            known["num_boxes"] = int((confidence > 0).sum())
         if soft_labels is not None:
             if np.ndim(soft_labels) != 2 or np.shape(soft_labels)[1] < 2:
                 raise StoreError(f"soft_labels of shape {np.shape(soft_labels)}")
-            known["cls_prob"] = np.float32(soft_labels)[:, 1:]
+            known["cls_prob"] = np.asarray(soft_labels, np.float32)[:, 1:]
             known["objects"] = known["cls_prob"].argmax(axis=1)
             values[BACKGROUND] = soft_labels[:, 0]
-        unknown = ("bbox", "objects", "cls_prob", "image_width", "image_height")
-        known = checked({"features": features, **dict.fromkeys(unknown), **known})
-        return RegionFeatures(**known, extra=values)
+        return dataclasses.replace(regions_of(features, known, confidence), extra=values)

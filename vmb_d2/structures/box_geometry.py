@@ -1,4 +1,4 @@
-"""Geometry of VMB's boxes: the one home of every "+ 1".
+"""Geometry of VMB's boxes. Everything that depends on inclusive coordinates is here.
 
 A VMB box (x1, y1, x2, y2) is *inclusive*: its last column and row belong to it, so its width is
 ``x2 - x1 + 1``. Detectron2's and torchvision's boxes are *exclusive* (width ``x2 - x1``). Boxes in
@@ -40,9 +40,9 @@ def area(boxes: Tensor) -> Tensor:
 
 
 def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes moved into an image of ``size`` (height, width): x in [0, width - 1], y likewise.
+    """Clip boxes to an image of ``size`` (height, width): x to [0, width - 1], y likewise.
 
-    A box wholly outside becomes one pixel wide at the border; VMB keeps it.
+    A box completely outside becomes one pixel wide at the border; VMB keeps it.
     """
     height, width = size
     last = boxes.new_tensor([width - 1, height - 1, width - 1, height - 1])
@@ -71,9 +71,9 @@ def pairwise_iou(boxes: Tensor) -> Tensor:
 def overlapping(boxes: Tensor, threshold: float) -> Tensor:
     """Bool tensor (..., R, R): which pairs overlap so much that NMS drops one of the two.
 
-    VMB's NMS drops an overlap equal to the threshold on the CPU and keeps it on the GPU; so does
-    this, by the device of ``boxes`` (..., R, 4). The diagonal is False, and so is all of a box of
-    NaN.
+    For an overlap equal to the threshold, VMB's NMS drops the box on the CPU and keeps it on the
+    GPU. The same rule is applied here, by the device of ``boxes`` (..., R, 4). The diagonal is
+    False, and so are the rows and columns of boxes of NaN.
     """
     result = pairwise_iou(boxes) > _exceeded_at(threshold, boxes.device)
     result.diagonal(dim1=-2, dim2=-1).fill_(False)
@@ -86,8 +86,8 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
     Args:
         boxes: (R, 4), inclusive.
         scores: (R,).
-        threshold: the overlap at which the box with the lower score goes; see :func:`overlapping`
-            for an overlap that is equal to it.
+        threshold: overlap above which the box with the lower score is dropped; see
+            :func:`overlapping` for an overlap equal to it.
 
     Returns:
         int64 tensor of the indices kept, by falling score; equal scores in the order given.
@@ -109,8 +109,8 @@ def assign_fpn_levels(boxes: Tensor, min_level: int, max_level: int) -> Tensor:
 
 
 def _exceeded_at(threshold: float, device: torch.device) -> float:
-    """The number that an overlap has to exceed to count, for VMB's rule on ``device``."""
+    """The number that an overlap has to exceed by VMB's rule on ``device``."""
     value = np.float32(threshold)
-    if device.type == "cpu":  # "at least the threshold" is "more than the number just below it"
+    if device.type == "cpu":  # x >= value is the same as x > the next smaller float32
         value = np.nextafter(value, np.float32(-np.inf))
     return float(value)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DownloadError
 from ..utils.downloads import fetch, is_url
 
 CLASSES_URL = "https://dl.fbaipublicfiles.com/pythia/data/visual_genome_categories.json"
 
 BACKGROUND = "background"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,24 @@ def read_class_names(
     return ClassNames(names, with_background, str(path))
 
 
+def class_names_or_numbers(
+    source: str | None, cache_dir: Path, with_background: bool = False
+) -> ClassNames:
+    """As :func:`read_class_names`, for uses that can do without names; "none" gives none.
+
+    Where no source is given and the usual one can't be fetched, a warning says so and the classes
+    are called by their index.
+    """
+    if source != "none":
+        try:
+            return read_class_names(source, cache_dir, with_background)
+        except DownloadError as error:
+            if source is not None:
+                raise
+            logger.warning("classes go by number: %s, or give a file of their names", error)
+    return ClassNames(None, with_background)
+
+
 def parse_class_names(content: bytes) -> tuple[str, ...]:
     """The names in the order of their ids, the background (id 0) left out.
 
@@ -128,22 +148,14 @@ def parse_class_names(content: bytes) -> tuple[str, ...]:
         raise ConfigError('no class names: there is no list "categories" in it')
     names: dict[int, str] = {}
     for entry in categories:
-        number, name = _id_and_name(entry)
+        number, name = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (-1, "")
+        if type(number) is not int or number < 0 or not isinstance(name, str):
+            raise ConfigError(f"{json.dumps(entry)[:60]} has no number as id and text as name")
         if number in names:
             raise ConfigError(f"id {number} occurs twice")
-        names[number] = name
+        text = name.encode(errors="replace").decode()  # JSON can hold halves of characters
+        names[number] = " ".join(text.split())
     first = names.pop(0, BACKGROUND)
     if first.strip("_").lower() != BACKGROUND:
         raise ConfigError(f"id 0 is {first!r}, but 0 is the background: ids begin at 1")
     return tuple(names[number] for number in sorted(names))
-
-
-def _id_and_name(entry: Any) -> tuple[int, str]:
-    number = entry.get("id") if isinstance(entry, dict) else None
-    name = entry.get("name") if isinstance(entry, dict) else None
-    if type(number) is not int or number < 0 or not isinstance(name, str):
-        shown = json.dumps(entry)
-        shown = shown if len(shown) <= 60 else f"{shown[:60]}..."
-        raise ConfigError(f"{shown} has no number as id and text as name")
-    text = name.encode(errors="replace").decode()  # JSON can hold halves of characters
-    return number, " ".join(text.split())

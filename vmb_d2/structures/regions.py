@@ -1,4 +1,4 @@
-"""The regions of one image: what the extraction gives, and what every format stores."""
+"""The regions of one image, as extracted and as stored in every format."""
 
 from __future__ import annotations
 
@@ -14,29 +14,31 @@ import numpy as np
 class RegionFeatures:
     """Regions of one image, the most confident first; given boxes in the order given.
 
-    What the extraction makes is complete but for the attributes. What is read from a store has
-    None where the store's format, or whoever wrote it, left something out.
+    The extraction sets every field except the attributes. Fields that a store's format doesn't
+    have, or that were not written, are None when read.
 
     Attributes:
         features: float32 or float16 (N, D), the first of the features asked for.
         bbox: float32 (N, 4), inclusive boxes x1, y1, x2, y2 in original pixels. They can reach
             past the image's edge, into the padding.
-        num_boxes: how many of the N have a confidence above 0; of given boxes, all.
+        num_boxes: number of regions whose confidence is above 0; for given boxes N.
         objects: int64 (N,), index of the most probable class in ``cls_prob``.
-        cls_prob: float32 (N, C), probabilities; without the background (index 0 is VMB's class 1)
-            unless the background was asked for (then it is column 0).
+        cls_prob: float32 (N, C), probabilities. Column 0 is the background where the option
+            ``background`` was set, otherwise VMB's class 1.
         image_width, image_height: in original pixels.
-        objects_conf: float32 (N,), the probability of ``objects``. Left out, it is taken from
-            ``cls_prob``.
+        objects_conf: float32 (N,), the probability of ``objects``. Where it isn't given, it is
+            computed from ``cls_prob``.
         confidence: float32 (N,), by which the regions were chosen: the highest probability among
-            the classes in which a region survived suppression, else 0. None for given boxes.
-        class_logits: float32 (N, 1 + C), before the softmax, background first. Of given boxes only.
+            the classes in which a region survived suppression, 0 if there is none. None for given
+            boxes.
+        class_logits: float32 (N, 1 + C), before the softmax, background first. For given boxes
+            only.
         attrs_id, attrs_conf: int64 (N,) and float32 (N,), attributes. VMB's models predict none;
-            other extractors' files have them.
+            files of other extractors have them.
         further: the other features asked for, by name, each (N, D).
-        extra: what a store of free keys holds beyond all these.
-        choice_is_finite: False where they were chosen among proposals of which a box or a score
-            isn't finite, or of which there is none.
+        extra: further keys of a store whose format allows them.
+        choice_is_finite: False where a box or a score of the proposals is not finite, or there are
+            no proposals. It is not stored.
     """
 
     features: np.ndarray
@@ -65,7 +67,7 @@ class RegionFeatures:
     def clipped(self) -> RegionFeatures:
         """The same regions with boxes clipped to the image: x to [0, width], y to [0, height].
 
-        A box in the image stays as it is, to the bit. So do all where its size is unknown.
+        Boxes inside the image are not changed; neither are boxes of an image of unknown size.
         """
         if self.bbox is None or self.image_width is None or self.image_height is None:
             return self
@@ -75,7 +77,7 @@ class RegionFeatures:
         return dataclasses.replace(self, bbox=bbox)
 
     def not_finite(self) -> str | None:
-        """What of the features, boxes and scores isn't finite, in words; None: all is."""
+        """Which features, boxes or scores are not finite, in words; None where all are."""
         scores = {"bbox": self.bbox, "cls_prob": self.cls_prob, "class_logits": self.class_logits}
         for name, values in {"features": self.features, **self.further, **scores}.items():
             if values is not None and (count := values.size - int(np.isfinite(values).sum())):
@@ -85,11 +87,11 @@ class RegionFeatures:
         return None
 
     def normalized_boxes(self) -> np.ndarray | None:
-        """The boxes as Oscar and UNITER have them; None where they or the image's size are unknown.
+        """The boxes in the form of Oscar and UNITER.
 
         Returns:
-            float32 (N, 6): x1, y1, x2, y2, x2 - x1 and y2 - y1, as shares of the image's width and
-            height.
+            float32 (N, 6): x1, y1, x2, y2, x2 - x1 and y2 - y1, divided by the image's width or
+            height. None where boxes or image size are unknown.
         """
         if self.bbox is None or not (self.image_width and self.image_height):
             return None
@@ -97,9 +99,9 @@ class RegionFeatures:
         return (boxes / np.tile([self.image_width, self.image_height], 3)).astype(np.float32)
 
     def with_feature(self, name: str | None) -> RegionFeatures:
-        """The same regions with the feature ``name`` as ``features``, and no further ones.
+        """The same regions with the feature ``name`` as ``features``, without ``further`` ones.
 
-        ``name`` is one of ``further``; None, or any other, stands for the first.
+        Where ``name`` is None or not in ``further``, ``features`` stays.
         """
-        features = self.further.get(name, self.features)
+        features = self.features if name is None else self.further.get(name, self.features)
         return dataclasses.replace(self, features=features, further={})

@@ -1,30 +1,30 @@
-"""Fetching a file by URL into a cache, once."""
+"""Downloads into a cache, each file once.
+
+The download itself is iopath's. torch.hub's takes a connection that ends early for the end of the
+file unless a hash is given, and no hashes of the released files are published.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import os
 import socket
 from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
-from urllib.error import ContentTooShortError, HTTPError
+from urllib.error import HTTPError
 from urllib.parse import urlparse
 
 from iopath.common.download import download
 
 from ..errors import DownloadError
-from ..utils.files import is_web_page
-from ..utils.lease import LeaseHeld, lease_beside
+from .files import is_web_page
+from .lease import LeaseHeld, lease_beside
 
-RELEASES = "https://dl.fbaipublicfiles.com"  # what was released for MMF is below it
+RELEASES = "https://dl.fbaipublicfiles.com"  # of all files that were released for MMF
 
-ATTEMPTS = 3
-STALL_SECONDS = 60
-
-logger = logging.getLogger(__name__)
+TIMEOUT_SECONDS = 60
 
 
 def default_cache_dir() -> Path:
@@ -38,7 +38,7 @@ def cache_folder(given: str | Path | None) -> Path:
 
 
 def mirrored(url: str) -> str:
-    """Where ``url`` is fetched from: ``$VMB_D2_MIRROR`` may stand in for :data:`RELEASES`."""
+    """``url`` with ``$VMB_D2_MIRROR``, where it is set, in place of :data:`RELEASES`."""
     mirror = os.environ.get("VMB_D2_MIRROR")
     if mirror and url.startswith(f"{RELEASES}/"):
         return mirror.rstrip("/") + url.removeprefix(RELEASES)
@@ -51,7 +51,7 @@ def is_url(path: str | Path) -> bool:
 
 
 def cached_path(url: str, cache_dir: Path) -> Path:
-    """Where :func:`fetch` keeps the file: by host, path and query of its URL."""
+    """The local path of a download: by host, path and query of its URL."""
     parts = urlparse(url)
     folder, name = os.path.split(parts.path.lstrip("/"))
     if parts.query:
@@ -59,50 +59,46 @@ def cached_path(url: str, cache_dir: Path) -> Path:
     return cache_dir / "downloads" / parts.netloc.replace(":", "_") / folder / name
 
 
-def fetch(url: str, cache_dir: Path, patiently: bool = True) -> Path:
+def fetch(url: str, cache_dir: Path, optional: bool = False) -> Path:
     """The local copy of ``url``, downloaded if it isn't there.
 
-    One process at a time downloads a file; others wait for it. It is moved into place when it is
-    whole.
+    One process at a time downloads a file, and others wait for it. The file is moved into place
+    when it is complete.
 
     Args:
-        url: of :data:`RELEASES` it is fetched from the mirror, if there is one.
-        cache_dir: needn't be there.
-        patiently: try again, from the start, where a connection breaks or stalls for a minute.
-            Otherwise the first failure, after 10 s of silence, is the last one, also for those who
-            waited for the process that had it.
+        url: below :data:`RELEASES` it is downloaded from the mirror, if there is one.
+        cache_dir: it is made where it doesn't exist.
+        optional: the caller can do without the file. A server that doesn't answer is waited for
+            10 s in place of 60 s, and where another process failed meanwhile, this one doesn't try.
 
     Raises:
-        DownloadError: with the URL and the path to which the file can be brought by hand.
+        DownloadError: with the URL and the path to which the file can be copied by hand.
     """
     target, source = cached_path(url, cache_dir), mirrored(url)
     if target.is_file():
         return target
-    for attempts_left in reversed(range(ATTEMPTS if patiently else 1)):
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with _turn(target) as waited:
-                if waited and not (patiently or target.is_file()):
-                    raise ValueError("another process could not, either")
-                with _stall_timeout(STALL_SECONDS if patiently else 10):
-                    download(source, str(target.parent), filename=target.name)
-                _refuse_web_page(target)
-            return target
-        except (OSError, HTTPException, ValueError) as error:  # urllib's errors are OSErrors
-            broken = isinstance(error, (ContentTooShortError, ConnectionError, TimeoutError))
-            if broken and attempts_left:
-                logger.warning("%s: broken off (%s), trying again", source, _reason(error))
-                continue
-            raise DownloadError(
-                f"{source}: can't be downloaded ({_reason(error)}); "
-                f"with a copy from elsewhere, put it at {target}"
-            ) from error
-    raise AssertionError("unreachable")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _sole_right(target) as waited:
+            if waited and optional and not target.is_file():
+                raise ValueError("another process could not, either")
+            with _socket_timeout(TIMEOUT_SECONDS / 6 if optional else TIMEOUT_SECONDS):
+                download(source, str(target.parent), filename=target.name)
+            with open(target, "rb") as file:
+                if is_web_page(file.read(4096)):  # a login or an error page
+                    target.unlink()
+                    raise ValueError("a web page came in its place")
+    except (OSError, HTTPException, ValueError) as error:  # urllib's errors are OSErrors
+        raise DownloadError(
+            f"{source}: can't be downloaded ({_reason(error)}); "
+            f"with a copy from elsewhere, put it at {target}"
+        ) from error
+    return target
 
 
 @contextlib.contextmanager
-def _turn(target: Path) -> Iterator[bool]:
-    """The sole right to make ``target``. Gives whether another process had it before."""
+def _sole_right(target: Path) -> Iterator[bool]:
+    """Within the block no other process makes ``target``. Yields whether one did before."""
     lease, waited = lease_beside(target), False
     try:
         lease.acquire()
@@ -113,15 +109,6 @@ def _turn(target: Path) -> Iterator[bool]:
         yield waited
 
 
-def _refuse_web_page(path: Path) -> None:
-    """Remove what a login or error page left behind in place of a file. Raises ValueError."""
-    with open(path, "rb") as file:
-        if not is_web_page(file.read(4096)):
-            return
-    path.unlink()
-    raise ValueError("a web page came in its place")
-
-
 def _reason(error: Exception) -> str:
     if isinstance(error, HTTPError):
         return f"HTTP {error.code} {error.reason}"
@@ -130,8 +117,8 @@ def _reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _stall_timeout(seconds: float):
-    """Let a silent connection fail. urllib.request.urlretrieve takes no timeout of its own."""
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    """A limit for each wait for the server: urllib.request.urlretrieve takes none of its own."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Writing files so that a death at any moment leaves nothing half."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # of their file 
 
 @contextlib.contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to, which is moved to ``path`` when the block ends well.
+    """Give a temporary path beside ``path``, which is renamed to ``path`` at the end of the block.
 
-    The content is on the disk before it moves. The name of the temporary file is always the same,
-    so one that a death left behind is overwritten by the next try. After an error nothing is left.
+    The content is synced before. The temporary file always has the same name, so that the next
+    attempt overwrites one that a death has left. After an error, nothing is left.
 
     Raises OSError where the file can't be written.
     """
@@ -42,7 +42,7 @@ def write_whole(path: str | Path, content: bytes) -> None:
 
 
 def write_new(path: str | Path, content: bytes) -> None:
-    """Write a file whole, unless there is one: of several processes at a time, one succeeds.
+    """Write a file whole, unless there is one. Of several processes at a time, one succeeds.
 
     Raises FileExistsError where there is one, or another OSError.
     """
@@ -61,7 +61,7 @@ def write_new(path: str | Path, content: bytes) -> None:
 
 
 def _create(path: Path, content: bytes) -> None:
-    """The same where there are no hard links: others may see it half for a moment."""
+    """The same without hard links. Other processes may see a part of the file for a moment."""
     with open(path, "xb") as file:
         try:
             write_at(file.fileno(), content, 0)
@@ -76,6 +76,22 @@ def write_at(descriptor: int, content: bytes | memoryview, offset: int) -> None:
     while rest:
         written = os.pwrite(descriptor, rest, offset)
         rest, offset = rest[written:], offset + written
+
+
+def sync_folder(folder: str | Path) -> None:
+    """Make the names of the files in a folder survive the machine's death. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def check_in_place(opened: os.stat_result, path: str | Path) -> None:
+    """Raise OSError unless the file at ``path`` is still the one that was opened."""
+    found = os.stat(path)
+    if (opened.st_dev, opened.st_ino) != (found.st_dev, found.st_ino):
+        raise OSError(errno.ESTALE, "was replaced while it was written to", str(path))
 
 
 def is_web_page(beginning: bytes) -> bool:

@@ -1,17 +1,21 @@
-"""One process at a time, also on file systems whose locks can't be trusted.
+"""Leases: the sole right to write something, on any file system, as long as the process lives.
 
-A lease is a file that its holder creates, for which NFS too has only one winner, and in which a
-thread of the holder counts on, as a sign of life. A holder that doesn't do so any more has lost it.
-No clocks are compared: who wants the lease watches the file for a while by its own.
+A lease is a file that its holder creates with O_EXCL, in which one of several processes succeeds,
+on NFS too. It names its holder, and a thread of the holder counts in it every ``BEAT_SECONDS``. A
+holder on this machine is dead once its process has ended; one on another machine, once it hasn't
+counted for ``EXPIRY_SECONDS`` on the clock of the process that watches it. Whoever wants the lease
+removes the file of a dead holder.
 """
 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import logging
 import os
 import random
+import socket
 import threading
 import time
 import uuid
@@ -21,23 +25,20 @@ from typing import Any
 
 from ..errors import OutputError
 from .files import write_at
-from .owner import describe, lives, this_process
 
 # A network file system may show an old state for up to a minute; expiry has to be longer.
 BEAT_SECONDS = 10.0
 EXPIRY_SECONDS = 90.0
-_SIZE = 2048  # bytes, always, so that writing anew never needs space
-
-_own: set[str] = set()  # tokens of the leases that this process has
+_SIZE = 2048  # bytes of the file; constant, so that counting needs no space on a full disk
 
 logger = logging.getLogger(__name__)
 
 
 class LeaseHeld(OutputError):
-    """Another process has the lease, and is alive.
+    """Another process holds the lease, and is alive.
 
     Attributes:
-        holder: what its file says.
+        holder: the content of its file.
     """
 
     def __init__(self, path: Path, holder: Mapping[str, Any]):
@@ -46,10 +47,10 @@ class LeaseHeld(OutputError):
 
 
 class LeaseLost(OutputError):
-    """The lease isn't this process' any more.
+    """This process doesn't hold the lease any more.
 
     Attributes:
-        holder: what the file of who has it now says; None where it is gone.
+        holder: the content of the file that is there now; None where there is none.
     """
 
     def __init__(self, path: Path, holder: Mapping[str, Any] | None):
@@ -59,24 +60,20 @@ class LeaseLost(OutputError):
 
 
 class Lease:
-    """The sole right to something, as long as the process lives and until :meth:`release`.
+    """A lease, held from :meth:`acquire` until :meth:`release` or the end of the process.
+
+    As a context manager, it is released at the end of the block.
 
     Args:
-        path: the file. Its folder exists.
-        beat: seconds between signs of life.
-        expiry: seconds without one after which others take the lease.
+        path: the file, in a folder that exists.
 
     Attributes:
-        note: plain values for readers of the file, as of the last sign of life.
+        note: plain values that the file shows from the next sign of life on.
     """
 
-    def __init__(
-        self, path: str | Path, beat: float = BEAT_SECONDS, expiry: float = EXPIRY_SECONDS
-    ):
+    def __init__(self, path: str | Path):
         self.path = Path(path)
         self.note: dict[str, Any] = {}
-        self._beat = beat
-        self._expiry = expiry
         self._owner = {**this_process(), "token": uuid.uuid4().hex}
         self._count = 0
         self._file: int | None = None
@@ -84,34 +81,34 @@ class Lease:
         self._thread: threading.Thread | None = None
 
     def acquire(self, wait: bool = False) -> Lease:
-        """Get the lease.
+        """Acquire the lease.
 
         Args:
-            wait: where another process has it, wait until that one lets go of it or dies.
+            wait: until the process that holds it releases it or dies.
 
         Raises:
-            LeaseHeld: a living process has it, which takes up to ``beat`` to see.
-            OSError: the file can't be made.
+            LeaseHeld: another process holds it.
+            OSError: the file can't be created.
         """
-        waiting = False
+        is_logged = False
         while not self._create():
             try:
-                remove_dead(self.path, self._beat, self._expiry)
+                remove_dead(self.path)
             except LeaseHeld as held:
                 if not wait:
                     raise
-                if not waiting:
+                if not is_logged:
                     logger.info("waiting: %s", held)
-                waiting = True
-                time.sleep(random.uniform(0.5, 1.5))  # many may wait for the same
+                is_logged = True
+                time.sleep(random.uniform(0.5, 1.5))  # several may wait for the same lease
         self._ended.clear()
-        self._thread = threading.Thread(target=self._go_on_living, name="lease", daemon=True)
+        self._thread = threading.Thread(target=self._give_signs_of_life, daemon=True)
         self._thread.start()
         return self
 
     def require(self) -> None:
-        """Raise LeaseLost where others took the lease, which this process slept through, or the
-        file is gone; OutputError where it can't be read."""
+        """Raise LeaseLost where the file was removed or replaced, as after a long suspension of
+        this process, and OutputError where that can't be told."""
         try:
             if self._is_in_place():
                 return
@@ -121,7 +118,7 @@ class Lease:
         raise LeaseLost(self.path, found)
 
     def release(self) -> None:
-        """Let go of it."""
+        """Stop the signs of life and remove the file, unless it is another's by now."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
@@ -131,12 +128,11 @@ class Lease:
                     self.path.unlink()
             os.close(self._file)
             self._file = None
-        _own.discard(self._owner["token"])
 
     def __enter__(self) -> Lease:
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.release()
 
     def _create(self) -> bool:
@@ -144,41 +140,43 @@ class Lease:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
             return False
-        _own.add(self._owner["token"])
         try:
-            self._write()
+            self._write(self._file)
         except BaseException:
             self.release()
             raise
         return True
 
     def _is_in_place(self) -> bool:
-        """Whether the file is still the one that was made. Opening it is what makes NFS look."""
+        """Whether the file is still the one that was created. NFS looks when it is opened."""
+        if self._file is None:
+            return False
         try:
             with open(self.path, "rb") as file:
                 return os.path.sameopenfile(file.fileno(), self._file)
         except FileNotFoundError:
             return False
 
-    def _write(self) -> None:
+    def _write(self, file: int) -> None:
         self._count += 1
         content = json.dumps({**self._owner, "count": self._count, "note": self.note})
-        write_at(self._file, content.encode("ascii").ljust(_SIZE - 1) + b"\n", 0)
-        os.fsync(self._file)
+        write_at(file, content.encode("ascii").ljust(_SIZE - 1) + b"\n", 0)
+        os.fsync(file)
 
-    def _go_on_living(self) -> None:
-        while not self._ended.wait(self._beat):
-            with contextlib.suppress(OSError):  # a server that is away for a while
-                self._write()
+    def _give_signs_of_life(self) -> None:
+        assert self._file is not None
+        while not self._ended.wait(BEAT_SECONDS):
+            with contextlib.suppress(OSError):  # of a server that is away for a while
+                self._write(self._file)
 
 
 def lease_beside(path: Path) -> Lease:
-    """The lease of those who make a file that all share, such as one in a cache."""
+    """The lease of the process that makes a file which all processes share, as in a cache."""
     return Lease(path.with_name(f".{path.name}.lease"))
 
 
 def read(path: str | Path) -> dict[str, Any] | None:
-    """What a lease's file says; {} where it is just being written; None where there is none.
+    """The content of a lease's file; empty while it is being written, None where there is no file.
 
     Raises OSError where it can't be read.
     """
@@ -191,58 +189,114 @@ def read(path: str | Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else {}
 
 
-def remove_dead(path: Path, beat: float = BEAT_SECONDS, expiry: float = EXPIRY_SECONDS) -> None:
-    """Take a dead holder's file away, and that of no other that came meanwhile.
+def remove_dead(path: Path) -> None:
+    """Remove the file of a dead holder.
 
-    One process at a time does so: what it read is then still there when it removes it.
+    One process at a time does this, by a lease on the removal. So it never removes the file that
+    another process has created meanwhile.
 
-    Raises LeaseHeld where a living process has the lease; see :func:`require_free`.
+    Raises LeaseHeld where the holder is alive; see :func:`require_free`.
     """
-    pause = min(1.0, beat / 4)
-    dead = require_free([path], expiry, pause).get(path)
+    dead = require_free([path]).get(path)
     if dead is None:
         return
-    with Lease(f"{path}.takeover", beat, expiry).acquire(wait=True):
-        if not dead:  # nor would one say anything that was made just now
-            require_free([path], expiry, pause)
+    with Lease(f"{path}.takeover").acquire(wait=True):
+        if not dead:  # an empty file may be a new one by now
+            require_free([path])
         if read(path) == dead:
             path.unlink(missing_ok=True)
 
 
-def require_free(
-    paths: Iterable[str | Path], expiry: float = EXPIRY_SECONDS, pause: float = 1.0
-) -> dict[Path, dict[str, Any]]:
-    """Raise LeaseHeld where a living process has one of these leases.
+def require_free(paths: Iterable[str | Path]) -> dict[Path, dict[str, Any]]:
+    """Raise LeaseHeld where a living process holds one of several leases.
 
-    It takes as long as it takes to know: no time where they are free or their holders are, or
-    were, on this machine; up to ``expiry`` seconds where they may have died on another.
+    Holders that may live on other machines are watched for ``EXPIRY_SECONDS``, all together. For
+    others it takes no time.
 
-    Returns the files that dead holders left behind, and what they say.
+    Returns the content of each file that a dead holder has left.
     """
     seen = {Path(path): read(path) for path in paths}
-    unsure = {path for path, holder in seen.items() if _may_live(path, holder)}
+    unsure = [path for path, holder in seen.items() if _may_live(path, holder)]
     if unsure:
-        words = "; ".join(f"{path}, of {describe(seen[path])}" for path in sorted(unsure))
-        logger.info("looking for signs of life, %g seconds at most: %s", expiry, words)
-    end = time.monotonic() + expiry
+        words = "; ".join(f"{path}, of {describe(seen[path] or {})}" for path in unsure)
+        logger.info("looking for signs of life, %g seconds at most: %s", EXPIRY_SECONDS, words)
+    end = time.monotonic() + EXPIRY_SECONDS
     while unsure and time.monotonic() < end:
-        time.sleep(pause)
+        time.sleep(min(1.0, BEAT_SECONDS / 4))
         for path in list(unsure):
-            before, seen[path] = seen[path], read(path)
-            if not _may_live(path, seen[path]):
+            before, now = seen[path], read(path)
+            seen[path] = now
+            if not _may_live(path, now):
                 unsure.remove(path)
-            elif seen[path] and seen[path] != before:
-                raise LeaseHeld(path, seen[path])
+            elif now and now != before:
+                raise LeaseHeld(path, now)
     return {path: holder for path, holder in seen.items() if holder is not None}
 
 
 def _may_live(path: Path, holder: Mapping[str, Any] | None) -> bool:
-    """Whether there is a holder that isn't surely dead. Raises LeaseHeld where it surely isn't."""
-    if holder is None:
-        return False
-    alive = lives(holder)
-    if alive and holder["pid"] == os.getpid() and holder["token"] not in _own:
-        alive = False  # a file that this very process couldn't remove
-    if alive:
+    """Whether it isn't known if the holder lives. Raises LeaseHeld where it lives."""
+    alive = False if holder is None else lives(holder)
+    if holder is not None and alive:
         raise LeaseHeld(path, holder)
     return alive is None
+
+
+def this_process() -> dict[str, Any]:
+    """This process as plain values: its host, number, start and cluster job."""
+    owner = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "machine": _machine(),
+        "process_start": _start_of(os.getpid()),
+        "since": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+    if job := job_name(os.environ):
+        owner["job"] = job
+    return owner
+
+
+def job_name(environment: Mapping[str, str]) -> str | None:
+    """The Slurm job that a process runs in, as ``squeue`` shows it: ``17_3``, or ``17``."""
+    variables = ("ARRAY_JOB_ID", "ARRAY_TASK_ID", "JOB_ID", "RESTART_COUNT")
+    array, task, job, restarts = (environment.get(f"SLURM_{name}") for name in variables)
+    name = f"{array}_{task}" if array and task else job
+    return f"{name}, restart {restarts}" if name and restarts else name
+
+
+def lives(owner: Mapping[str, Any]) -> bool | None:
+    """Whether a process, as :func:`this_process` gives it, still runs; None where that can't be
+    known, as of another machine."""
+    if owner.get("machine") is None or owner.get("machine") != _machine():
+        return None
+    start = _start_of(owner.get("pid"))
+    return start is not None and start == owner.get("process_start")
+
+
+def describe(owner: Mapping[str, Any]) -> str:
+    """A process in words, with its number, host and job."""
+    text = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
+    return f"{text}, job {owner['job']}" if owner.get("job") else text
+
+
+def _machine() -> str | None:
+    """An identifier of this machine, its boot, and the container where that has process numbers of
+    its own; None on systems without /proc. The host name tells clones of a running virtual machine
+    apart, which have the same boot."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return None
+
+
+def _start_of(pid: object) -> str | None:
+    """When a process of this machine started, in ticks since boot; None where none runs.
+
+    Together with its number this identifies a process, since numbers are used again.
+    """
+    with contextlib.suppress(OSError):
+        # The second field, a name in parentheses, may hold anything; see proc(5).
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        if fields[0] not in "ZX":  # not a zombie, which has ended
+            return fields[19]
+    return None

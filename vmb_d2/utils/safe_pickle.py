@@ -1,4 +1,4 @@
-"""Pickles as the formats need them: read by every NumPy when written, harmless when read."""
+"""Pickles that every NumPy reads, and reading of pickles in which no code is run."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import io
 import math
 import pickle
 import pickletools
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
 from ..errors import StoreError, first_line
 
-# Where NumPy 2 has its internals, and where NumPy 1 had them. Every version knows the old place.
-_NEW_HOME, _OLD_HOME = "numpy._core.", "numpy.core."
+# The package of NumPy's internals in NumPy 2, and its name in NumPy 1, which both know.
+_NUMPY_2, _NUMPY_1 = "numpy._core.", "numpy.core."
 
 _MODULES = ("numpy", "numpy.core.multiarray", "numpy.core.numeric")
 _HARMLESS = {
@@ -26,8 +26,7 @@ _HARMLESS = {
     ("builtins", "set"),
 }
 
-
-# What torch's storages are called, and what is in them.
+# Of each of torch's storages, the dtype.
 _STORAGES = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
@@ -44,7 +43,7 @@ _STORAGE_MAGIC = 0x1950A86A20F9469CFC6C
 
 class _HarmlessUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str):
-        if (module.replace(_NEW_HOME, _OLD_HOME), name) in _HARMLESS:
+        if (module.replace(_NUMPY_2, _NUMPY_1), name) in _HARMLESS:
             return super().find_class(module, name)
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return _tensor
@@ -56,7 +55,7 @@ class _HarmlessUnpickler(pickle.Unpickler):
 
 
 class _StorageUnpickler(pickle.Unpickler):
-    """Reads what stands before a storage's numbers: plain values, and the dtype."""
+    """Reads what precedes the numbers in a pickled storage: plain values, and the dtype."""
 
     def find_class(self, module: str, name: str):
         if module == "torch" and name in _STORAGES:
@@ -68,7 +67,7 @@ class _StorageUnpickler(pickle.Unpickler):
 
 
 def _storage(data: bytes) -> np.ndarray:
-    """The numbers of a tensor, flat, of what torch pickles them as: its files from before 1.6."""
+    """A storage's numbers, from its pickled form, which is torch's file format before 1.6."""
     file = io.BytesIO(data)
     magic, _version, _system, reference, _keys = (_next_pickle(file) for _ in range(5))
     if magic != _STORAGE_MAGIC or reference[0] != "storage":
@@ -100,18 +99,17 @@ def dumps(value: Any) -> bytes:
     data = pickle.dumps(value, protocol=3)
     parts, begin = [], 0
     for opcode, argument, position in pickletools.genops(data):
-        if opcode.name == "GLOBAL" and argument.startswith(_NEW_HOME):
-            parts += [data[begin:position], b"c", _OLD_HOME.encode()]
-            begin = position + len(b"c") + len(_NEW_HOME)
+        if opcode.name == "GLOBAL" and str(argument).startswith(_NUMPY_2):
+            assert position is not None
+            parts += [data[begin:position], b"c", _NUMPY_1.encode()]
+            begin = position + len(b"c") + len(_NUMPY_2)
     return b"".join([*parts, data[begin:]])
 
 
 def loads(data: bytes) -> Any:
-    """Unpickle plain values and NumPy arrays; nothing that is in the pickle gets run.
+    """Unpickle plain values, NumPy arrays, and torch's tensors, which become arrays.
 
-    Torch's tensors become arrays, without torch.
-
-    Raises StoreError where it is damaged, or asks for anything else.
+    No code in the pickle is run. Raises StoreError where it is damaged, or holds anything else.
     """
     return _load(io.BytesIO(data))
 
@@ -124,7 +122,7 @@ def dump_npy(value: Any) -> bytes:
     return file.getvalue() + dumps(np.array(value, dtype=object))
 
 
-def read_npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+def read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape of an npy file's array, whether it is in Fortran's order, and its dtype.
 
     Raises ValueError or EOFError where it is no npy file.
@@ -134,7 +132,7 @@ def read_npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
     return np.lib.format.read_array_header_2_0(file)
 
 
-def load_npy(file: BinaryIO) -> Any:
+def load_npy(file: IO[bytes]) -> Any:
     """An array from the content of an npy file, or the value that a pickled one holds.
 
     Raises StoreError as :func:`loads` does.
@@ -150,7 +148,7 @@ def load_npy(file: BinaryIO) -> Any:
     return value.item() if shape == () and isinstance(value, np.ndarray) else value
 
 
-def _load(file: BinaryIO) -> Any:
+def _load(file: IO[bytes]) -> Any:
     data = file.read()
     try:
         _check_table(io.BytesIO(data))
@@ -162,8 +160,8 @@ def _load(file: BinaryIO) -> Any:
 
 
 def _check_table(file: io.BytesIO) -> None:
-    """Raise StoreError where the next pickle asks for more memory than there can be use for."""
+    """Raise StoreError where the next pickle would allocate a table larger than itself."""
     size = len(file.getbuffer())
     for opcode, argument, _ in pickletools.genops(file):
-        if opcode.name == "LONG_BINPUT" and argument > size:
+        if opcode.name == "LONG_BINPUT" and int(argument or 0) > size:
             raise StoreError("a pickle that asks for a table larger than itself")

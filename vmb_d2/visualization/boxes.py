@@ -1,7 +1,8 @@
-"""What is shown of one image's regions."""
+"""Boxes to draw, with their labels and colours."""
 
 from __future__ import annotations
 
+import colorsys
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +12,27 @@ from ..errors import StoreError
 from ..structures import box_geometry
 from ..structures.class_names import ClassNames
 from ..structures.regions import RegionFeatures
-from .colors import Color, color_of
+
+Color = tuple[int, int, int]  # red, green, blue, 0 to 255
 
 LIKELIEST = 5
-_DIGITS = 4  # of a probability: the PNGs and the page filter by the same number
+NEUTRAL: Color = (225, 225, 225)  # of the background, and of boxes without a class
+_DIGITS = 4  # to which probabilities are rounded, for the PNGs and the page alike
+_GOLDEN_RATIO = 0.6180339887
+_LIGHTNESS = (0.68, 0.75, 0.82)  # black text is legible on all of them
+_SATURATION = 0.9
+
+
+def color_of(number: int | None) -> Color:
+    """The colour of a class, always the same; ``NEUTRAL`` for None, the background or no class.
+
+    Neighbouring numbers get hues far apart.
+    """
+    if number is None:
+        return NEUTRAL
+    hue = number * _GOLDEN_RATIO % 1
+    red, green, blue = colorsys.hls_to_rgb(hue, _LIGHTNESS[number % len(_LIGHTNESS)], _SATURATION)
+    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 @dataclass(frozen=True)
@@ -60,21 +78,24 @@ def shown_boxes(
         top: how many at most.
 
     Raises:
-        StoreError: no boxes are stored, they are of an image of another size, or the numbers
-            can't be right.
+        StoreError: no boxes are stored, they are of an image of another size, or a number isn't
+            finite.
         ConfigError: the class names don't fit the store.
     """
-    _check_size(regions, size)
-    bbox = _array(regions.bbox, "bbox", (None, 4))
+    stored_size = (regions.image_height, regions.image_width)
+    if None not in stored_size and stored_size != size:
+        raise StoreError(
+            f"the boxes are of an image of {stored_size[1]} x {stored_size[0]} pixels, "
+            f"this one has {size[1]} x {size[0]}"
+        )
+    bbox, objects = _finite("bbox", regions.bbox), regions.objects
     if bbox is None:
         raise StoreError("no boxes are stored")
-    count = len(bbox)
-    objects = _array(regions.objects, "objects", (count,))
-    cls_prob = _array(regions.cls_prob, "cls_prob", (count, None))
-    confidence = None if objects is None else _array(regions.objects_conf, "objects_conf", (count,))
+    cls_prob = _finite("cls_prob", regions.cls_prob)
+    confidence = None if objects is None else _finite("objects_conf", regions.objects_conf)
     if cls_prob is not None:
         class_names = class_names.for_columns(cls_prob.shape[1])
-    order = np.arange(count)
+    order: np.ndarray = np.arange(len(bbox))
     if confidence is not None:
         confidence = confidence.round(_DIGITS)
         order = np.argsort(-confidence, kind="stable")
@@ -100,26 +121,8 @@ def _likeliest(probabilities: np.ndarray, names: ClassNames) -> tuple[tuple[str,
     return tuple((names[int(i)], round(float(probabilities[i]), _DIGITS)) for i in best)
 
 
-def _check_size(regions: RegionFeatures, size: tuple[int, int]) -> None:
-    stored = (regions.image_height, regions.image_width)
-    if None not in stored and stored != size:
-        raise StoreError(
-            f"the boxes are of an image of {stored[1]} x {stored[0]} pixels, "
-            f"this one has {size[1]} x {size[0]}"
-        )
-
-
-def _array(value, name: str, shape: tuple[int | None, ...]) -> np.ndarray | None:
-    """``value`` as finite float64 of that shape, where None is any; None where it isn't there."""
-    if value is None:
-        return None
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise StoreError(f"the stored {name} are no numbers") from error
-    fits = array.ndim == len(shape) and all(
-        want in (None, have) for want, have in zip(shape, array.shape, strict=True)
-    )
-    if not fits or not np.isfinite(array).all():
-        raise StoreError(f"the stored {name} of shape {array.shape} are damaged")
-    return array
+def _finite(name: str, values: np.ndarray | None) -> np.ndarray | None:
+    """The values as float64. Raises StoreError where one is a NaN or infinite."""
+    if values is not None and not np.isfinite(values).all():
+        raise StoreError(f"the stored {name} has NaNs or infinities")
+    return None if values is None else values.astype(np.float64)

@@ -10,12 +10,11 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .boxes import ShownBox
-from .colors import TEXT, Color
+from .boxes import Color, ShownBox
 
 Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2 in whole pixels
 
-_HALO = (0, 0, 0)
+_BLACK = (0, 0, 0)
 
 
 def draw_boxes(rgb: np.ndarray, boxes: Sequence[ShownBox]) -> Image.Image:
@@ -26,7 +25,7 @@ def draw_boxes(rgb: np.ndarray, boxes: Sequence[ShownBox]) -> Image.Image:
     room not over another; one too long for the image is cut.
 
     Args:
-        rgb: uint8 (H, W, 3).
+        rgb: uint8 [H, W, 3].
         boxes: by falling confidence.
 
     Returns:
@@ -44,7 +43,7 @@ def draw_boxes(rgb: np.ndarray, boxes: Sequence[ShownBox]) -> Image.Image:
         left, top, right, bottom = place
         canvas.rectangle((left, top, right - 1, bottom - 1), fill=box.color)
         middle = ((left + right) / 2, (top + bottom) / 2)
-        canvas.text(middle, text, fill=TEXT, font=font, anchor="mm")
+        canvas.text(middle, text, fill=_BLACK, font=font, anchor="mm")
     return image
 
 
@@ -70,7 +69,7 @@ def _draw_outline(canvas: ImageDraw.ImageDraw, pixels: Rectangle, color: Color, 
         return
     if shorter > 2 * (width + halo):
         inner = (x1 + width, y1 + width, x2 - width, y2 - width)
-        canvas.rectangle(inner, outline=_HALO, width=halo)
+        canvas.rectangle(inner, outline=_BLACK, width=halo)
     canvas.rectangle(pixels, outline=color, width=width)
 
 
@@ -80,17 +79,16 @@ def _placed_labels(
     """Each box that has a label which fits into the image, with its text and place."""
     padding = max(1, round(font.size / 5))
     height = sum(font.getmetrics()) + padding
-    placed = []
-    taken = np.empty((0, 4))
+    placed: list[tuple[ShownBox, str, Rectangle]] = []
     for box in boxes:
         text = _shortened(box.text, font, size[0] - 2 * padding)
         if not text or height > size[1]:
             continue
         width = int(font.getlength(text)) + 2 * padding
         places = list(_places(_pixels(box), width, height, size))
-        place = next((place for place in places if not _overlaps(place, taken)), places[0])
-        taken = np.vstack([taken, place])
-        placed.append((box, text, place))
+        taken = [other for _, _, other in placed]
+        free = (place for place in places if not any(_overlap(place, other) for other in taken))
+        placed.append((box, text, next(free, places[0])))
     return placed
 
 
@@ -118,13 +116,5 @@ def _places(
             yield left, kept, left + width, kept + height
 
 
-def _overlaps(place: Rectangle, taken: np.ndarray) -> bool:
-    left, top, right, bottom = place
-    return bool(
-        np.any(
-            (taken[:, 0] < right)
-            & (left < taken[:, 2])
-            & (taken[:, 1] < bottom)
-            & (top < taken[:, 3])
-        )
-    )
+def _overlap(a: Rectangle, b: Rectangle) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..data.image_list import is_folder, list_images, output_name, root_of
-from ..errors import ImageReadError, InputError
+from ..errors import ImageReadError
 
 
 class ImageFiles:
@@ -26,10 +26,7 @@ class ImageFiles:
 
     def __init__(self, source: str | Path):
         self.source = Path(source)
-        try:
-            paths = [p for p in list_images(source, recursive=True) if not is_folder(p)]
-        except InputError as error:
-            raise InputError(str(error).removeprefix("input.dir=")) from error
+        paths = [p for p in list_images(source, recursive=True) if not is_folder(p)]
         self._named: tuple[dict[str, list[str]], ...] = ({}, {}, {})
         for path in paths:
             for named, name in zip(self._named, _names_of(path, root_of(source)), strict=True):

@@ -19,12 +19,12 @@ from ..errors import OutputError
 from ..structures import box_geometry
 from ..utils.files import whole_file
 from .boxes import ShownBox
-from .own_files import refuse_other
-
-_PARTS = Path(__file__).parent
 
 LONGEST_SIDE = 1000  # pixels
 JPEG_QUALITY = 85
+MARK = "VMB-D2 visualize"  # near the beginning of each file, PNGs too
+_PARTS = Path(__file__).parent
+_BEGINNING = 1000  # bytes
 
 
 class Page:
@@ -51,7 +51,7 @@ class Page:
 
         Args:
             name: text.
-            rgb: uint8 (H, W, 3).
+            rgb: uint8 [H, W, 3].
             boxes: by falling confidence.
             stored: how many boxes the store has, with those that aren't among ``boxes``.
         """
@@ -96,6 +96,19 @@ def open_page(path: str | Path, title: str, min_confidence: float) -> Iterator[P
             page.finish()
     except OSError as error:
         raise OutputError(f"{path}: can't be written: {error.strerror or error}") from error
+
+
+def refuse_other(path: str | Path) -> None:
+    """Raise OutputError where ``path`` is a file without the mark, such as a photograph."""
+    try:
+        with open(path, "rb") as file:
+            own = MARK.encode() in file.read(_BEGINNING)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise OutputError(f"{path}: can't be written: {error.strerror}") from error
+    if not own:
+        raise OutputError(f"{path} would be overwritten: choose another `output`")
 
 
 def _part(name: str) -> str:

@@ -2,9 +2,9 @@
 
     python racing_leases.py FOLDER PROCESSES TURNS SEED
 
-A program of its own since it forks before any thread is there. Each turn is a process: it gets the
-lease, makes a file that nobody else may have made, removes it, and lets go of the lease. The file
-system is as slow as one of a network. At last the number of deaths is printed.
+Each turn is a process: it gets the lease, creates a file that no other may have created, removes
+it, and releases the lease. The file system is as slow as one of a network. At the end the number of
+deaths is printed. A program of its own, since it forks before there is any thread.
 """
 
 import os
@@ -14,7 +14,10 @@ import sys
 import time
 from pathlib import Path
 
+from vmb_d2.utils import lease as module
 from vmb_d2.utils.lease import Lease, LeaseHeld
+
+module.BEAT_SECONDS = 0.02
 
 
 class Turn:
@@ -27,7 +30,7 @@ class Turn:
         for name in ("open", "rename", "link", "unlink"):
             setattr(os, name, self.slow(getattr(os, name)))
         Path.unlink = self.slow(Path.unlink)
-        lease = Lease(self.folder / "lease.json", beat=0.02)
+        lease = Lease(self.folder / "lease.json")
         while True:
             try:
                 lease.acquire()

@@ -20,8 +20,7 @@ from ..utils.files import whole_file
 from .boxes import shown_boxes
 from .drawing import draw_boxes
 from .image_files import ImageFiles
-from .own_files import MARK, refuse_other
-from .page import Page
+from .page import MARK, Page, refuse_other
 
 MISSING_NAMED = 5  # so many images that are missing are named, the others are counted
 
@@ -29,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Report:
+class Counts:
     """How many images were drawn, are missing, or failed; and whether the limit left some out."""
 
     drawn: int = 0
@@ -64,11 +63,11 @@ class Visualization:
         limit: int = 0,
     ):
         if not 0 <= min_confidence <= 1:
-            raise ConfigError(f"--min-confidence {min_confidence}: has to be from 0 to 1")
+            raise ConfigError("has to be from 0 to 1", field="min_confidence", value=min_confidence)
         if top < 1:
-            raise ConfigError(f"--top {top}: has to be at least 1")
+            raise ConfigError("has to be at least 1", field="top", value=top)
         if limit < 0:
-            raise ConfigError(f"--limit {limit}: has to be at least 0")
+            raise ConfigError("has to be at least 0", field="limit", value=limit)
         self.reader = reader
         self.images = images
         self.class_names = class_names
@@ -76,9 +75,9 @@ class Visualization:
         self.top = top
         self.limit = limit
 
-    def __call__(
+    def run(
         self, names: Iterable[str], folder: Path | None = None, page: Page | None = None
-    ) -> Report:
+    ) -> Counts:
         """Draw the images of these names.
 
         Args:
@@ -91,24 +90,24 @@ class Visualization:
             OutputError: a PNG, or the page, can't be written; or a PNG would overwrite a file that
                 isn't one drawn before.
         """
-        report = Report()
+        counts = Counts()
         with logging_redirect_tqdm():
             for name in tqdm(names, unit="image", disable=None):
-                if self.limit and report.drawn == self.limit:
-                    report.cut = True
+                if self.limit and counts.drawn == self.limit:
+                    counts.cut = True
                     break
                 try:
-                    self._draw_one(name, folder, page, report)
+                    self._draw_one(name, folder, page, counts)
                 except (ImageReadError, StoreError) as error:
-                    report.failed += 1
+                    counts.failed += 1
                     logger.warning("failed: %s: %s", name, error)
-        return report
+        return counts
 
-    def _draw_one(self, name: str, folder: Path | None, page: Page | None, report: Report) -> None:
+    def _draw_one(self, name: str, folder: Path | None, page: Page | None, counts: Counts) -> None:
         path = self.images.find(name)
         if path is None:
-            report.missing += 1
-            if report.missing <= MISSING_NAMED:
+            counts.missing += 1
+            if counts.missing <= MISSING_NAMED:
                 logger.warning("missing: %s: no image in %s", name, self.images.source)
             return
         regions = self.reader.read(name)
@@ -119,7 +118,7 @@ class Visualization:
             _save_png(draw_boxes(rgb, confident), folder / f"{name}.png")
         if page is not None:
             page.add(name, rgb, boxes, len(regions))
-        report.drawn += 1
+        counts.drawn += 1
 
 
 def _save_png(image: Image.Image, path: Path) -> None:

@@ -1,35 +1,86 @@
-"""ROIAlign on a CPU as weighted sums of pixels, many times as fast as a loop over channels."""
+"""RoI pooling with VMB's assignment of boxes to FPN levels, and a faster ROIAlign for the CPU."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from detectron2.layers import ROIAlign
-from torch import Tensor
+from detectron2.modeling.poolers import convert_boxes_to_pooler_format
+from detectron2.structures import Boxes
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ..structures.box_geometry import assign_fpn_levels
+
+
+class InclusiveROIPooler(nn.Module):
+    """ROIAlign of boxes on the FPN level of their inclusive area, without the half-pixel offset.
+
+    Used instead of Detectron2's ``ROIPooler``, whose level assignment can't be replaced.
+
+    Args:
+        output_size: side of the pooled map.
+        scales: of the feature maps relative to the image, each half of the one before, such as
+            1/4 to 1/32.
+        sampling_ratio: samples along each side of a bin; 0 for a number that grows with the box.
+    """
+
+    def __init__(self, output_size: int, scales: Sequence[float], sampling_ratio: int):
+        super().__init__()
+        self.output_size = output_size
+        self.min_level = round(-math.log2(scales[0]))
+        self.level_poolers = nn.ModuleList(
+            BagROIAlign((output_size, output_size), scale, sampling_ratio, aligned=False)
+            for scale in scales
+        )
+
+    def forward(self, features: list[Tensor], boxes: list[Boxes]) -> Tensor:
+        """Pool regions.
+
+        Args:
+            features: a map (N, C, H_l, W_l) of each scale.
+            boxes: for each of the N images, inclusive boxes in network pixels.
+
+        Returns:
+            (R, C, output_size, output_size), of the R boxes of all images in order.
+        """
+        rois = convert_boxes_to_pooler_format(boxes)
+        max_level = self.min_level + len(self.level_poolers) - 1
+        levels = assign_fpn_levels(rois[:, 1:], self.min_level, max_level)
+        shape = (len(rois), features[0].shape[1], self.output_size, self.output_size)
+        pooled = features[0].new_zeros(shape)
+        for level, (pooler, feature) in enumerate(
+            zip(self.level_poolers, features, strict=True), start=self.min_level
+        ):
+            on_level = torch.nonzero(levels == level).squeeze(1)
+            pooled.index_copy_(0, on_level, pooler(feature, rois[on_level]))
+        return pooled
 
 
 class BagROIAlign(ROIAlign):
-    """ROIAlign that on a CPU gives each bin as an embedding bag, its pixels being the embeddings.
+    """ROIAlign computed on the CPU as weighted sums of pixels, by ``embedding_bag``.
 
-    The samples and weights are those of torchvision's kernel, which is taken on other devices. They
-    are added up in another order: the results differ by rounding.
+    It is many times as fast as torchvision's kernel, which is used on other devices. Samples and
+    weights are the same, but are added in another order: results differ by rounding.
     """
 
     @classmethod
     def like(cls, pooler: ROIAlign) -> BagROIAlign:
-        """With the settings of another."""
+        """A copy of ``pooler`` that computes this way."""
         return cls(pooler.output_size, pooler.spatial_scale, pooler.sampling_ratio, pooler.aligned)
 
     def forward(self, input: Tensor, rois: Tensor) -> Tensor:
-        """See :meth:`detectron2.layers.ROIAlign.forward`. The result has ``input``'s layout."""
+        """See :meth:`detectron2.layers.ROIAlign.forward`. The memory format is kept."""
         if input.device.type != "cpu":
             return super().forward(input, rois)
         _, channels, height, width = input.shape
-        if not len(rois):  # for which no map has to be brought into another layout
+        if not len(rois):  # don't convert the memory format for nothing
             return input.new_zeros(0, channels, *self.output_size)
         rows_of_pixels = input.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
         pixels = rows_of_pixels.reshape(-1, channels)
-        first_pixels = rois[:, 0].long() * (height * width)  # of the regions' images
+        first_pixels = rois[:, 0].long() * (height * width)  # index of each region's image
         starts, bins, samples = self._bins(rois[:, 1:])
         rows, columns = self.output_size
         pooled = pixels.new_zeros(len(rois), rows, columns, channels)
@@ -56,10 +107,10 @@ class BagROIAlign(ROIAlign):
         return pooled if is_channels_last else pooled.contiguous()
 
     def _bins(self, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Where the first bin begins, a bin's sides and how many samples they have.
+        """Start of the first bin, side lengths of a bin, and samples along each side.
 
         Args:
-            boxes: (R, 4), in the pixels that ``spatial_scale`` turns into those of the map.
+            boxes: (R, 4), in network pixels.
 
         Returns:
             float32 (R, 2) twice, in pixels of the map, and int64 (R, 2); x before y.
@@ -75,16 +126,16 @@ class BagROIAlign(ROIAlign):
 
 
 def _taps(start: Tensor, bin: Tensor, bins: int, samples: int, size: int) -> tuple[Tensor, Tensor]:
-    """Along one axis, the pixels that each bin takes and their weights.
+    """Along one axis, the pixels that each bin reads, and their weights.
 
-    A sample between two pixels takes both, in proportion. One beyond the first or last pixel takes
-    that, and none if it is more than a pixel before the first, or beyond ``size``.
+    A sample between two pixels is interpolated. A sample up to one pixel before the first pixel,
+    or up to ``size``, reads the nearest pixel; samples farther outside have weight 0.
 
     Args:
-        start, bin: (R,), where the first bin begins and how long a bin is.
-        bins: how many there are.
-        samples: of each bin.
-        size: of the map.
+        start, bin: float32 (R,), start of the first bin and length of a bin.
+        bins: number of bins.
+        samples: number of samples in each bin.
+        size: number of pixels of the map.
 
     Returns:
         int64 and float32 (R, bins, 2 samples).

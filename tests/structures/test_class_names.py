@@ -8,10 +8,13 @@ import pytest
 
 from vmb_d2.errors import ConfigError, DownloadError
 from vmb_d2.structures import class_names
-from vmb_d2.structures.class_names import ClassNames, parse_class_names, read_class_names
+from vmb_d2.structures.class_names import (
+    ClassNames,
+    class_names_or_numbers,
+    parse_class_names,
+    read_class_names,
+)
 from vmb_d2.utils import downloads
-from vmb_d2.visualization.class_names import load_class_names
-from vmb_d2.visualization.colors import NEUTRAL, color_of
 
 
 def categories(*entries):
@@ -72,18 +75,11 @@ def test_a_file_that_cant_be_read(tmp_path):
         read_class_names(str(tmp_path / "none.json"), tmp_path)
 
 
-def test_a_url_is_fetched_once(server, tmp_path):
-    server.content = YOLK
-    for _ in range(2):
-        assert read_class_names(server.url, tmp_path).names == ("yolk", "goal")
-    assert len(server.requests) == 1
-
-
 def test_the_default_is_fetched_once_into_the_cache(server, tmp_path, monkeypatch):
     server.content = YOLK
     monkeypatch.setattr(class_names, "CLASSES_URL", server.url)
-    for _ in range(2):
-        assert read_class_names(None, tmp_path).names == ("yolk", "goal")
+    for source in (None, server.url):
+        assert read_class_names(source, tmp_path).names == ("yolk", "goal")
     assert len(server.requests) == 1
     assert downloads.cached_path(server.url, tmp_path).read_bytes() == YOLK
 
@@ -91,7 +87,7 @@ def test_the_default_is_fetched_once_into_the_cache(server, tmp_path, monkeypatc
 def test_a_mirror_has_the_default_too(server, tmp_path, monkeypatch):
     server.content = YOLK
     monkeypatch.setenv("VMB_D2_MIRROR", f"http://127.0.0.1:{server.server_port}")
-    assert load_class_names(None, tmp_path).names == ("yolk", "goal")
+    assert class_names_or_numbers(None, tmp_path).names == ("yolk", "goal")
     assert server.requests == ["/pythia/data/visual_genome_categories.json"]
 
 
@@ -102,21 +98,21 @@ def test_without_a_network_the_default_is_numbers_and_a_given_url_an_error(
         unused.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/names.json"
         with pytest.raises(DownloadError, match="Connection refused"):
-            load_class_names(url, tmp_path)
+            class_names_or_numbers(url, tmp_path)
         monkeypatch.setattr(class_names, "CLASSES_URL", url)
         with pytest.raises(DownloadError, match="Connection refused"):
             read_class_names(None, tmp_path)
         with caplog.at_level(logging.WARNING):
-            names = load_class_names(None, tmp_path, with_background=True)
+            names = class_names_or_numbers(None, tmp_path, with_background=True)
     assert names == ClassNames(None, with_background=True)
     (message,) = [r.getMessage() for r in caplog.records if r.name.startswith("vmb_d2")]
-    for part in (url, "Connection refused", str(tmp_path), "--classes"):
+    for part in (url, "Connection refused", "give a file of their names"):
         assert part in message
     assert "\n" not in message
 
 
 def test_none_asks_nobody(tmp_path):
-    assert load_class_names("none", tmp_path) == ClassNames()
+    assert class_names_or_numbers("none", tmp_path) == ClassNames()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -159,20 +155,3 @@ def test_numbers_are_those_stored():
     names = ClassNames(with_background=True)
     assert [names[0], names[17]] == ["background", "class 17"]
     assert names.number(17) == 16
-
-
-def luminance(color):
-    channels = [c / 255 for c in color]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def test_colors_are_legible_and_differ():
-    colors = [color_of(number) for number in range(1600)]
-    assert color_of(None) == NEUTRAL
-    for color in (*colors, NEUTRAL):
-        assert (luminance(color) + 0.05) / 0.05 >= 4.5  # WCAG AA for black text
-    assert len(set(colors)) > 1000
-    assert all(len(set(colors[i : i + 40])) == 40 for i in range(0, 1600, 40))
-    # Fixed, since drawings of one store are compared over time.
-    assert (colors[0], colors[17]) == ((247, 100, 100), (168, 247, 250))

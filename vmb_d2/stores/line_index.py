@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +11,12 @@ from typing import BinaryIO, NamedTuple
 from ..errors import StoreError
 
 _SAMPLES = 16  # lines of an index that are compared with the TSV
-_USUAL_NAME = 512  # bytes
+_LONGEST_NAME = 4096  # bytes, with the tab
 _MOST_DIGITS = 18  # of an offset that a file can have
 
 
 class Line(NamedTuple):
-    """An image's line: where it begins, its length with the line's end, and the image's name."""
+    """An image's line: its first byte, its length with the line's end, and the image's name."""
 
     offset: int
     length: int
@@ -28,38 +27,25 @@ class Line(NamedTuple):
         return self.offset + self.length
 
 
-class Index(ABC):
-    """A kind of index, which has a line for each of a TSV's, in their order."""
+class Index:
+    """A line for each line of a TSV, in their order: its offset, length and name.
+
+    ``x.tsv.index`` of ``x.tsv``, which is this project's own.
+    """
 
     @staticmethod
-    @abstractmethod
     def path(tsv: Path) -> Path:
         """The index of a TSV."""
-
-    @staticmethod
-    @abstractmethod
-    def entry(line: Line) -> bytes:
-        """What the index says of a line."""
-
-    @staticmethod
-    @abstractmethod
-    def lines(tsv: BinaryIO, entries: Sequence[bytes]) -> Iterator[Line]:
-        """What the entries say; it ends before the first that can't be one of this TSV."""
-
-
-class NameIndex(Index):
-    """``x.tsv.index`` of ``x.tsv``: offset, length and name. It is this project's own."""
-
-    @staticmethod
-    def path(tsv: Path) -> Path:
         return tsv.with_name(f"{tsv.name}.index")
 
     @staticmethod
     def entry(line: Line) -> bytes:
+        """The line of the index for a line of the TSV."""
         return f"{line.offset}\t{line.length}\t{line.name}\n".encode()
 
     @staticmethod
     def lines(tsv: BinaryIO, entries: Sequence[bytes]) -> Iterator[Line]:
+        """The lines of the entries, up to the first entry that can't be one of this TSV."""
         for entry in entries:
             offset, _, rest = entry.partition(b"\t")
             length, _, name = rest.partition(b"\t")
@@ -67,7 +53,7 @@ class NameIndex(Index):
                 line = Line(int(offset), int(length), name.decode().removesuffix("\n"))
             except ValueError:
                 return
-            if NameIndex.entry(line) != entry or line.length <= 0:
+            if Index.entry(line) != entry or line.length <= 0:
                 return
             yield line
 
@@ -96,7 +82,7 @@ class OffsetIndex(Index):
             if name is None:
                 break
             begun.append((offset, name))
-        # A death can leave half an entry, the last one. Others count characters, say.
+        # A crash can leave the last entry in part. Other programs' offsets may count characters.
         if len(begun) < len(entries) - 1 or not begun:
             return
         tsv.seek(begun[-1][0])
@@ -115,7 +101,7 @@ class Listing:
     Attributes:
         lines: all whole ones, in the TSV's order.
         has_index: whether the TSV has an index, and one that fits it.
-        complete: whether the index lists these lines and has nothing else in it.
+        complete: whether the index lists exactly these lines.
         is_cut: whether the TSV, without an index that fits it, ends in the middle of a line.
     """
 
@@ -128,47 +114,14 @@ class Listing:
     def end(self) -> int:
         return self.lines[-1].end if self.lines else 0
 
-    def keep_only(self, names: Sequence[str]) -> bool:
-        """Drop what follows the lines of these names. False where it doesn't begin with them."""
-        self.complete &= len(self.lines) == len(names)
-        del self.lines[len(names) :]
-        return [line.name for line in self.lines] == list(names)
-
-
-def name_of(line: bytes) -> str:
-    """The name in a line's first column. Raises StoreError where there is none."""
-    name, tab, _ = line.partition(b"\t")
-    if not name or not tab:
-        raise StoreError("no image's line")
-    try:
-        return name.decode()
-    except UnicodeDecodeError as error:
-        raise StoreError("a name that is not UTF-8") from error
-
-
-def _name_at(tsv: BinaryIO, offset: int) -> str | None:
-    """The name of the line that begins at ``offset``; None where none does."""
-    before = min(offset, 1)
-    size = _USUAL_NAME
-    while b"\t" not in (found := os.pread(tsv.fileno(), size, offset - before))[before:]:
-        if b"\n" in found[before:] or len(found) < size:
-            return None
-        size *= 8
-    if found[:before] not in (b"", b"\n"):
-        return None
-    try:
-        return name_of(found[before:])
-    except StoreError:
-        return None
-
 
 def list_lines(
     path: Path, index: type[Index], check: Callable[[bytes], object], check_all: bool
 ) -> Listing:
-    """List a TSV's lines. Nothing is written, and of the lines only their places are kept.
+    """List a TSV's lines. Nothing is written, and one line at a time is in memory.
 
-    With an index that fits, only what follows the indexed lines is read: where that isn't whole, a
-    death came while it was written, and the listing ends. Without one, the whole TSV is read.
+    With an index that fits, only what follows the indexed lines is read, up to a line that isn't
+    whole: it was being written when the writer crashed. Without one, the whole TSV is read.
 
     Args:
         index: which kind of index it has.
@@ -176,44 +129,36 @@ def list_lines(
         check_all: whether to check the lines of a TSV without index too.
 
     Raises:
-        StoreError: a line of a TSV without index is none, or fails the check.
+        StoreError: a line of a TSV without index has no name, or fails the check.
         OSError: the files can't be read.
     """
     with open(path, "rb") as tsv:
-        listing = _indexed(tsv, path, index)
-        for offset, content in _whole_lines(tsv, listing.end):
-            try:
-                line = Line(offset, len(content), name_of(content))
-                if listing.has_index or check_all:
-                    check(content)
-            except StoreError as error:
-                if listing.has_index:
-                    break
-                raise StoreError(f"{path}: at byte {offset}: {error}") from error
-            listing.lines.append(line)
-            listing.complete = False
+        listing = _indexed(tsv, index, index.path(path))
+        offset = listing.end
+        tsv.seek(offset)
+        content = b""
+        for content in tsv:
+            if content.endswith(b"\n") and content.strip(b"\r\n"):
+                try:
+                    line = Line(offset, len(content), _name_of(content))
+                    if listing.has_index or check_all:
+                        check(content)
+                except StoreError as error:
+                    if listing.has_index:
+                        break
+                    raise StoreError(f"{path}: at byte {offset}: {error}") from error
+                listing.lines.append(line)
+                listing.complete = False
+            offset += len(content)
         if not listing.has_index:
-            listing.is_cut = _ends_in_a_line(tsv)
+            listing.is_cut = content != b"" and not content.endswith(b"\n")
         return listing
 
 
-def _whole_lines(tsv: BinaryIO, begin: int) -> Iterator[tuple[int, bytes]]:
-    tsv.seek(begin)
-    for content in tsv:
-        if content.endswith(b"\n") and content.strip(b"\r\n"):
-            yield begin, content
-        begin += len(content)
-
-
-def _ends_in_a_line(tsv: BinaryIO) -> bool:
-    size = os.fstat(tsv.fileno()).st_size
-    return size > 0 and os.pread(tsv.fileno(), 1, size - 1) != b"\n"
-
-
-def _indexed(tsv: BinaryIO, path: Path, index: type[Index]) -> Listing:
-    """What the index lists; nothing where it doesn't fit. It can end with half a line."""
+def _indexed(tsv: BinaryIO, index: type[Index], index_path: Path) -> Listing:
+    """The lines that the index lists; none where it doesn't fit. Its last entry can be partial."""
     try:
-        content = index.path(path).read_bytes()
+        content = index_path.read_bytes()
     except FileNotFoundError:
         return Listing()
     listing = Listing(has_index=True)
@@ -234,3 +179,26 @@ def _fits(tsv: BinaryIO, line: Line) -> bool:
     begin = os.pread(tsv.fileno(), len(name), line.offset)
     end = os.pread(tsv.fileno(), 1, line.end - 1)
     return begin == name and end == b"\n"
+
+
+def _name_of(line: bytes) -> str:
+    """The name in a line's first column. Raises StoreError where there is none."""
+    name, tab, _ = line.partition(b"\t")
+    if not name or not tab:
+        raise StoreError("no image's line")
+    try:
+        return name.decode()
+    except UnicodeDecodeError as error:
+        raise StoreError("a name that is not UTF-8") from error
+
+
+def _name_at(tsv: BinaryIO, offset: int) -> str | None:
+    """The name of the line that begins at ``offset``; None where none does."""
+    before = min(offset, 1)
+    found = os.pread(tsv.fileno(), before + _LONGEST_NAME, offset - before)
+    if found[:before] not in (b"", b"\n"):
+        return None
+    try:
+        return _name_of(found[before:])
+    except StoreError:
+        return None
