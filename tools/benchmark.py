@@ -7,6 +7,10 @@ All in one process, in turns. docs/performance.md explains the figures.
 
 from __future__ import annotations
 
+import environment  # noqa: F401  (before all that has to be installed)
+
+# isort: split
+
 import argparse
 import json
 import logging

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import environment  # noqa: F401  (before all that has to be installed)
+
+# isort: split
+
 import logging
 import sys
 from pathlib import Path

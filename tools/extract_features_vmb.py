@@ -8,6 +8,10 @@ it. docs/mmf.md says what differs from MMF's script.
 
 from __future__ import annotations
 
+import environment  # noqa: F401  (before all that has to be installed)
+
+# isort: split
+
 import argparse
 import logging
 import os

@@ -13,6 +13,10 @@ the same command again to go on after an interruption.
 
 from __future__ import annotations
 
+import environment  # noqa: F401  (before all that has to be installed)
+
+# isort: split
+
 import argparse
 import logging
 import sys

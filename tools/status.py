@@ -8,6 +8,10 @@ It reads the records in the output folder, wherever the run is, and writes nothi
 
 from __future__ import annotations
 
+import environment  # noqa: F401  (before all that has to be installed)
+
+# isort: split
+
 import argparse
 import json
 import os

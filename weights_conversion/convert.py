@@ -13,17 +13,24 @@ import logging
 import sys
 from pathlib import Path
 
-from vmb_d2 import __version__
-from vmb_d2.config import (
-    MODEL_NAMES,
-    VMBModel,
-    canonical_name,
-    ignored_lines,
-    named_model,
-    read_vmb_model,
-)
-from vmb_d2.errors import CheckpointError, ConfigError
-from vmb_d2.utils.command_line import DONE, at_home, command_line, run
+try:
+    from vmb_d2 import __version__
+    from vmb_d2.config import (
+        MODEL_NAMES,
+        VMBModel,
+        canonical_name,
+        ignored_lines,
+        named_model,
+        read_vmb_model,
+    )
+    from vmb_d2.errors import CheckpointError, ConfigError
+    from vmb_d2.utils.command_line import DONE, at_home, command_line, run
+except ModuleNotFoundError as error:
+    if __name__ != "__main__":
+        raise
+    text = f"error: {sys.executable} has no {error.name}: `make install` installs it"
+    print(text, file=sys.stderr)
+    sys.exit(2)
 
 from . import checkpoint_file, state_dict
 

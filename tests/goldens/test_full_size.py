@@ -13,8 +13,6 @@ import support
 import torch
 from golden_checks import check
 from html_page import Parser
-from test_extract_goldens import check
-from test_page import Parser
 
 from reference import goldens
 from vmb_d2.comparison.fidelity import distance
