@@ -200,6 +200,7 @@ def test_a_download_that_is_damaged_can_be_deleted(server, tmp_path, state, mode
         load_model(server.url, model, cache_dir=tmp_path / "cache")
 
 
+@pytest.mark.slow
 def test_whatever_is_damaged_in_a_zip_file_it_is_refused_or_read_as_it_was(tmp_path):
     rng = random.Random(0)
     content = {"model": {"a.weight": torch.rand(30, 4), "b": torch.zeros(2)}, "iteration": 3}

@@ -81,6 +81,7 @@ def load(source, cache):
     return load_model(source, support.description(TINY), cache_dir=cache)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["no conversion", "no note", "other note", "empty note"])
 def test_a_cache_that_lost_something_is_mended(source, tmp_path, damage):
     cache = tmp_path / "cache" / "converted"
@@ -96,6 +97,7 @@ def test_a_cache_that_lost_something_is_mended(source, tmp_path, damage):
     assert conversion.exists()
 
 
+@pytest.mark.slow
 def test_other_content_of_the_same_size_is_seen(source, tmp_path):
     load(source, tmp_path / "cache")
     size = source.stat().st_size
@@ -181,6 +183,7 @@ def in_cache(converted):
     return {"cache_dir": converted.parent}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", support.TINY_MODELS)
 @pytest.mark.parametrize("is_in_cache", [True, False])
 def test_the_network_is_detectron2s_own(tmp_path, name, is_in_cache):
@@ -191,6 +194,7 @@ def test_the_network_is_detectron2s_own(tmp_path, name, is_in_cache):
     assert_same_network(network, loaded_by_detectron2(path, description))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_in_cache", [True, False])
 @pytest.mark.parametrize("kind", ["float16", "float64", "strided", "expanded", "parameters"])
 def test_tensors_of_another_kind_become_what_the_network_has(

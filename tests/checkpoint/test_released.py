@@ -60,6 +60,7 @@ def test_weights_and_yaml_are_fetched_once_and_used(release, tmp_path):
     assert extractor.extract(COFFEE).features.shape == (100, 128)
 
 
+@pytest.mark.slow
 def test_what_came_from_the_mirror_serves_without_it(release, tmp_path, monkeypatch):
     RegionFeatureExtractor.from_pretrained(cache_dir=tmp_path, device="cpu")
     monkeypatch.delenv("VMB_D2_MIRROR")
@@ -117,6 +118,7 @@ def test_who_waited_for_one_that_failed_doesnt_try_again(release, tmp_path, capl
     assert release.requests == []
 
 
+@pytest.mark.slow
 def test_other_weights_or_another_description_fetch_no_yaml(release, tmp_path):
     vilbert = f"{downloads.RELEASES}/vilbert-multi-task/detectron_model.pth"
     release.files["/vilbert-multi-task/detectron_model.pth"] = release.files[f"{PATH}.pth"]

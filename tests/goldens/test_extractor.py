@@ -23,6 +23,12 @@ def extractor():
     return RegionFeatureExtractor(support.tiny_model(TINY))
 
 
+@pytest.fixture(scope="module")
+def coffee(extractor):
+    """The regions of coffee.png."""
+    return extractor.extract(COFFEE)
+
+
 def golden(tag):
     ((path, _, _),) = goldens.find(rf"{TINY}\.seed0\.{tag}\.coffee")
     return np.load(path)
@@ -46,6 +52,7 @@ def test_goldens_of_options(tag, options):
     check_regions(path, found, image, confident_only=tag.startswith("conf"))
 
 
+@pytest.mark.slow
 def test_from_pretrained(tmp_path):
     extractor = RegionFeatureExtractor.from_pretrained(
         support.yaml_path(TINY),
@@ -95,7 +102,7 @@ def test_mistakes_come_before_the_download(arguments, options, expected):
 
 
 @pytest.mark.parametrize("kind", ["path", "text", "pil", "array", "palette"])
-def test_kinds_of_images(extractor, kind):
+def test_kinds_of_images(extractor, coffee, kind):
     image = Image.open(COFFEE)
     source = {
         "path": COFFEE,
@@ -104,13 +111,13 @@ def test_kinds_of_images(extractor, kind):
         "array": np.array(image),
         "palette": image.convert("RGBA"),
     }[kind]
-    support.assert_same_regions(extractor.extract(source), extractor.extract(COFFEE))
+    support.assert_same_regions(extractor.extract(source), coffee)
 
 
-def test_arrays_are_rgb(extractor):
+def test_arrays_are_rgb(extractor, coffee):
     bgr = np.array(Image.open(COFFEE))[:, :, ::-1]
-    assert distance(extractor.extract(COFFEE), extractor.extract(bgr)).matched_share < 0.9
-    support.assert_same_regions(extractor.extract(bgr[:, :, ::-1]), extractor.extract(COFFEE))
+    assert distance(coffee, extractor.extract(bgr)).matched_share < 0.9
+    support.assert_same_regions(extractor.extract(bgr[:, :, ::-1]), coffee)
 
 
 @pytest.mark.parametrize(
@@ -129,6 +136,7 @@ def test_what_is_no_image(extractor, source, error):
         extractor.extract(source)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_a_list_gives_a_list_in_its_order(extractor, batch_size):
     names = ["coffee.png", "camera.png", "rocket.jpg", "coffee.png"]
@@ -158,6 +166,7 @@ def test_given_boxes(kind):
     assert regions.num_boxes == len(expected["boxes"])
 
 
+@pytest.mark.slow
 def test_given_boxes_of_several_images(extractor):
     """In one batch, one image without boxes among them."""
     box = [[10, 20, 100, 120]]
@@ -175,6 +184,7 @@ def test_given_boxes_of_several_images(extractor):
         extractor.extract(COFFEE, boxes=[[1, 2, 3]])
 
 
+@pytest.mark.slow
 def test_all_features_in_one_pass_are_those_of_passes_of_their_own():
     model = support.tiny_model(TINY)
     both = RegionFeatureExtractor(model, RegionOptions(["fc6", "fc7"])).extract(COFFEE)
@@ -183,9 +193,8 @@ def test_all_features_in_one_pass_are_those_of_passes_of_their_own():
         support.assert_same_regions(both.with_feature(name), alone)
 
 
-def test_adaptive_number_of_regions():
-    model = support.tiny_model(TINY)
-    whole = RegionFeatureExtractor(model).extract(COFFEE)
+def test_adaptive_number_of_regions(coffee):
+    model, whole = support.tiny_model(TINY), coffee
     confident = RegionOptions(min_features=0, max_features=90, confidence_threshold=0.6)
     few = RegionFeatureExtractor(model, confident).extract(COFFEE)
     assert 0 < len(few) < 90

@@ -17,7 +17,10 @@ from vmb_d2.modeling import VMBRCNN
 from weights_conversion.convert import convert_checkpoint
 
 
-@pytest.fixture(scope="module", params=["tiny_x152_fpn", "tiny_x152_c4"])
+@pytest.fixture(
+    scope="module",
+    params=["tiny_x152_fpn", pytest.param("tiny_x152_c4", marks=pytest.mark.slow)],
+)
 def cfg(request, tmp_path_factory):
     """The config of a tiny model whose weights are converted."""
     name = request.param

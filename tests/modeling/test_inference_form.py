@@ -108,6 +108,7 @@ def weights_of(model):
     return {name: (p.data_ptr(), p.dtype, p.clone()) for name, p in model.state_dict().items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, BF16])
 def test_the_model_itself_stays_as_it_is(dtype):
     model = support.tiny_model(C4)

@@ -73,6 +73,7 @@ def test_anchors_may_be_absent(tmp_path, state, model):
     assert audited.anchors == []
 
 
+@pytest.mark.slow
 def test_wrong_architecture_is_one_line_that_names_the_right_one(tmp_path, capsys):
     source = saved(tmp_path, shapes_only("x152_c4"))
     status, _, err = run(capsys, source, tmp_path / "out.pth", "--model", "x152")
@@ -112,6 +113,7 @@ def test_files_that_are_no_whole_checkpoint(tmp_path, state, capsys, kind):
     assert [p.name for p in tmp_path.iterdir()] == ["in.pth"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zipped", [True, False])
 def test_randomly_damaged_checkpoints_are_read_or_refused(tmp_path, zipped):
     """Whatever the unpickler raises becomes a CheckpointError."""

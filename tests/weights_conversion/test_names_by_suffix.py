@@ -12,6 +12,8 @@ from vmb_d2.errors import CheckpointError
 from weights_conversion import state_dict
 from weights_conversion.convert import convert_checkpoint, main
 
+pytestmark = pytest.mark.slow
+
 STEM = "backbone.body.stem.conv1.weight"
 FC6 = "roi_heads.box.feature_extractor.fc6.weight"
 LEFT_OVER = (
