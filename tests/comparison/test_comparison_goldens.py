@@ -28,6 +28,7 @@ def coffee():
         ("fc7", {"layer"}, {"features"}),
         ("num36", {"num_features"}, {"boxes"}),
         ("background", {"background"}, {"classes"}),
+        ("conf0.6", {"confidence_threshold"}, {"boxes"}),
         ("conf0.3", set(), set()),
         ("bs2", set(), set()),
     ],
@@ -45,7 +46,7 @@ def test_batches(images):
     own, batch = (load(*(f"{size}.{image}" for image in images)) for size in ("bs1", "bs2"))
     for found, letter in ((result(own, batch), "B"), (result(batch, own), "A")):
         assert names_of(found) == ["batch_clipping"]
-        assert f"boxes of {letter}, in 1 image," in found["opinions"][0]["text"]
+        assert f"boxes of {letter} beyond" in found["opinions"][0]["text"]
         assert "boxes" in kinds_of(found)
         assert found["feature_error"]["worst_image"] == "horse"
         assert found["unexplained"] == []
@@ -85,5 +86,5 @@ def test_network_pixels_of_fewer_regions_of_another_layer():
         return boxes(regions, lambda b: b * 2)  # 800 / 400
 
     found = result(every(load("num36.coffee.png"), scaled), load("fc7.coffee.png"))
-    assert set(names_of(found)) == {"box_unit", "num_features", "layer"}
+    assert set(names_of(found)) == {"box_convention", "num_features", "layer"}
     assert found["opinions"][0]["text"].startswith("A's boxes are in network pixels")

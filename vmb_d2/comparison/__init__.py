@@ -1,4 +1,4 @@
-"""Comparing two stores of features, and opinions on what makes them different."""
+"""Comparing two stores of features, and naming the probable causes of their differences."""
 
 from .compare import Comparison, Settings, compare
 from .report import as_dict, json_text, table

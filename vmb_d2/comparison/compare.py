@@ -1,7 +1,8 @@
-"""Going through two stores, one image of each at a time, and what counts as different."""
+"""Comparing two stores, one image of each at a time, and whether they are the same."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -11,9 +12,11 @@ import numpy as np
 from ..errors import ConfigError
 from ..stores import FeatureReader
 from ..structures.regions import RegionFeatures
-from .alignment import Aligner, size_of
+from .alignment import Conventions, align, box_pair, find_conventions, size_of
 from .names import NamePairs, pair_names, spread
 from .tallies import BoxTally, ClassTally, CountTally, FeatureTally, StoreTally
+
+_SAMPLE = 20  # images from which the conventions of the boxes are found
 
 
 @dataclass(frozen=True)
@@ -41,13 +44,13 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not 0 < self.iou <= 1:
-            raise ConfigError("must be above 0 and at most 1", field="iou", value=self.iou)
-        if not 0 <= self.tolerance < np.inf:
-            raise ConfigError("must be at least 0", field="tolerance", value=self.tolerance)
+            raise ConfigError("has to be above 0 and at most 1", field="iou", value=self.iou)
+        if not 0 <= self.tolerance < math.inf:
+            raise ConfigError("has to be at least 0", field="tolerance", value=self.tolerance)
         if not 0 <= self.matched <= 1:
-            raise ConfigError("must be from 0 to 1", field="matched", value=self.matched)
+            raise ConfigError("has to be from 0 to 1", field="matched", value=self.matched)
         if self.limit is not None and self.limit < 1:
-            raise ConfigError("must be at least 1", field="limit", value=self.limit)
+            raise ConfigError("has to be at least 1", field="limit", value=self.limit)
 
 
 @dataclass
@@ -58,15 +61,18 @@ class Comparison:
         settings: by which it was done.
         names: which images are in both.
         compared: (name in A, name in B) of the images compared.
+        conventions: in which A and B write their boxes.
         stores: A's and B's own figures.
         counts, boxes, features, classes: of matched regions and what belongs to them.
         by_row: images of which A or B has no boxes, so that their rows were matched by position.
         other_sizes: images whose width or height is another in B.
+        first_other_size: the name in A of the first of them.
     """
 
     settings: Settings
     names: NamePairs
     compared: list[tuple[str, str]]
+    conventions: Conventions
     stores: tuple[StoreTally, StoreTally] = field(
         default_factory=lambda: (StoreTally(), StoreTally())
     )
@@ -76,30 +82,27 @@ class Comparison:
     classes: ClassTally = field(default_factory=ClassTally)
     by_row: int = 0
     other_sizes: int = 0
+    first_other_size: str = ""
 
-    def add(self, image: int, a: RegionFeatures, b: RegionFeatures, aligner: Aligner) -> None:
-        """Compare one image, which ``compared[image]`` names."""
-        for store, regions in zip(self.stores, (a, b), strict=True):
-            store.add(regions)
-        if a.bbox is None or b.bbox is None:
-            self.by_row += 1
-            first = np.arange(min(len(a), len(b)))
-            rows = first, first
-        else:
-            alignment = aligner.align(a, b)
-            self.boxes.add(a, b, alignment)
+    def add(self, image: str, a: RegionFeatures, b: RegionFeatures) -> None:
+        """Compare one image, called ``image`` in A."""
+        self.stores[0].add(a)
+        self.stores[1].add(b)
+        if pair := box_pair(a, b):
+            alignment = align(pair, self.conventions, self.settings.iou)
+            self.boxes.add(pair, alignment)
             rows = alignment.rows
+        else:
+            self.by_row += 1
+            common = np.arange(min(len(a), len(b)))
+            rows = (common, common)
         sizes = size_of(a), size_of(b)
-        self.other_sizes += None not in sizes and sizes[0] != sizes[1]
+        if None not in sizes and sizes[0] != sizes[1]:
+            self.other_sizes += 1
+            self.first_other_size = self.first_other_size or image
         self.counts.add(a, b, rows)
         self.features.add(image, a.features[rows[0]], b.features[rows[1]])
         self.classes.add(a, b, rows)
-
-    @property
-    def shares(self) -> tuple[float, float]:
-        """The share of A's and of B's regions that is matched; 1 where there is none."""
-        a, b = (self.counts.matched / s.regions if s.regions else 1.0 for s in self.stores)
-        return a, b
 
     @property
     def num_boxes_known(self) -> bool:
@@ -123,10 +126,16 @@ def compare(
     """
     settings = settings or Settings()
     names = pair_names(a.names(), b.names())
-    comparison = Comparison(settings, names, spread(names.pairs, settings.limit))
-    aligner = Aligner(settings.iou)
-    for image, (name_a, name_b) in enumerate(progress(comparison.compared)):
-        comparison.add(image, a.read(name_a), b.read(name_b), aligner)
+    compared = spread(names.pairs, settings.limit)
+    sample = [
+        pair
+        for name_a, name_b in spread(compared, _SAMPLE)
+        if (pair := box_pair(a.read(name_a), b.read(name_b)))
+    ]
+    conventions = find_conventions(sample, settings.iou)
+    comparison = Comparison(settings, names, compared, conventions)
+    for name_a, name_b in progress(compared):
+        comparison.add(name_a, a.read(name_a), b.read(name_b))
     return comparison
 
 
@@ -143,53 +152,42 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else plural}"
 
 
-def reasons(c: Comparison) -> list[Reason]:
+def reasons(c: Comparison) -> Iterator[Reason]:
     """All differences that count, by the settings; none: the stores are the same."""
-    found = (*_images(c), *_boxes(c), *_features(c), *_classes(c))
-    return [Reason(kind, text) for kind, text in found]
-
-
-def _images(c: Comparison) -> Iterator[tuple[str, str]]:
+    tolerance, counts, features, classes = c.settings.tolerance, c.counts, c.features, c.classes
     only_a, only_b = len(c.names.only_a), len(c.names.only_b)
     if (only_a or only_b) and not c.settings.common_only:
-        yield "images", f"images in one only: {only_a} in A, {only_b} in B"
+        yield Reason("images", f"images in one only: {only_a} in A, {only_b} in B")
     if not c.compared:
-        yield "images", "no image is in both"
+        yield Reason("images", "no image is in both")
     if c.other_sizes:
-        yield "image_size", f"{counted(c.other_sizes, 'image')} of another width or height"
-
-
-def _boxes(c: Comparison) -> Iterator[tuple[str, str]]:
-    if images := sum(count for (a, b), count in c.boxes.conventions.items() if a != b):
-        yield "conventions", f"boxes are written in another way in {counted(images, 'image')}"
-    share, least = min(c.shares), c.settings.matched
-    if share < least:
-        yield "boxes", f"{share:.2%} of the regions are matched, less than {least:.2%}"
-    off, total = c.counts.num_boxes_off, max(store.num_boxes for store in c.stores)
-    if c.num_boxes_known and total - off < least * total:
-        yield "num_boxes", f"num_boxes is off by {off} of {total} in all"
-
-
-def _features(c: Comparison) -> Iterator[tuple[str, str]]:
-    features, most = c.features, c.settings.tolerance
+        images = counted(c.other_sizes, "image")
+        yield Reason(
+            "image_size", f"{images} of another width or height, such as {c.first_other_size}"
+        )
+    if c.conventions[0] != c.conventions[1]:
+        yield Reason("conventions", "boxes are written in another way")
+    if min(counts.shares) < c.settings.matched:
+        share = f"{min(counts.shares):.2%} of the regions are matched"
+        yield Reason("boxes", f"{share}, less than {c.settings.matched:.2%}")
+    total = max(counts.num_boxes)
+    if c.num_boxes_known and total - counts.num_boxes_off < c.settings.matched * total:
+        yield Reason("num_boxes", f"num_boxes is off by {counts.num_boxes_off} of {total} in all")
     if features.incomparable:
         images = counted(features.incomparable, "image")
-        yield "dimension", f"features have another dimension in {images}"
+        yield Reason("dimension", f"features have another dimension in {images}")
     if features.non_finite:
         regions = counted(features.non_finite, "matched region")
-        yield "non_finite", f"{regions} with other NaNs or infinities"
-    error = features.errors.quantile(0.99)
-    if error > most:
-        yield "features", f"99th percentile of the feature errors: {error:.1e}, above {most:.1e}"
-
-
-def _classes(c: Comparison) -> Iterator[tuple[str, str]]:
-    classes, most = c.classes, c.settings.tolerance
+        yield Reason("non_finite", f"{regions} with other NaNs or infinities")
+    if (error := features.errors.quantile(0.99)) > tolerance:
+        text = f"99th percentile of the feature errors: {error:.1e}, above {tolerance:.1e}"
+        yield Reason("features", text)
     if classes.same < c.settings.matched * classes.compared:
-        yield "classes", f"{classes.same} of {classes.compared} matched regions have the same class"
-    if columns := classes.columns_differ + sum(classes.background_column):
-        yield "cls_prob", f"cls_prob has other columns in {counted(columns, 'image')}"
-    difference = classes.probabilities.quantile(0.99)
-    if difference > most:
-        text = f"99th percentile of the differences in cls_prob: {difference:.1e}"
-        yield "cls_prob", f"{text}, above {most:.1e}"
+        text = f"{classes.same} of {classes.compared} matched regions have the same class"
+        yield Reason("classes", text)
+    if classes.columns_differ:
+        images = counted(classes.columns_differ, "image")
+        yield Reason("cls_prob", f"cls_prob has other columns in {images}")
+    if (error := classes.probabilities.quantile(0.99)) > tolerance:
+        text = f"99th percentile of the differences in cls_prob: {error:.1e}"
+        yield Reason("cls_prob", f"{text}, above {tolerance:.1e}")

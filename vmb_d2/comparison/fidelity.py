@@ -57,7 +57,8 @@ def distance(
 ) -> Distance:
     """Match the boxes of two extractions and compare what belongs to them.
 
-    By box and not by row: regions of nearly equal confidence swap places under rounding.
+    By box and not by row: regions of nearly equal confidence swap places under rounding. Both have
+    boxes and classes.
     """
     assert reference.bbox is not None and other.bbox is not None
     assert reference.objects is not None and other.objects is not None

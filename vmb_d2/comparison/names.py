@@ -7,29 +7,23 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 
-def _up_to_first_dot(name: str) -> str:
-    folder, slash, file = name.rpartition("/")
-    return folder + slash + file.split(".")[0]
-
-
 def _file_name(name: str) -> str:
-    return _up_to_first_dot(name).rpartition("/")[2]
+    return name.rpartition("/")[2].split(".")[0]
 
 
 def _number(name: str) -> str | None:
-    """The integer after the last underscore, without leading zeros; None where there is none."""
     digits = _file_name(name).rpartition("_")[2]
     return str(int(digits)) if digits.isascii() and digits.isdigit() else None
 
 
+EXACT = "the whole name"
 # What of a name counts, by falling strictness. None: the name has no such part.
 RULES: dict[str, Callable[[str], str | None]] = {
-    "the whole name": lambda name: name,
-    "the name up to its first dot": _up_to_first_dot,
+    EXACT: lambda name: name,
+    "the name up to its first dot": lambda name: name.rpartition("/")[0] + "/" + _file_name(name),
     "the file name without folders, up to its first dot": _file_name,
     "the integer after the last underscore": _number,
 }
-EXACT = next(iter(RULES))
 
 
 @dataclass(frozen=True)
@@ -60,12 +54,10 @@ def pair_names(names_a: Iterable[str], names_b: Iterable[str]) -> NamePairs:
     names_a, names_b = list(names_a), list(names_b)
     enough = min(len(names_a), len(names_b)) / 2
     best = _pair(EXACT, names_a, names_b)
-    for rule in RULES:
-        paired = _pair(rule, names_a, names_b)
-        if len(paired.pairs) > len(best.pairs):
-            best = paired
+    for rule in list(RULES)[1:]:
         if best.pairs and len(best.pairs) >= enough:
             break
+        best = max(best, _pair(rule, names_a, names_b), key=lambda paired: len(paired.pairs))
     return best
 
 

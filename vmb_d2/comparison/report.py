@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from ..stores import FORMATS, FeatureReader
+from .causes import opinions, unexplained
 from .compare import Comparison, reasons
 from .names import EXACT
-from .opinions import opinions, unexplained
 from .tallies import StoreTally
 
 SHOWN_NAMES = 5
@@ -20,8 +21,8 @@ _WIDTH = 24
 
 def as_dict(c: Comparison, a: FeatureReader, b: FeatureReader) -> dict[str, Any]:
     """All figures, plain values only; docs/comparing.md describes the keys."""
-    found, judged = opinions(c), reasons(c)
-    worst = c.features.worst
+    found, judged = opinions(c), list(reasons(c))
+    cosine = c.features.angles.quantile(0.5)
     return {
         "same": not judged,
         "reasons": [r._asdict() for r in judged],
@@ -39,34 +40,36 @@ def as_dict(c: Comparison, a: FeatureReader, b: FeatureReader) -> dict[str, Any]
         },
         "regions": {
             "matched": c.counts.matched,
-            "share_of_a": c.shares[0],
-            "share_of_b": c.shares[1],
+            "share_of_a": c.counts.shares[0],
+            "share_of_b": c.counts.shares[1],
             "matched_by_row_images": c.by_row,
             "reordered_images": c.boxes.reordered,
         },
         "box_distance": c.boxes.distances.summary(),
         "feature_error": {
             **c.features.errors.summary(),
-            "worst_image": c.compared[worst[1]][0] if worst else None,
+            "worst_image": c.features.worst[1] if c.features.worst else None,
             "incomparable_images": c.features.incomparable,
             "non_finite_in_one": c.features.non_finite,
-            "one_minus_cosine_median": c.features.angles.summary()["median"],
+            "one_minus_cosine_median": None if math.isnan(cosine) else cosine,
         },
         "classes": {"compared": c.classes.compared, "same": c.classes.same},
         "cls_prob_difference": {
             **c.classes.probabilities.summary(),
-            "other_columns_images": c.classes.columns_differ + sum(c.classes.background_column),
+            "other_columns_images": c.classes.columns_differ,
         },
         "num_boxes": {
-            "a": c.stores[0].num_boxes,
-            "b": c.stores[1].num_boxes,
+            "a": c.counts.num_boxes[0],
+            "b": c.counts.num_boxes[1],
             "same_images": c.counts.num_boxes_same,
             "judged": c.num_boxes_known,
         },
     }
 
 
-def _store(reader: FeatureReader, tally: StoreTally, only: list[str], c: Comparison):
+def _store(
+    reader: FeatureReader, tally: StoreTally, only: list[str], c: Comparison
+) -> dict[str, Any]:
     formats = {f.reader: f.name for f in FORMATS.values()}
     return {
         "path": str(reader.path),
@@ -74,8 +77,8 @@ def _store(reader: FeatureReader, tally: StoreTally, only: list[str], c: Compari
         "images": len(c.names.pairs) + len(only),
         "only_here": {"count": len(only), "first": only[:SHOWN_NAMES]},
         "regions": tally.regions,
-        "fewest_regions": min(tally.counts, default=None),
-        "most_regions": max(tally.counts, default=None),
+        "fewest_regions": tally.fewest,
+        "most_regions": tally.most,
         "features": [
             {"dtype": dtype, "dimension": dimension, "images": images}
             for (dtype, dimension), images in sorted(tally.kinds.items())
@@ -85,7 +88,6 @@ def _store(reader: FeatureReader, tally: StoreTally, only: list[str], c: Compari
         "images_with_objects": tally.with_objects,
         "non_finite_regions": tally.non_finite,
         "zeros_share": tally.zeros_share,
-        "negative": tally.negative,
     }
 
 
