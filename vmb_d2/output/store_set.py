@@ -148,7 +148,7 @@ class StoreSet:
                 if feature:
                     (self.folder / feature).mkdir(exist_ok=True)
                     path.parent.mkdir(exist_ok=True)
-                self._writers.append(format_.open_writer(path, self.dtype, self.class_names))
+                self._writers.append(format_.writer(path, self.dtype, self.class_names))
         except OSError as error:
             self._abandon()
             raise OutputError(f"{error.filename}: {error.strerror}") from error

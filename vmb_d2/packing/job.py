@@ -105,7 +105,7 @@ def pack(
             stack.enter_context(sole_use(used))
         with manifest.recorded(lambda: (_counts(packing.result), {})):
             manifest.begin({"program": "pack", "format": target.name}, **content)
-            return packing.run(target.open_writer(place, packing.dtype.name, class_names))
+            return packing.run(target.writer(place, packing.dtype.name, class_names))
 
 
 def _warn_of_unfinished(source: str | Path) -> None:

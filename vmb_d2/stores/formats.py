@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ConfigError
-from ..structures.class_names import ClassNames
 from ..structures.regions import RegionFeatures
 from .base import FeatureReader, FeatureWriter
 from .fields import FIELDS
@@ -48,10 +47,6 @@ class Format:
     def is_store(self, path: Path) -> bool:
         """Whether an existing path is a store of this format, by its content."""
         return self.reader.is_store(path)
-
-    def open_writer(self, path: Path, dtype: str, class_names: ClassNames) -> FeatureWriter:
-        """The writer of a store."""
-        return self.writer(path, dtype, class_names)
 
     @property
     def one_file(self) -> bool:
