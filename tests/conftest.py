@@ -1,4 +1,5 @@
 import http.server
+import logging
 import signal
 import threading
 import time
@@ -15,12 +16,24 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("whatever the load")
 
 
+LOGGERS = ("vmb_d2.engine", "vmb_d2.utils.progress")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _ctrl_c():
     """Python's own handler, also where the shell starts its jobs with SIGINT ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def _log_levels():
+    """As they were: some programs, run in this process, set those of the package's loggers."""
+    before = {name: logging.getLogger(name).level for name in LOGGERS}
+    yield
+    for name, level in before.items():
+        logging.getLogger(name).setLevel(level)
 
 
 @pytest.fixture(scope="session", autouse=True)
