@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import time
@@ -68,33 +69,32 @@ def fail(output, images, shard=None):
         run(output, images, shard, load=load)
 
 
+def _halt(output, images, shard, arrived):
+    def halt(batch):
+        if extractor.batches:
+            extractor.wait_until_written()
+            arrived.set()
+            signal.pause()
+
+    extractor = FakeExtractor(before_batch=halt)
+    run(output, images, shard, extractor)
+
+
 @contextlib.contextmanager
 def halted(output, images, shard=None):
     """The same in a process that halts before its second batch. Gives the process's number; it is
     killed in the end."""
-    arrived, arrival = os.pipe()
-    child = os.fork()
-    if not child:
-
-        def halt(batch):
-            if extractor.batches:
-                extractor.wait_until_written()
-                os.write(arrival, b".")
-                signal.pause()
-
-        extractor = FakeExtractor(before_batch=halt)
-        try:
-            run(output, images, shard, extractor)
-        finally:
-            os._exit(1)
-    os.close(arrival)
+    context = multiprocessing.get_context("spawn")  # PyTorch's threads don't survive a fork
+    arrived = context.Event()
+    child = context.Process(target=_halt, args=(output, images, shard, arrived))
+    child.start()
     try:
-        assert os.read(arrived, 1) == b"."
-        yield child
+        while not arrived.wait(0.1):
+            assert child.is_alive()
+        yield child.pid
     finally:
-        os.close(arrived)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        child.kill()
+        child.join()
 
 
 def every_state(output, images):
