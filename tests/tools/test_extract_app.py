@@ -77,7 +77,7 @@ def test_bad_images_are_recorded_and_the_run_goes_on(tmp_path, photographs):
     )
     (line,) = [x for x in done.stdout.splitlines() if "not taken" in x]
     assert f"{photographs}: 12 images (2 broken links among them); not taken: 1 .webp (" in line
-    assert line.endswith("takes those that Pillow reads), 1 folder named like an image")
+    assert line.endswith("take those that Pillow reads), 1 folder named like an image")
     reasons = {
         "broken.jpg": "truncated",
         "text.png": "cannot identify image file",

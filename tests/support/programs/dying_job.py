@@ -19,6 +19,11 @@ from vmb_d2.data.image_list import list_images, name_images
 from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.output.shards import Shard
 from vmb_d2.stores import FORMATS
+from vmb_d2.utils import lease
+
+# A process that is killed while it creates its lease leaves an empty file, which could be that of
+# another machine. Here it can't.
+lease.EXPIRY_SECONDS = 2.0
 
 
 def extract(images, output, shard, departure):
