@@ -7,6 +7,8 @@ import pytest
 import support
 from benchmarked import strips
 
+pytestmark = pytest.mark.slow
+
 TOOL = support.ROOT / "tools" / "benchmark.py"
 ALL = "network,stages,end_to_end,original"
 

@@ -23,6 +23,8 @@ from vmb_d2.errors import ConfigError, ImageReadError
 from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.structures.input_image import InputImage
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 MIB = 1 << 20
 

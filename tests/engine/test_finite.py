@@ -16,6 +16,8 @@ from vmb_d2.data.image_list import list_images, name_images
 from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.selection.options import RegionOptions
 
+pytestmark = pytest.mark.slow
+
 IN_THE_CHOICE = "the proposals' boxes or scores are not finite"
 
 

@@ -314,6 +314,7 @@ def test_a_folder_that_cant_be_written(tmp_path, images):
             run(folder, images)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_images(tmp_path):
     """What was written is let go of: alive are the regions of those batches at most that wait to
     be written, and of the one just made."""

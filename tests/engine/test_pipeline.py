@@ -60,6 +60,7 @@ def test_workers_change_nothing(tmp_path, batching):
     assert max(found[0][2]) == 4
 
 
+@pytest.mark.slow
 def test_workers_change_nothing_that_a_network_makes(tmp_path):
     source = support.links(tmp_path / "in", "coffee.png", "rocket.jpg", "chelsea.png", "horse.png")
     images = name_images(list_images(source))
@@ -195,6 +196,7 @@ def test_no_process_is_left(tmp_path, images, end, monkeypatch):
     assert set(children()) == before
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_leaves_no_process(tmp_path, images):
     program = (
         "import sys, os, signal; from fakes import FakeExtractor; "

@@ -100,6 +100,7 @@ def test_the_first_shard_writes_the_settings_that_all_share(tmp_path):
     assert content(tmp_path) == expected
 
 
+@pytest.mark.slow
 def test_of_several_shards_at_the_same_moment_one_writes_the_settings(tmp_path):
     def work(number):
         manifest = Manifest(tmp_path, Shard("", 6, number))

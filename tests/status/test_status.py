@@ -186,6 +186,7 @@ def test_a_run_without_shards(images, out):
     assert read_status(out).next_step == "retry"
 
 
+@pytest.mark.slow
 def test_a_run_that_runs_and_then_is_killed(images, out):
     with halted(out, images) as process:
         part = the(out)

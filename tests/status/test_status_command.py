@@ -47,6 +47,7 @@ def images(tmp_path):
     return small_images(tmp_path / "in", 27)
 
 
+@pytest.mark.slow
 def test_at_a_glance(status, images, out):
     every_state(out, images)
     place, host = out / "shards", os.uname().nodename
@@ -200,6 +201,7 @@ def test_the_packing_command_packs(tmp_path, status, images):
     assert status(out)[1][-1] == "everything is done"
 
 
+@pytest.mark.slow
 def test_the_same_command_finishes_what_was_killed(status, images, out):
     """After a death, an interruption, a shard that hasn't begun, in any order."""
     every_state(out, images)

@@ -160,6 +160,7 @@ def extract(home, *options):
     return done
 
 
+@pytest.mark.slow
 def test_home_and_odd_names_from_input_to_output(home):
     options = [f"input.dir=~/{ODD}", "output.dir=~/out", "cache_dir='~/a cache'"]
     done = extract(home, *options)

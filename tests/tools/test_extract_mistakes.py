@@ -131,6 +131,7 @@ def test_a_parameter_is_named_as_its_option(parameter, option):
     assert "dir" not in names  # of which there are two
 
 
+@pytest.mark.slow
 def test_no_network_is_one_line_with_the_url_and_the_place(tmp_path):
     """The released weights' URL, with a proxy that refuses every connection."""
     done = support.extract(

@@ -14,6 +14,8 @@ from support import TINY_FPN, links
 from reference import goldens
 from vmb_d2.output.open_stores import open_reader
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = support.ROOT / "tools" / "extract_features_vmb.py"
 
 

@@ -112,6 +112,7 @@ def test_unwritable_cache(server, tmp_path):
     assert server.requests == []
 
 
+@pytest.mark.slow
 def test_processes_download_a_file_once_between_them(server, tmp_path):
     server.faults = ["slow"]
     code = "import sys; from vmb_d2.utils.downloads import *; fetch(sys.argv[1], Path(sys.argv[2]))"
