@@ -15,7 +15,7 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from benchmarking.chart import png_chart
 from benchmarking.measuring import EXACT, PARTS, Plan, measure
@@ -25,9 +25,10 @@ from benchmarking.report import table
 from vmb_d2.checkpoint.released import released_model
 from vmb_d2.config import MODEL_NAMES, RELEASED_WEIGHTS, canonical_name, describe_model
 from vmb_d2.data.image_list import list_images, name_images, root_of
-from vmb_d2.errors import ConfigError, OutputError
+from vmb_d2.errors import ConfigError
 from vmb_d2.extractor import RegionFeatureExtractor
-from vmb_d2.stores.formats import format_named
+from vmb_d2.stores import format_named
+from vmb_d2.stores.base import output_errors
 from vmb_d2.structures.input_image import InputImage
 from vmb_d2.utils.command_line import at_home, command_line, run
 from vmb_d2.utils.devices import PRECISIONS, device_of, keep_freed_memory
@@ -145,17 +146,15 @@ def main(args: argparse.Namespace) -> int:
     text = json.dumps(found, indent=2, allow_nan=False) + "\n"
     print(text if args.json == "-" else table(found), end="")
     if args.json not in (None, "-"):
-        write(args.json, lambda: text.encode())
+        write(args.json, text.encode())
     if args.chart:
-        write(args.chart, lambda: png_chart(found))
+        write(args.chart, png_chart(found))
     return 0
 
 
-def write(path: str, content: Callable[[], bytes]) -> None:
-    try:
-        write_whole(path, content())
-    except OSError as error:
-        raise OutputError(f"{path}: can't be written: {error.strerror}") from error
+def write(path: str, content: bytes) -> None:
+    with output_errors(path, "can't be written"):
+        write_whole(path, content)
 
 
 def repeated(images: Sequence[InputImage], count: int | None) -> list[InputImage]:

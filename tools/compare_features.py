@@ -21,9 +21,9 @@ import sys
 from tqdm import tqdm
 
 from vmb_d2.comparison import Settings, as_dict, compare, json_text, table
-from vmb_d2.errors import OutputError
 from vmb_d2.output.open_stores import open_reader
 from vmb_d2.stores import FORMATS
+from vmb_d2.stores.base import output_errors
 from vmb_d2.utils.command_line import at_home, command_line, run
 from vmb_d2.utils.files import write_whole
 
@@ -93,10 +93,8 @@ def main(args: argparse.Namespace) -> int:
         return int(not content["same"])
     print(table(content), end="")
     if args.json:
-        try:
+        with output_errors(args.json, "can't be written"):
             write_whole(args.json, json_text(content).encode())
-        except OSError as error:
-            raise OutputError(f"{args.json}: can't be written: {error.strerror}") from error
     return int(not content["same"])
 
 

@@ -21,12 +21,12 @@ import sys
 from arguments import option
 from extract_options import option_names
 
+from vmb_d2.config import ALIASES
 from vmb_d2.data.image_list import is_image_list
 from vmb_d2.errors import ConfigError
 from vmb_d2.utils.command_line import at_home, command_line, run
 
 EXIT_STATUS = "Exit status: as of tools/extract.py, see docs/running.md."
-MODELS = {"X-152": "x152", "X-101": "x101"}
 NO_LIST = "./list"  # MMF's default for --exclude_list
 SAME_NAMES = (
     *("start_index", "end_index", "num_features", "feature_name"),
@@ -42,9 +42,9 @@ def model_options(args: argparse.Namespace) -> list[str]:
     given = [option(key, at_home(path)) for key, path in own.items() if path]
     if len(given) == 2:
         return ["model=vmb", *given]
-    if args.model_name not in MODELS:
-        raise ConfigError(field="model_name", value=args.model_name, valid=MODELS)
-    return [f"model={MODELS[args.model_name]}", *given]
+    if args.model_name not in ALIASES:
+        raise ConfigError(field="model_name", value=args.model_name, valid=ALIASES)
+    return [f"model={ALIASES[args.model_name]}", *given]
 
 
 def excluded(args: argparse.Namespace) -> str | None:
@@ -89,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line, with MMF's defaults."""
     result = command_line(__doc__, EXIT_STATUS)
     add = result.add_argument
-    add("--model_name", default="X-152", help=f"{' or '.join(MODELS)} (%(default)s)")
+    add("--model_name", default="X-152", help=f"{' or '.join(ALIASES)} (%(default)s)")
     add("--model_file", metavar="PTH", help="other weights; with --config_file, of another model")
     add("--config_file", metavar="YAML", help="of the model in --model_file")
     add("--start_index", type=int, default=0, help="first of the sorted images (%(default)s)")

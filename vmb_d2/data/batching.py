@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import re
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -125,25 +125,24 @@ class Batching:
     def batches(
         self,
         sized: Iterable[tuple[HashableImage, Size | None]],
-        pending: Collection[HashableImage],
+        pending: Set[HashableImage],
     ) -> Iterator[Batch[HashableImage]]:
         """The batches of ``pending``.
 
         Args:
             sized: the images of :meth:`sized_images`, in order, each with its padded size; None
                 where that isn't known: the image is left out, and has no part in the batch's size.
-            pending: the images that are to be extracted.
+            pending: the images that are to be extracted, as a set.
         """
         if self.kind == "bucketed":
             known = ((image, size) for image, size in sized if size is not None)
             for bucket in bucketed_batches(known, self.most, lambda pair: pair[1]):
                 yield Batch([image for image, _ in bucket.images], bucket.padded_size)
             return
-        wanted = set(pending)
         sized = iter(sized)
         while chunk := list(itertools.islice(sized, self.most)):
             sizes = [size for _, size in chunk if size is not None]
-            batch = [image for image, size in chunk if size is not None and image in wanted]
+            batch = [image for image, size in chunk if size is not None and image in pending]
             if batch:
                 yield Batch(batch, (max(h for h, _ in sizes), max(w for _, w in sizes)))
 

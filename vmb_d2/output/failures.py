@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError
+from ..stores.base import output_errors
 from ..utils.files import write_whole
 
 FILE_NAME = "failures.jsonl"
@@ -30,11 +31,11 @@ class FailureLog:
     def add(self, path: str, name: str, reason: str, stage: str) -> None:
         """Append an image. The line is written before this returns."""
         line = json.dumps({"path": path, "name": name, "reason": reason, "stage": stage})
-        try:
-            with open(self.path, "a", encoding="ascii") as file:
-                file.write(line + "\n")
-        except OSError as error:
-            raise OutputError(f"{self.path}: can't be written: {error.strerror}") from error
+        with (
+            output_errors(self.path, "can't be written"),
+            open(self.path, "a", encoding="ascii") as file,
+        ):
+            file.write(line + "\n")
 
     def read(self) -> list[dict[str, Any]]:
         """All lines in order. A line that a killed run left incomplete is left out."""
@@ -57,11 +58,9 @@ class FailureLog:
     def settle(self, is_done: Callable[[str], bool]) -> None:
         """Keep the last line of each image that isn't done. Without any, the file is removed."""
         last = {e["name"]: e for e in self.read() if not is_done(e["name"])}
-        try:
+        with output_errors(self.path, "can't be written"):
             if last:
                 text = "".join(json.dumps(entry) + "\n" for entry in last.values())
                 write_whole(self.path, text.encode("ascii"))
             else:
                 self.path.unlink(missing_ok=True)
-        except OSError as error:
-            raise OutputError(f"{self.path}: can't be written: {error.strerror}") from error

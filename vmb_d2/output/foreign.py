@@ -14,7 +14,7 @@ from ..stores.folder import FolderWriter
 from ..utils.text import listed
 from .store_set import StoreSet
 
-CHOICES = (KEEP, REDO) = ("keep", "redo")
+CHOICES = ("keep", "redo")
 _MANY = 1000
 
 logger = logging.getLogger(__name__)

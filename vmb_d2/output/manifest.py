@@ -209,6 +209,15 @@ class Manifest:
                     self.end(state, run, counts=counts)
 
 
+def read_manifest(folder: str | Path) -> tuple[dict[str, Any], str | None]:
+    """The content of a folder's manifest, and why it can't be read: empty, or None, where there is
+    no such thing."""
+    try:
+        return Manifest(folder).content, None
+    except OutputError as error:
+        return {}, str(error)
+
+
 def differences(there: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
     """``key: value there, value now`` for each setting that both have and that differs."""
     found = []

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from ..errors import OutputError, StoreError
 from ..stores.base import FeatureReader
 from ..stores.formats import FORMATS, Format, format_named
-from .manifest import Manifest
+from .manifest import read_manifest
 from .shards import shards_in
 from .union import UnionReader
 
@@ -109,7 +108,7 @@ def features_apart(folder: str | Path) -> list[str]:
     """The features of an output folder that has several, by its manifests; else an empty list."""
     with contextlib.suppress(OutputError):
         for place in (folder, *(shard.folder(folder) for shard in shards_in(folder))):
-            if stores := _content(place).get("stores"):
+            if stores := read_manifest(place)[0].get("stores"):
                 features = [store.get("feature") for store in stores]
                 return list(dict.fromkeys(filter(None, features)))
     return []
@@ -122,7 +121,7 @@ def _by_format(formats: set[Format]) -> list[Format]:
 def _stores_in_folder(path: Path) -> Iterator[Store]:
     for format_ in FORMATS.values():
         for place in dict.fromkeys([path, path / format_.place]):
-            if place.exists() and format_.is_store(place):
+            if place.exists() and format_.reader.is_store(place):
                 yield format_, place
 
 
@@ -132,7 +131,7 @@ def _stores_of_shards(path: Path) -> Iterator[Store]:
         return
     output, feature = sharded
     folders = [shard.folder(output) for shard in shards_in(output)]
-    contents = [_content(folder) for folder in folders]
+    contents = [read_manifest(folder)[0] for folder in folders]
     expected = {
         output / store["path"]
         for content in contents
@@ -146,13 +145,6 @@ def _stores_of_shards(path: Path) -> Iterator[Store]:
             if there:
                 there |= expected
             yield from ((format_, place) for place in places if place in there)
-
-
-def _content(folder: str | Path) -> dict[str, Any]:
-    """Of the folder's manifest; empty where it can't be read."""
-    with contextlib.suppress(OutputError):
-        return Manifest(folder).content
-    return {}
 
 
 def _has_content(place: Path) -> bool:

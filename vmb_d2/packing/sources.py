@@ -14,7 +14,8 @@ from ..output.union import UnionReader
 from ..stores import FORMATS, FeatureReader, Format
 from ..utils.text import listed
 
-DUPLICATES = (ERROR, FIRST) = ("error", "first")
+ERROR = "error"
+DUPLICATES = (ERROR, "first")
 
 logger = logging.getLogger(__name__)
 

@@ -6,22 +6,20 @@ GPU doesn't grow with the number of images.
 
 from __future__ import annotations
 
-from .. import modeling  # noqa: F401  (prepares detectron2 for the imports below)
-
-# isort: split
-
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from detectron2.structures import Instances
 from torch import Tensor
 
 from ..data.preprocessing import NetworkImage
 from ..structures.regions import RegionFeatures
 from .most_confident import select_adaptively, select_regions
 from .options import RegionOptions
+
+if TYPE_CHECKING:
+    from detectron2.structures import Instances
 
 
 def chosen_regions(

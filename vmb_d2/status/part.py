@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import OutputError
-from ..output import manifest
 from ..output.lock import LEASE_NAME
+from ..output.manifest import FILE_NAME, read_manifest
 from ..output.shards import Shard
 from ..utils import lease
 from ..utils.lease import lives
@@ -129,7 +128,7 @@ def read_part(folder: Path, shard: Shard | None, now: float) -> Part:
     state, reason = _state(run, damage, holder, silent)
     if state == DEAD and written is None:
         with contextlib.suppress(OSError):
-            written = (folder / manifest.FILE_NAME).stat().st_mtime
+            written = (folder / FILE_NAME).stat().st_mtime
     owner = run
     note: Mapping[str, Any] = {}
     if holder and state in (RUNNING, DEAD):
@@ -153,14 +152,6 @@ def read_part(folder: Path, shard: Shard | None, now: float) -> Part:
         pid=owner.get("pid"),
         content=content,
     )
-
-
-def read_manifest(folder: Path) -> tuple[Mapping[str, Any], str | None]:
-    """The content of a folder's manifest, empty where there is none; why it can't be read."""
-    try:
-        return manifest.Manifest(folder).content, None
-    except OutputError as error:
-        return {}, str(error)
 
 
 def last_run(content: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..data.batching import Batching
 from ..errors import OutputError
+from ..output.manifest import read_manifest
 from ..output.shards import Shard, shards_in
 from .part import (
     DAMAGED,
@@ -22,7 +23,6 @@ from .part import (
     UNFINISHED,
     WITH_FAILURES,
     Part,
-    read_manifest,
     read_part,
     utc,
 )

@@ -18,11 +18,11 @@ FEATURE_DTYPES = ("float32", "float16")
 
 
 @contextlib.contextmanager
-def output_errors(path: Path, failed: str = "") -> Iterator[None]:
+def output_errors(path: str | Path, failed: str = "") -> Iterator[None]:
     """Raise an OSError or StoreError as an OutputError of one line.
 
     Args:
-        path: the store.
+        path: the store or file.
         failed: what failed, as in ``can't be written``; empty: the error's own file is named.
     """
     try:

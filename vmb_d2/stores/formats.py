@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -43,10 +42,6 @@ class Format:
     writer: type[FeatureWriter]
     reader: type[FeatureReader]
     clips_boxes: bool = False
-
-    def is_store(self, path: Path) -> bool:
-        """Whether an existing path is a store of this format, by its content."""
-        return self.reader.is_store(path)
 
     @property
     def one_file(self) -> bool:

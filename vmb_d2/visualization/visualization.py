@@ -13,8 +13,8 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..data.preprocessing import read_image
-from ..errors import ConfigError, ImageReadError, OutputError, StoreError
-from ..stores import FeatureReader
+from ..errors import ConfigError, ImageReadError, StoreError
+from ..stores.base import FeatureReader, output_errors
 from ..structures.class_names import ClassNames
 from ..utils.files import whole_file
 from .boxes import shown_boxes
@@ -126,9 +126,7 @@ def _save_png(image: Image.Image, path: Path) -> None:
     refuse_other(path)
     mark = PngInfo()
     mark.add_text("Software", MARK)
-    try:
+    with output_errors(path, "can't be written"):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as temporary:
             image.save(temporary, "PNG", pnginfo=mark)
-    except OSError as error:
-        raise OutputError(f"{path}: can't be written: {error.strerror or error}") from error
