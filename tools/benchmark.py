@@ -118,9 +118,9 @@ def main(args: argparse.Namespace) -> int:
     if weights is None:
         released = " and ".join(RELEASED_WEIGHTS)
         raise ConfigError(f"`weights` is missing: only {released} have released ones")
-    if args.weights is None:
-        description = released_model(args.model, args.cache_dir)
     root, paths = root_of(args.images), list_images(args.images)
+    if args.weights is None:  # what can take a download comes last
+        description = released_model(args.model, args.cache_dir)
     plan = Plan(
         repeated(name_images(paths, "relative_with_extension", root), args.count),
         args.precision,
