@@ -33,6 +33,7 @@ class Counting(FakeExtractor):
     finished = 0
 
     def extract_batch(self, *arguments):
+        time.sleep(0.03)  # or the whole run may be over before the signal comes
         regions = super().extract_batch(*arguments)
         self.finished += len(regions)
         os.write(self.departure, b".")
@@ -51,7 +52,7 @@ def stored(output):
 
 
 def extract(images, output, workers, departure):
-    """Returns whether a signal ended it."""
+    """Returns whether a signal ended it. From then on signals are ignored."""
     extractor = Counting()
     extractor.departure = departure
     options = {
@@ -63,8 +64,9 @@ def extract(images, output, workers, departure):
     job = ExtractionJob(output, list(FORMATS), **options)
     interrupted = False
     try:
-        with handled():
-            job.run(images, lambda: extractor)
+        job.run(images, lambda: extractor)
+        for signum in (signal.SIGINT, signal.SIGTERM):  # it came too late
+            signal.signal(signum, signal.SIG_IGN)
     except Interrupted:
         interrupted = True
     # A batch that comes out of the network as the signal comes is not on its way to the disk yet.
@@ -89,11 +91,12 @@ def main():
             os.close(arrival)
             signal.signal(signal.SIGPIPE, signal.SIG_IGN)
             status = 70
-            try:
-                status = 3 if extract(images, output, workers, departure) else 0
-            finally:
-                sys.stderr.flush()
-                os._exit(status)
+            with handled():  # to the end of the process
+                try:
+                    status = 3 if extract(images, output, workers, departure) else 0
+                finally:
+                    sys.stderr.flush()
+                    os._exit(status)
         os.close(departure)
         if sent < signals:  # from the first batch on
             select.select([arrival], [], [], PATIENCE)
