@@ -54,7 +54,7 @@ $(WEIGHTS): | $(INSTALLED)
 bench: $(INSTALLED) $(WEIGHTS)
 	$(BIN)/python tools/benchmark.py --model x152 --weights $(WEIGHTS) --images demo \
 		--cache-dir $(DEMO_OUTPUT)/cache \
-		--json $(DEMO_OUTPUT)/benchmark.json --chart $(DEMO_OUTPUT)/benchmark.png $(BENCH)
+		--json $(DEMO_OUTPUT)/benchmark.json $(BENCH)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest

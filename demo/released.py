@@ -12,7 +12,7 @@ from steps import draw, extract, output_folder
 from vmb_d2.errors import VMBError
 from vmb_d2.stores.mmf import MMFReader
 from vmb_d2.structures.class_names import ClassNames, class_names_or_numbers
-from vmb_d2.utils.downloads import default_cache_dir
+from vmb_d2.utils.downloads import cache_folder
 
 WHAT_TO_SEE = """
 With the released weights you should see a cat in chelsea.png, a cup and a table in coffee.png, a
@@ -34,7 +34,7 @@ def main():
     logging.getLogger("iopath").setLevel(logging.CRITICAL)  # what fails is said by the warning
     folder = output_folder(__doc__) / "released"
     features = extract(folder, "model=x152")
-    classes = class_names_or_numbers(None, default_cache_dir())
+    classes = class_names_or_numbers(None, cache_folder())
     print("\nThe five most confident classes of each photograph, with their probabilities:\n")
     print_most_confident(features, classes)
     print()

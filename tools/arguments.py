@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from extract_options import PATHS
 
-from vmb_d2.errors import ConfigError
 from vmb_d2.utils.command_line import at_home
 
 SEVERAL = "input.list"  # takes a list of paths too
@@ -27,15 +26,7 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
 
     A path that exists is that path. Of others, Hydra's quotes, ``null`` and ``${...}`` keep their
     meaning; in a sweep also commas, and for ``input.list`` lists in brackets.
-
-    Raises ConfigError for flags of MMF's program.
     """
-    flags = [word for word in arguments if word.startswith("--") and "_" in word.partition("=")[0]]
-    if flags:
-        raise ConfigError(
-            f"{flags[0]}: options are key=value here; MMF's flags are those of "
-            "tools/extract_features_vmb.py"
-        )
     sweeping = any(
         word in ("-m", "--multirun") or word.startswith("hydra.mode=") for word in arguments
     )

@@ -7,19 +7,13 @@ All in one process, in turns. docs/performance.md explains the figures.
 
 from __future__ import annotations
 
-import environment  # noqa: F401  (before all that has to be installed)
-
-# isort: split
-
 import argparse
 import json
 import logging
 import sys
 from collections.abc import Sequence
 
-from benchmarking.chart import png_chart
 from benchmarking.measuring import EXACT, PARTS, Plan, measure
-from benchmarking.precision_price import price
 from benchmarking.report import table
 
 from vmb_d2.checkpoint.released import released_model
@@ -99,15 +93,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="PART,...",
         help=f"leave out: {', '.join(PARTS)}",
     )
-    add(
-        "--precision-price",
-        action="store_true",
-        help=f"also compare the features of each precision with those of {EXACT}",
-    )
     add("--format", default="mmf", help="of the output (%(default)s)")
     add("--cache-dir", metavar="DIR", type=at_home, help="see cache_dir of tools/extract.py")
-    add("--json", metavar="FILE", type=at_home, help="also write JSON; - prints it, and no table")
-    add("--chart", metavar="FILE", type=at_home, help="also draw a PNG")
+    add("--json", metavar="FILE", type=at_home, help="also write JSON")
     return result
 
 
@@ -139,22 +127,11 @@ def main(args: argparse.Namespace) -> int:
         return RegionFeatureExtractor.from_pretrained(description, weights=weights, **options)
 
     found = {"model": args.model, "weights": weights, **measure(plan, load, device)}
-    if args.precision_price:
-        model = load(EXACT).model
-        lower = [precision for precision in plan.precisions if precision != EXACT]
-        found["precision_price"] = {name: price(model, name, paths) for name in lower}
-    text = json.dumps(found, indent=2, allow_nan=False) + "\n"
-    print(text if args.json == "-" else table(found), end="")
-    if args.json not in (None, "-"):
-        write(args.json, text.encode())
-    if args.chart:
-        write(args.chart, png_chart(found))
+    print(table(found), end="")
+    if args.json:
+        with output_errors(args.json, "can't be written"):
+            write_whole(args.json, json.dumps(found, indent=2, allow_nan=False).encode() + b"\n")
     return 0
-
-
-def write(path: str, content: bytes) -> None:
-    with output_errors(path, "can't be written"):
-        write_whole(path, content)
 
 
 def repeated(images: Sequence[InputImage], count: int | None) -> list[InputImage]:

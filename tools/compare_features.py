@@ -9,10 +9,6 @@ opinions.
 
 from __future__ import annotations
 
-import environment  # noqa: F401  (before all that has to be installed)
-
-# isort: split
-
 import argparse
 import contextlib
 import functools

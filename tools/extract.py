@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import environment  # noqa: F401  (before all that has to be installed)
-
-# isort: split
-
 import logging
 import sys
 from pathlib import Path
@@ -32,7 +28,7 @@ from vmb_d2.data.image_list import (
     select_images,
 )
 from vmb_d2.engine.job import ExtractionJob
-from vmb_d2.errors import ConfigError, DownloadError
+from vmb_d2.errors import ConfigError
 from vmb_d2.output.shards import Shard, source_name
 from vmb_d2.selection.options import RegionOptions
 from vmb_d2.stores import format_named
@@ -97,13 +93,10 @@ def shard_of(cfg: DictConfig) -> Shard | None:
     source = source_name(lists) if lists and in_sweep() else ""
     if index is None and count is None:
         return Shard(source) if source else None
-    if count is None:
-        raise ConfigError(f"`shard_count` is missing: of how many shards {index} is one")
-    if index is None:
-        last = Shard(source, count).count - 1
+    if index is None or count is None:
         raise ConfigError(
-            f"`shard_index` is missing: valid are 0 to {last}; for all of them, "
-            f"-m `shard_index`='range(0,{count})'"
+            "`shard_index` and `shard_count` go together: which shard, from 0, and of how many; "
+            "with -m, `shard_index`='range(0,8)' is each of 8"
         )
     return Shard(source, count, index)
 
@@ -141,10 +134,7 @@ def class_names(cfg: DictConfig, formats: list[str]) -> ClassNames:
     """What the formats need of them."""
     if not any(format_named(name).writer.needs_class_names for name in formats):
         return NO_NAMES
-    try:
-        return read_class_names(cfg.output.class_names, cache_folder(cfg.cache_dir))
-    except DownloadError as error:
-        raise DownloadError(f"{error}, or give a file as `class_names`") from error
+    return read_class_names(cfg.output.class_names, cache_folder(cfg.cache_dir))
 
 
 def extraction_job(cfg: DictConfig) -> tuple[ExtractionJob, list[InputImage], list[InputImage]]:

@@ -8,12 +8,7 @@ it. docs/mmf.md says what differs from MMF's script.
 
 from __future__ import annotations
 
-import environment  # noqa: F401  (before all that has to be installed)
-
-# isort: split
-
 import argparse
-import logging
 import os
 import shlex
 import sys
@@ -27,13 +22,11 @@ from vmb_d2.errors import ConfigError
 from vmb_d2.utils.command_line import at_home, command_line, run
 
 EXIT_STATUS = "Exit status: as of tools/extract.py, see docs/running.md."
-NO_LIST = "./list"  # MMF's default for --exclude_list
+DEFAULT_LIST = "./list"  # taken if it is there, as by MMF
 SAME_NAMES = (
     *("start_index", "end_index", "num_features", "feature_name"),
     *("confidence_threshold", "background"),
 )
-
-logger = logging.getLogger("extract")
 
 
 def model_options(args: argparse.Namespace) -> list[str]:
@@ -47,16 +40,6 @@ def model_options(args: argparse.Namespace) -> list[str]:
     return [f"model={ALIASES[args.model_name]}", *given]
 
 
-def excluded(args: argparse.Namespace) -> str | None:
-    """The list of what to leave out; None where the file isn't there, as in MMF's script."""
-    path = at_home(args.exclude_list)
-    if os.path.isfile(path):
-        return path
-    if args.exclude_list != NO_LIST:
-        logger.warning("--exclude_list=%s: no such file, so nothing is left out", path)
-    return None
-
-
 def options(args: argparse.Namespace) -> list[str]:
     """Those of tools/extract.py that do the same. Raises ConfigError."""
     source = at_home(args.image_dir)
@@ -67,8 +50,8 @@ def options(args: argparse.Namespace) -> list[str]:
         "extract.batching=mmf",
         f"extract.batch_size={args.batch_size}",
     ]
-    if exclude_list := excluded(args):
-        found.append(option("input.exclude_list", exclude_list))
+    if args.exclude_list != DEFAULT_LIST or os.path.isfile(DEFAULT_LIST):
+        found.append(option("input.exclude_list", at_home(args.exclude_list)))
     for name in SAME_NAMES:
         value = getattr(args, name)
         if value != parser().get_default(name):
@@ -99,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     add("--output_folder", default="./output", metavar="DIR", help="(%(default)s)")
     add("--image_dir", required=True, metavar="PATH", help="a folder, an image, or a list of paths")
     add("--feature_name", default="fc6", help="fc6 or fc7 (%(default)s)")
-    add("--exclude_list", default=NO_LIST, metavar="FILE", help="if it is there (%(default)s)")
+    add("--exclude_list", default=DEFAULT_LIST, metavar="FILE", help="if it is there (%(default)s)")
     add("--confidence_threshold", type=float, default=0, help="(%(default)s)")
     add("--background", action="store_true", help="the background takes part, as class 0")
     return result

@@ -1,12 +1,15 @@
-"""The types and names of tools/extract.py's options. conf/extract.yaml has their meanings."""
+"""The types and names of tools/extract.py's options.
+
+Their default values and meanings are in conf/extract.yaml.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, ListConfig
@@ -41,66 +44,66 @@ class ModelOptions:
 
 @dataclass
 class InputOptions:
-    dir: str | None = None
-    list: Any = None
-    recursive: bool = False
-    extensions: Any = field(default_factory=lambda: ["png", "jpg", "jpeg"])
-    names: str | None = None
-    exclude_list: str | None = None
-    start_index: int = 0
-    end_index: int | None = None
-    max_failures: int | None = None
+    dir: str | None
+    list: Any
+    recursive: bool
+    extensions: Any
+    names: str | None
+    exclude_list: str | None
+    start_index: int
+    end_index: int | None
+    max_failures: int | None
 
 
 @dataclass
 class ShardOptions:
-    index: int | None = None
-    count: int | None = None
+    index: int | None
+    count: int | None
 
 
 @dataclass
 class BoxesOptions:
-    file: str | None = None
-    format: str | None = None
-    normalized: bool | None = None
-    inclusive: bool | None = None
+    file: str | None
+    format: str | None
+    normalized: bool | None
+    inclusive: bool | None
 
 
 @dataclass
 class OutputOptions:
-    dir: str = MISSING
-    format: Any = "mmf"
-    dtype: str = "float32"
-    clip_boxes: bool | None = None
-    class_names: str | None = None
-    allow_mismatch: bool = False
-    foreign: str = "keep"
+    dir: str
+    format: Any
+    dtype: str
+    clip_boxes: bool | None
+    class_names: str | None
+    allow_mismatch: bool
+    foreign: str
 
 
 @dataclass
 class ExtractOptions:
-    feature_name: Any = None
-    num_features: int = 100
-    min_features: int | None = None
-    max_features: int | None = None
-    confidence_threshold: float = 0.0
-    background: bool = False
-    batch_size: Any = 1
-    batching: str = "bucketed"
-    workers: int | None = None
+    feature_name: Any
+    num_features: int
+    min_features: int | None
+    max_features: int | None
+    confidence_threshold: float
+    background: bool
+    batch_size: Any
+    batching: str
+    workers: int | None
 
 
 @dataclass
 class ExtractConfig:
-    model: ModelOptions = field(default_factory=ModelOptions)
-    input: InputOptions = field(default_factory=InputOptions)
-    shard: ShardOptions = field(default_factory=ShardOptions)
-    boxes: BoxesOptions = field(default_factory=BoxesOptions)
-    output: OutputOptions = field(default_factory=OutputOptions)
-    extract: ExtractOptions = field(default_factory=ExtractOptions)
-    device: str = "auto"
-    precision: str = "fp32"
-    cache_dir: str | None = None
+    model: ModelOptions
+    input: InputOptions
+    shard: ShardOptions
+    boxes: BoxesOptions
+    output: OutputOptions
+    extract: ExtractOptions
+    device: str
+    precision: str
+    cache_dir: str | None
 
 
 def register() -> None:
@@ -118,11 +121,13 @@ def option_names() -> dict[str, str]:
     A parameter is named as the last part of the option, or, where several options end so, as
     ``group_option``.
     """
-    keys = []
-    for group in dataclasses.fields(ExtractConfig):
-        options = group.default_factory
-        if dataclasses.is_dataclass(options):
-            keys += [f"{group.name}.{option.name}" for option in dataclasses.fields(options)]
+    groups = get_type_hints(ExtractConfig).items()
+    keys = [
+        f"{group}.{option.name}"
+        for group, options in groups
+        if dataclasses.is_dataclass(options)
+        for option in dataclasses.fields(options)
+    ]
     leaves = Counter(key.partition(".")[2] for key in keys)
     names = {key.partition(".")[2]: key for key in keys if leaves[key.partition(".")[2]] == 1}
     return {**names, **{key.replace(".", "_"): key for key in keys}, "model_name": "model"}

@@ -16,7 +16,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,7 @@ def _exit_status(folder: str | None) -> int:
 
         # Where output.dir is swept over, this is another folder, with no run in it.
         with contextlib.suppress(OutputError):
-            failed = read_status(folder).totals.failed
+            failed = read_status(folder).total("failed")
     if failed:
         status = f"python tools/status.py {shlex.quote(str(folder))}"
         raise SomeImagesFailed(f"{failed} images failed: {status} lists them")
@@ -206,7 +206,7 @@ def one_line(error: BaseException) -> str | None:
     """The text of an error that the user can mend, with the key it is about; None for others."""
     if isinstance(error, VMBError):
         return error.text(option_names())
-    for cause in _causes(error):
+    for cause in (error, error.__cause__, error.__context__):
         if isinstance(cause, MissingConfigException) and cause.options:
             group, _, choice = str(cause.missing_cfg_file).rpartition("/")
             return f"{group}={choice}: valid are {', '.join(cause.options)}"
@@ -221,19 +221,10 @@ def one_line(error: BaseException) -> str | None:
     if isinstance(error, OverrideParseException):
         key, equals, value = error.override.partition("=")
         if not equals:
-            hint = "where spaces belong to a value, the shell needs quotes"
-            return f"{key}: an option is key=value, as in input.dir=photos; {hint}"
+            return f"{key}: an option is key=value; the shell needs quotes around spaces"
         quoted = shlex.quote(arguments.option(key, value))
         return f"{error.override}: a value with special characters needs quotes: type {quoted}"
     is_submitits = type(error).__module__.startswith("submitit.")
     if is_submitits or isinstance(error, (HydraException, OmegaConfBaseException)):
         return "; ".join(line for line in str(error).splitlines() if line)[:1000]
     return None
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    seen = set()  # a chain can end where it began
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__

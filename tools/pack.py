@@ -13,22 +13,17 @@ the same command again to go on after an interruption.
 
 from __future__ import annotations
 
-import environment  # noqa: F401  (before all that has to be installed)
-
-# isort: split
-
 import argparse
 import logging
 import sys
 from pathlib import Path
 
-from vmb_d2.errors import DownloadError
 from vmb_d2.packing.job import pack
 from vmb_d2.packing.sources import DUPLICATES
 from vmb_d2.stores import FEATURE_DTYPES, FORMATS
 from vmb_d2.structures.class_names import CLASSES_URL, NO_NAMES, ClassNames, read_class_names
 from vmb_d2.utils.command_line import at_home, command_line, run
-from vmb_d2.utils.downloads import default_cache_dir
+from vmb_d2.utils.downloads import cache_folder
 from vmb_d2.utils.interruption import handled
 
 EXIT_STATUS = (
@@ -46,10 +41,7 @@ def class_names(args: argparse.Namespace) -> ClassNames:
     """What the target needs of them. Raises ConfigError or DownloadError."""
     if not FORMATS[args.to].writer.needs_class_names:
         return NO_NAMES
-    try:
-        return read_class_names(args.class_names, default_cache_dir())
-    except DownloadError as error:
-        raise DownloadError(f"{error}, or give a file as `class_names`") from error
+    return read_class_names(args.class_names, cache_folder())
 
 
 def main(args: argparse.Namespace) -> int:

@@ -8,10 +8,6 @@ It reads the records in the output folder, wherever the run is, and writes nothi
 
 from __future__ import annotations
 
-import environment  # noqa: F401  (before all that has to be installed)
-
-# isort: split
-
 import argparse
 import json
 import os
@@ -58,13 +54,13 @@ def pack_commands(status: Status) -> list[str]:
     program = Path(__file__).with_name("pack.py")
     if program.is_relative_to(os.getcwd()):
         program = program.relative_to(os.getcwd())
-    commands = []
-    for arguments in status.to_pack() if status.is_complete else ():
-        source = arguments["source_format"]
-        which = [*arguments["sources"], *(["--from", source] if source else [])]
-        target = ["--to", arguments["target_format"], "--output", arguments["folder"]]
-        commands.append(shlex.join(["python", str(program), *which, *target]))
-    return commands
+    found = status.to_pack() if status.is_complete else []
+    return [
+        shlex.join(
+            ["python", str(program), folder, "--from", name, "--to", name, "--output", folder]
+        )
+        for folder, name in found
+    ]
 
 
 def lines(status: Status, now: float, most: int | None) -> Iterator[str]:
@@ -80,32 +76,24 @@ def lines(status: Status, now: float, most: int | None) -> Iterator[str]:
 
 
 def summary(status: Status) -> Iterator[str]:
-    totals = status.totals
     if status.is_sharded:
         states = ((len(status.of(state)), state) for state in STATES)
         yield f"{status.folder}: {plural(len(status.parts), 'shard')}"
         yield "shards  " + ", ".join(f"{count} {state}" for count, state in states if count)
     else:
         yield f"{status.folder}: {status.parts[0].state}"
-    if totals.unknown == len(status.parts):
-        yield f"images  {totals.done} done, {totals.failed} failed, of an unknown number"
-    else:
-        bound = "at most " if totals.at_most else ""
-        share = f" ({100 * totals.done // totals.images} %)" if totals.images else ""
-        text = f"images  {totals.done} of {bound}{totals.images} done{share}, "
-        text += f"{totals.failed} failed, {bound}{totals.left} to do"
-        if totals.unknown:
-            text += f", and an unknown number in {plural(totals.unknown, 'shard')}"
-        yield text
+    images, done = status.total("images"), status.total("done")
+    share = f" ({100 * done // images} %)" if images else ""
+    text = f"images  {done} of {images} done{share}, {status.total('failed')} failed, "
+    text += f"{status.total('left')} to do"
+    if status.unknown:
+        text += f", and an unknown number in {plural(status.unknown, 'part')}"
+    yield text
     if status.of(RUNNING):
-        rate, running = totals.images_per_second, totals.running_seconds
+        rate, left = status.total("images_per_second"), status.seconds_left
         slow = f"{1 / rate:.1f} s/image" if rate else "not known yet"
         yield f"rate    {f'{rate:.2f} images/s' if rate >= 1 else slow}"
-        text = "not known yet" if running is None else duration(running)
-        if running is not None and len(status.parts) > 1:
-            text += " for what runs"
-            text += f", {duration(totals.all_seconds)} for all" if totals.all_seconds else ""
-        yield f"left    {text}{'' if running is None else ', if the rate stays as it is'}"
+        yield f"left    {'not known' if left is None else duration(left) + ' at this rate'}"
     yield from (f"note    {note}" for note in status.notes)
 
 
@@ -121,13 +109,13 @@ def unfinished(status: Status, now: float, most: int | None) -> Iterator[str]:
 
 
 def row(part: Part, now: float) -> list[str]:
-    images = "?" if part.images is None else f"{'at most ' * part.at_most}{part.images}"
+    images = "?" if part.images is None else part.images
     sign, what = part.last_sign_of_life, part.reason
     if sign is not None:
         since = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(sign))
         what = f"no sign of life since {since}, {duration(now - sign)} ago"
     elif part.state == "stopped":
-        what = f"interrupted at {part.ended[:16].replace('T', ' ')} UTC"
+        what = f"interrupted at {part.run.get('ended', '')[:16].replace('T', ' ')} UTC"
     elif part.state == "damaged":
         what = f"{part.reason}; mend or remove that file to go on"
     where = ", ".join(filter(None, [part.host, part.job and f"job {part.job}"]))
@@ -137,7 +125,7 @@ def row(part: Part, now: float) -> list[str]:
 
 def failures(status: Status, most: int | None) -> Iterator[str]:
     """The logs of the images that failed, with the number of these."""
-    parts = [part for part in status.parts if part.failed and not part.is_packing]
+    parts = [p for p in status.parts if p.failed and p.run.get("program") != "pack"]
     rows = [[f"  {part.folder / FILE_NAME}", str(part.failed)] for part in parts]
     if rows:
         yield from ("", "failed images", *aligned(cut(rows, most, "files"), right={1}))

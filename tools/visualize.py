@@ -8,10 +8,6 @@ become one page, index.html, which any browser shows offline. docs/visualizing.m
 
 from __future__ import annotations
 
-import environment  # noqa: F401  (before all that has to be installed)
-
-# isort: split
-
 import argparse
 import contextlib
 import logging

@@ -47,7 +47,6 @@ class ConfigError(VMBError):
             choices = f"valid are {', '.join(map(str, valid))}"
             reason = f"{reason}; {choices}" if reason else choices
         super().__init__(reason if field is None else f"`{field}`={value}: {reason}")
-        self.field, self.value, self.valid = field, value, tuple(valid)
 
 
 class InputError(VMBError):

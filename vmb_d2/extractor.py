@@ -62,7 +62,7 @@ class RegionFeatureExtractor:
         self.model = model
         if precision != "fp32":  # fp32 computes layer by layer what the original computes
             self.weights_sha256 = fingerprint(model)
-            self.model = model.for_inference(dtype_of(precision), torch.channels_last)
+            self.model = model.for_inference(dtype_of(precision))
         self.precision = precision
         self.options = options or RegionOptions()
         self.description = description

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import pickle
+import re
 import warnings
 import zipfile
 import zlib
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vmb_d2.errors import CheckpointError
+from vmb_d2.errors import CheckpointError, first_line
 from vmb_d2.utils.files import whole_file
 
 from .file_kinds import other_kind
@@ -62,14 +63,11 @@ def _explain(error: Exception, path: Path) -> str:
             return f"no PyTorch checkpoint, but {kind}"
     if isinstance(error, OSError):
         return f"can't be read: {error.strerror or error}"
-    text = str(error)
     if not isinstance(error, pickle.UnpicklingError):
-        reason = text.splitlines()[0] if text else type(error).__name__
-        return f"no whole checkpoint ({reason})"
-    if "Unsupported global" in text or "GLOBAL" in text:
-        name = text.split("GLOBAL ", 1)[-1].split()[0] if "GLOBAL " in text else "objects"
+        return f"no whole checkpoint ({first_line(error)})"
+    if unsupported := re.search(r"GLOBAL (\S+)", str(error)):
         return (
-            f"holds {name}, which only pickle can load; if you trust the file, "
+            f"holds {unsupported[1]}, which only pickle can load; if you trust the file, "
             "allow it with `unsafe_load`"
         )
     return "no PyTorch checkpoint, or a damaged one"
@@ -84,19 +82,22 @@ def state_dict_of(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, 
     """The state dict in a checkpoint: the checkpoint itself, or under ``model`` or ``state_dict``.
 
     A prefix of all names, such as ``module.``, is removed. Raises CheckpointError where there is no
-    state dict, or it has sparse, quantized or meta tensors.
+    state dict.
     """
     wrapper = wrapper_of(checkpoint)
     state = checkpoint[wrapper] if wrapper else checkpoint
-    if not state:
-        raise CheckpointError(f"{path}: holds no state dict")
-    strangers = [str(k) for k, v in state.items() if not (isinstance(k, str) and _is_dense(v))]
-    if strangers:
-        raise CheckpointError(
-            f"{path}: holds no state dict (these are no tensors: {', '.join(strangers[:5])})"
-        )
+    others = [str(k) for k, v in state.items() if not isinstance(v, Tensor)]
+    if others or not state:
+        reason = f" (these are no tensors: {', '.join(others[:5])})" if others else ""
+        raise CheckpointError(f"{path}: holds no state dict{reason}")
     shared = os.path.commonprefix([key.split(".")[:-1] for key in state])
     return {".".join(key.split(".")[len(shared) :]): value for key, value in state.items()}
+
+
+def layout_of(state: Mapping[str, Tensor]) -> str:
+    """``"detectron2"`` or ``"vmb"``, by the names of the parameters."""
+    is_detectron2 = any(key.startswith("proposal_generator.") for key in state)
+    return "detectron2" if is_detectron2 else "vmb"
 
 
 def check_content(state: Mapping[str, Tensor], path: str | Path) -> None:
@@ -106,36 +107,33 @@ def check_content(state: Mapping[str, Tensor], path: str | Path) -> None:
         state: the state dict of ``path``. All of it is read.
         path: the file. If it is a zip file with checksums, they are compared.
     """
-    if damaged := _damaged(state, path):
-        what = "damaged, download or copy it again: wrong checksum of"
-        raise CheckpointError(f"{path}: {what} {_some(damaged)}")
+    if zipfile.is_zipfile(path) and (damage := _damage(state, path)):
+        raise CheckpointError(f"{path}: damaged ({damage}); delete it, and fetch it again")
     if strange := [name for name, tensor in state.items() if not _is_finite(tensor)]:
         what = "no weights to extract with: NaN or infinite values in"
         raise CheckpointError(f"{path}: {what} {_some(strange)}")
 
 
-def _damaged(state: Mapping[str, Tensor], path: str | Path) -> list[str]:
-    """The names of tensors whose bytes have another checksum than the file says."""
-    if not zipfile.is_zipfile(path):
-        return []
+def _damage(state: Mapping[str, Tensor], path: str | Path) -> str | None:
+    """What is damaged in a zip file; None where nothing is."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            sums = {member.CRC for member in members}
+            sums = {member.CRC for member in archive.infolist()}
             if sums == {0}:  # torch.serialization.set_crc32_options(False)
-                return []
-            right: dict[int, bool] = {}  # by the storage's address: tensors can share storage
-            for tensor in state.values():
-                storage = tensor.untyped_storage()
-                if storage.data_ptr() not in right:
-                    content = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
-                    right[storage.data_ptr()] = zlib.crc32(content.data) in sums
-            names = [k for k, v in state.items() if not right[v.untyped_storage().data_ptr()]]
-            (pickled,) = (m for m in members if m.filename.rpartition("/")[2] == "data.pkl")
-            archive.read(pickled)
-            return names
-    except Exception as error:
-        raise CheckpointError(f"{path}: damaged, download or copy it again: {error}") from error
+                return None
+            damaged = archive.testzip()
+    except Exception as error:  # zipfile raises many kinds on damaged files
+        return first_line(error)
+    if damaged is None:
+        return None
+    names = [name for name, tensor in state.items() if _checksum(tensor) not in sums]
+    return f"wrong checksum of {_some(names) if names else damaged}"
+
+
+def _checksum(tensor: Tensor) -> int:
+    """Of the storage of a tensor, which is a member of the zip file."""
+    content = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())
+    return zlib.crc32(content.numpy().data)
 
 
 def _is_finite(tensor: Tensor) -> bool:
@@ -145,24 +143,7 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def _is_dense(value: Any) -> bool:
-    """Whether ``value`` is a dense tensor that is not quantized."""
-    return (
-        isinstance(value, Tensor)
-        and value.layout is torch.strided
-        and not (value.is_quantized or value.is_meta)
-    )
-
-
-def layout_of(checkpoint: Mapping[str, Any], path: str | Path) -> str:
-    """``"detectron2"`` or ``"vmb"``, by the names of the parameters. Raises CheckpointError."""
-    state = state_dict_of(checkpoint, path)
-    if any(key.startswith("proposal_generator.") for key in state):
-        return "detectron2"
-    return "vmb"
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:
@@ -171,7 +152,7 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:
         with whole_file(path) as temporary:
             torch.save(dict(checkpoint), temporary)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise CheckpointError(f"{path}: can't be written: {reason}") from error
 
 

@@ -19,7 +19,6 @@ try:
         MODEL_NAMES,
         VMBModel,
         canonical_name,
-        ignored_lines,
         named_model,
         read_vmb_model,
     )
@@ -36,8 +35,7 @@ from . import checkpoint_file, state_dict
 
 logger = logging.getLogger(__name__)
 
-# With more problems than this, they are not listed: the checkpoint is of another model.
-MOST_LISTED = 20
+MOST_LISTED = 5  # problems in an error
 
 
 def convert_checkpoint(
@@ -54,7 +52,7 @@ def convert_checkpoint(
             written.
     """
     checkpoint, state, audited = _audit_file(source, model, unsafe)
-    _raise_problems(source, state, audited)
+    _raise_problems(source, audited)
     converted, dropped = state_dict.to_d2(state, audited)
     origin = {
         "source_name": Path(source).name,
@@ -89,48 +87,31 @@ def revert_checkpoint(source: str | Path, target: str | Path, unsafe: bool = Fal
 
 def _audit_file(source, model, unsafe):
     checkpoint = checkpoint_file.read_checkpoint(source, unsafe)
-    if checkpoint_file.layout_of(checkpoint, source) == "detectron2":
-        raise CheckpointError(f"{source}: is in Detectron2's layout already")
     state = checkpoint_file.state_dict_of(checkpoint, source)
+    if checkpoint_file.layout_of(state) == "detectron2":
+        raise CheckpointError(f"{source}: is in Detectron2's layout already")
     checkpoint_file.check_content(state, source)
     return checkpoint, state, state_dict.audit(state, model)
 
 
-def _raise_problems(source, state, audited: state_dict.Audit) -> None:
-    problems = audited.problems()
-    if not problems:
-        return
-    counts = ", ".join(
-        f"{len(keys)} {kind}"
-        for kind, keys in (
-            ("missing", audited.missing),
-            ("unknown", audited.unknown),
-            ("ambiguous", audited.ambiguous),
-            ("wrong", audited.wrong),
+def _raise_problems(source, audited: state_dict.Audit) -> None:
+    if problems := audited.problems:
+        more = len(problems) - MOST_LISTED
+        rest = f"; and {more} more, which weights_conversion.convert lists with `dry_run`"
+        raise CheckpointError(
+            f"{source}: doesn't fit the model: {'; '.join(problems[:MOST_LISTED])}"
+            + (rest if more > 0 else "")
         )
-        if keys
-    )
-    if len(problems) <= MOST_LISTED:
-        raise CheckpointError(f"{source}: {counts}: {'; '.join(problems)}")
-    fitting = state_dict.fitting_models(state)
-    what = f"it is a checkpoint of {fitting[0]}" if fitting else "first of them: " + problems[0]
-    raise CheckpointError(
-        f"{source}: doesn't fit the model ({counts}); {what} ("
-        "weights_conversion.convert, with `dry_run`, lists all)"
-    )
 
 
 def _remarks(checkpoint, audited: state_dict.Audit) -> list[str]:
     """A line for each reason why keys were not converted, and for assumed values."""
     wrapper = checkpoint_file.wrapper_of(checkpoint)
     beside = [str(k) for k in checkpoint if k != wrapper] if wrapper else []
-    lines = ignored_lines(
-        {
-            **dict.fromkeys(beside, "not part of the model"),
-            **audited.ignored,
-            **dict.fromkeys(audited.anchors, "computed, and found the same"),
-        }
-    )
+    keys_of: dict[str, list[str]] = {"not part of the model": beside} if beside else {}
+    for key, reason in audited.ignored.items():
+        keys_of.setdefault(reason, []).append(key)
+    lines = [f"ignored ({reason}): {', '.join(keys)}" for reason, keys in keys_of.items()]
     if audited.assumed:
         values = " and ".join(f"{leaf} {value:g}" for leaf, value in state_dict.ASSUMED.items())
         lines.append(f"the file has no statistics of batch norms: {values} in all of them")
@@ -138,14 +119,12 @@ def _remarks(checkpoint, audited: state_dict.Audit) -> list[str]:
 
 
 def _print_table(checkpoint, audited: state_dict.Audit) -> None:
-    missing = set(audited.missing)
     for p in audited.parameters:
-        mark = "MISSING" if p.vmb in missing else "x".join(map(str, audited.d2_shapes[p.d2]))
-        key = audited.sources.get(p.vmb, p.vmb)
-        names = [p.vmb] if key == p.vmb else [key, p.vmb]
+        key = audited.sources.get(p.vmb, "(none)")
+        names = [p.vmb, p.d2] if key == p.vmb else [key, p.vmb, p.d2]
         note = "" if p.layout.value == "same" else f"  ({p.layout.value})"
-        print(f"{'  ->  '.join([*names, p.d2])}  [{mark}]{note}")
-    for line in [*_remarks(checkpoint, audited), *audited.problems()]:
+        print("  ->  ".join(names) + note)
+    for line in [*_remarks(checkpoint, audited), *audited.problems]:
         print(line)
 
 
@@ -191,9 +170,9 @@ def _convert(args: argparse.Namespace) -> int:
         raise ConfigError("`model` or `config` is missing: of what model IN.pth is")
     model = read_vmb_model(args.config) if args.config else named_model(args.model)
     if args.dry_run:
-        checkpoint, state, audited = _audit_file(args.source, model, args.unsafe_load)
+        checkpoint, _, audited = _audit_file(args.source, model, args.unsafe_load)
         _print_table(checkpoint, audited)
-        _raise_problems(args.source, state, audited)
+        _raise_problems(args.source, audited)
         return DONE
     audited = convert_checkpoint(args.source, args.target, model, args.unsafe_load)
     logger.info("%s: %d parameters converted", args.target, len(audited.parameters))

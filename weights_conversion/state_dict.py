@@ -6,6 +6,7 @@ import vmb_d2.modeling  # noqa: F401  (prepares detectron2 for the imports below
 
 # isort: split
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -13,7 +14,7 @@ import torch
 from detectron2.modeling import build_model
 from torch import Tensor
 
-from vmb_d2.config import MODEL_NAMES, VMBModel, named_model, to_detectron2
+from vmb_d2.config import VMBModel, to_detectron2
 from vmb_d2.errors import CheckpointError
 from vmb_d2.modeling import cell_anchors
 
@@ -38,33 +39,17 @@ class Audit:
         parameters: all parameters of the model.
         d2_shapes: their shapes in Detectron2, by their Detectron2 names.
         sources: the key of each parameter found, by the parameter's name in VMB.
-        assumed: names in VMB of parameters that get their value in ASSUMED.
-        ignored: keys that are ignored -> why.
-        anchors: keys of anchors, which are computed.
-        missing: names in VMB of parameters without a key.
-        unknown: keys of layers that the model doesn't have.
-        ambiguous, wrong: descriptions of further problems.
+        assumed: whether the file lacks all statistics of batch norms, which get those of ASSUMED.
+        ignored: keys that are not converted -> why.
+        problems: a line for each reason against the conversion.
     """
 
     parameters: list[Parameter]
     d2_shapes: dict[str, tuple[int, ...]]
     sources: dict[str, str] = field(default_factory=dict)
-    assumed: list[str] = field(default_factory=list)
+    assumed: bool = False
     ignored: dict[str, str] = field(default_factory=dict)
-    anchors: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
-    ambiguous: list[str] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-
-    def problems(self) -> list[str]:
-        """A line for each problem that prevents the conversion."""
-        return [
-            *(f"missing: {key}" for key in self.missing),
-            *(f"unknown: {key}" for key in self.unknown),
-            *(f"ambiguous: {words}" for words in self.ambiguous),
-            *self.wrong,
-        ]
+    problems: list[str] = field(default_factory=list)
 
 
 def detectron2_shapes(model: VMBModel) -> dict[str, tuple[int, ...]]:
@@ -84,81 +69,71 @@ def audit(state: State, model: VMBModel) -> Audit:
     parameter's whole name.
     """
     result = Audit(parameter_map(model), detectron2_shapes(model))
-    unmapped = result.d2_shapes.keys() ^ {p.d2 for p in result.parameters}
-    if unmapped:  # a defect of mapping.py, or a detectron2 that names its modules otherwise
-        raise CheckpointError(f"no mapping for these parameters: {', '.join(sorted(unmapped))}")
-    _assign_rest(state, _assign(state, result), anchors_of(model), result)
-    _assume_statistics(state, result)
+    fitting = _assign(state, result)
+    _assign_rest(state, fitting, anchors_of(model), result)
     for parameter in result.parameters:
         if parameter.vmb not in result.sources:
             continue
         key = result.sources[parameter.vmb]
         expected = parameter.vmb_shape(result.d2_shapes[parameter.d2])
         if tuple(state[key].shape) != expected:
-            result.wrong.append(f"shape of {key}: {tuple(state[key].shape)}, not {expected}")
+            result.problems.append(f"shape of {key}: {tuple(state[key].shape)}, not {expected}")
         elif parameter.layout is Layout.VARIANCE and not bool((state[key] > 0).all()):
-            result.wrong.append(f"values of {key}: a variance that is not positive")
+            result.problems.append(f"values of {key}: a variance that is not positive")
     return result
 
 
 def _assign(state: State, result: Audit) -> set[str]:
     """Find the key of each parameter. Returns all keys that fit one, ambiguous ones included."""
-    names = {p.vmb: None for p in result.parameters}
+    names = {p.vmb for p in result.parameters}
     keys_of: dict[str, list[str]] = {}  # by their name without a prefix
     for key in state:
-        bare = key
-        while bare.startswith("module."):
-            bare = bare.removeprefix("module.")
+        bare = re.sub(r"^(module\.)+", "", key)
         name = next((suffix for suffix in _suffixes(key) if suffix in names), bare)
         keys_of.setdefault(name, []).append(key)
-    fitted: dict[str, list[str]] = {}
-    for name in names:
+    names_of: dict[str, list[str]] = {}  # the parameters that a name is the longest suffix of
+    missing = []
+    for name in (p.vmb for p in result.parameters):
         suffix = next((suffix for suffix in _suffixes(name) if suffix in keys_of), None)
         if suffix is None:
-            result.missing.append(name)
+            missing.append(name)
         else:
-            fitted.setdefault(suffix, []).append(name)
-    for suffix, parameters in fitted.items():
-        if len(keys_of[suffix]) == len(parameters) == 1:
-            result.sources[parameters[0]] = keys_of[suffix][0]
+            names_of.setdefault(suffix, []).append(name)
+    statistics = {p.vmb for p in result.parameters if _leaf(p.vmb) in ASSUMED}
+    if statistics <= set(missing):
+        result.assumed = True
+        missing = [name for name in missing if name not in statistics]
+    result.problems += [f"missing: {name}" for name in missing]
+    for suffix, parameters in names_of.items():
+        keys = keys_of[suffix]
+        if len(keys) == len(parameters) == 1:
+            result.sources[parameters[0]] = keys[0]
         else:
-            result.ambiguous.append(f"{_some(keys_of[suffix])} for {_some(parameters)}")
-    return {key for suffix in fitted for key in keys_of[suffix]}
+            both = f"{' and '.join(keys[:3])} for {' and '.join(parameters[:3])}"
+            result.problems.append(f"ambiguous: {both}")
+    return {key for suffix in names_of for key in keys_of[suffix]}
 
 
 def _suffixes(name: str) -> Iterator[str]:
     """The suffixes of a name that begin at a dot, the longest (the name itself) first."""
-    yield name
-    while "." in name:
-        name = name.partition(".")[2]
-        yield name
-
-
-def _some(names: list[str]) -> str:
-    return " and ".join(names if len(names) <= 4 else [*names[:3], f"{len(names) - 3} more"])
+    parts = name.split(".")
+    return (".".join(parts[i:]) for i in range(len(parts)))
 
 
 def _assign_rest(state: State, fitting: set[str], anchors: list[Tensor], result: Audit) -> None:
     """Divide the keys without a parameter into anchors, ignored and unknown ones."""
     modules = {key.rpartition(".")[0] for key in fitting}
-    beginnings = {key.partition(".")[0] for key in fitting}
-    parts = {p.vmb.partition(".")[0] for p in result.parameters}
-
-    def is_lacking(key: str) -> bool:
-        """Whether ``key`` is of a module that the model doesn't have, among modules that it has."""
-        module, names = key.rpartition(".")[0], key.split(".")
-        return module not in modules and (names[0] in beginnings or not parts.isdisjoint(names))
-
+    first_names = {key.partition(".")[0] for key in fitting}
     for key in (key for key in state if key not in fitting):
         if level := ANCHORS.fullmatch(key):
-            result.anchors.append(key)
+            result.ignored[key] = "computed, and found the same"
             ours = anchors[int(level[1])] if int(level[1]) < len(anchors) else None
             if ours is None or not _same_anchors(state[key], ours):
-                result.wrong.append(f"values of {key}: not the anchors of this model's config")
+                result.problems.append(f"values of {key}: not the anchors of this model's config")
         elif reason := next((r for pattern, r in IGNORED.items() if pattern.fullmatch(key)), None):
             result.ignored[key] = reason
-        elif is_lacking(key):
-            result.unknown.append(key)
+        elif key.rpartition(".")[0] not in modules and key.partition(".")[0] in first_names:
+            result.problems.append(f"unknown: {key}, of a layer that the model doesn't have")
         else:
             result.ignored[key] = LEFT_OVER
 
@@ -168,15 +143,6 @@ def _same_anchors(found: Tensor, ours: Tensor) -> bool:
     if found.shape != ours.shape or not found.is_floating_point():
         return False
     return torch.allclose(found.float(), ours, rtol=torch.finfo(found.dtype).eps, atol=0)
-
-
-def _assume_statistics(state: State, result: Audit) -> None:
-    """Accept that running means and variances are missing, if all of them are."""
-    statistics = [p.vmb for p in result.parameters if _leaf(p.vmb) in ASSUMED]
-    absent = not any(_leaf(key) in ASSUMED for key in state)
-    if result.sources and absent and set(statistics) <= set(result.missing):
-        result.assumed = statistics
-        result.missing = [name for name in result.missing if name not in set(statistics)]
 
 
 def _leaf(name: str) -> str:
@@ -206,7 +172,7 @@ def to_d2(state: State, audited: Audit) -> tuple[dict[str, Tensor], dict[str, Te
         elif parameter.layout is Layout.VARIANCE:
             weight = parameter.d2.replace("running_var", "weight")
             converted[weight], tensor = batch_norm_to_d2(converted[weight], tensor)
-        converted[parameter.d2] = tensor.clone()
+        converted[parameter.d2] = tensor.clone(memory_format=torch.contiguous_format)
     return converted, dropped
 
 
@@ -260,8 +226,3 @@ def anchors_of(model: VMBModel) -> list[Tensor]:
         cell_anchors(stride, level_sizes, model.aspect_ratios)
         for stride, level_sizes in zip(model.anchor_strides, sizes, strict=True)
     ]
-
-
-def fitting_models(state: State) -> list[str]:
-    """The names in MODEL_NAMES whose keys and shapes are those of a VMB state dict."""
-    return [name for name in MODEL_NAMES if not audit(state, named_model(name)).problems()]

@@ -6,7 +6,7 @@ import pytest
 import support
 import yaml
 
-from vmb_d2.config import VMBModel, get_cfg, named_model, parse_vmb_config, read_vmb_yaml
+from vmb_d2.config import VMBModel, get_cfg, named_model, parse_vmb_config, read_vmb_model
 from vmb_d2.errors import ConfigError
 
 
@@ -25,7 +25,7 @@ def with_key(key, value, model="tiny_x152_fpn"):
 
 
 def test_silence_means_the_original_defaults():
-    model = parse_vmb_config({}).model
+    model = parse_vmb_config({})
     assert model == VMBModel()
     assert (model.anchor_strides, model.pooler_scales) == ((16,), (1 / 16,))
     assert (model.rpn_pre_nms_top_n, model.rpn_post_nms_top_n) == (6000, 1000)
@@ -71,13 +71,10 @@ def test_names():
         get_cfg("x153")
 
 
-def test_reasons_are_given_for_keys_without_effect():
+def test_keys_without_effect_change_nothing():
     tree = with_key("SOLVER.BASE_LR", 0.005)
     tree["INPUT"] = {"MIN_SIZE_TEST": 600}
-    ignored = parse_vmb_config(tree).ignored
-    assert ignored["SOLVER.BASE_LR"] == "training and evaluation"
-    assert "preprocessing" in ignored["INPUT.MIN_SIZE_TEST"]
-    assert "MODEL.ROI_BOX_HEAD.RETURN_FC_FEATS" in ignored
+    assert parse_vmb_config(tree) == parse_vmb_config(tree_of())
 
 
 @pytest.mark.parametrize("spelling", ["BACKBONE.OUT_CHANNELS", "RESNETS.BACKBONE_OUT_CHANNELS"])
@@ -86,12 +83,12 @@ def test_both_spellings_of_the_channels(spelling):
     del tree["MODEL"]["BACKBONE"]["OUT_CHANNELS"]
     section, leaf = spelling.split(".")
     tree["MODEL"][section][leaf] = 72
-    assert parse_vmb_config(tree).model.backbone_out_channels == 72
+    assert parse_vmb_config(tree).backbone_out_channels == 72
 
 
 @pytest.mark.parametrize("value", ["(32, 64, 128, 256, 480)", [32, 64, 128, 256, 480]])
 def test_tuples_as_text_and_as_lists(value):
-    model = parse_vmb_config(with_key("MODEL.RPN.ANCHOR_SIZES", value)).model
+    model = parse_vmb_config(with_key("MODEL.RPN.ANCHOR_SIZES", value))
     assert model.anchor_sizes == (32, 64, 128, 256, 480)
 
 
@@ -101,26 +98,18 @@ def test_tuples_as_text_and_as_lists(value):
         ("MODEL.RESNETS.BACKBONE_OUT_CHANNELS", 72, "contradict"),
         ("MODEL.META_ARCHITECTURE", "RetinaNet", "GeneralizedRCNN"),
         ("MODEL.MASK_ON", True, "only False"),
-        ("MODEL.FPN.USE_GN", True, "only False"),
         ("MODEL.RESNETS.RES5_DILATION", 2, "only 1"),
         ("MODEL.RESNETS.STAGE_WITH_DCN", [False, True, True, True], "not supported"),
-        ("MODEL.RESNETS.TRANS_FUNC", "BottleneckWithGN", "BottleneckWithFixedBatchNorm"),
         ("MODEL.BACKBONE.CONV_BODY", "R-34-FPN", "R-152-FPN"),
-        ("MODEL.BACKBONE.CONV_BODY", "R-50-C5", "R-50-C4"),
         ("MODEL.ROI_BOX_HEAD.FEATURE_EXTRACTOR", "FPNXconv1fcFeatureExtractor", "FPN2MLP"),
         ("MODEL.ROI_BOX_HEAD.PREDICTOR", "FastRCNNPredictor", "FPNPredictor"),
         ("MODEL.RPN.USE_FPN", False, "only True"),
         ("MODEL.RPN.ANCHOR_STRIDE", "(16,)", "doesn't fit"),
         ("MODEL.RPN.ANCHOR_SIZES", "(32, 64)", "2 sizes for 5 levels"),
         ("MODEL.ROI_BOX_HEAD.POOLER_SCALES", "(0.25, 0.125)", "only"),
-        ("MODEL.ROI_BOX_HEAD.NUM_CLASSES", 1, "at least 2"),
         ("MODEL.ROI_BOX_HEAD.NUM_CLASSES", "many", "type expected"),
         ("MODEL.ROI_BOX_HEAD.NUM_CLASSES", 10.5, "type expected"),
-        ("MODEL.ROI_BOX_HEAD.NUM_CLASSES", float("inf"), "type expected"),
         ("MODEL.RESNETS.STRIDE_IN_1X1", 1, "type expected"),
-        ("MODEL.RESNETS.NUM_GROUPS", 0, "at least 1"),
-        ("MODEL.ROI_HEADS.BBOX_REG_WEIGHTS", "(1, 1)", "four"),
-        ("MODEL.ROI_BOX_HEAD.POOLER_KIND", "other", "not a key that VMB-D2 knows"),
         ("MODEL.NEW_SECTION.KEY", 1, "not a key that VMB-D2 knows"),
         ("TOP_LEVEL", 1, "not a key that VMB-D2 knows"),
     ],
@@ -147,13 +136,6 @@ def test_all_mistakes_are_named_at_once():
     assert "\n" not in text
 
 
-def test_what_doesnt_fit_together_is_named_beside_unknown_keys():
-    tree = with_key("MODEL.NEW.KEY", 1)
-    tree["MODEL"]["RPN"] |= {"ANCHOR_SIZES": "(32, 64)", "NMS_THRESH": -1}
-    with pytest.raises(ConfigError, match=r"2 sizes for 5 levels.*too small.*MODEL\.NEW\.KEY: not"):
-        parse_vmb_config(tree)
-
-
 @pytest.fixture
 def write(tmp_path):
     """Writes a file of these keys below tmp_path, and gives its path."""
@@ -171,9 +153,9 @@ def test_a_base_is_read_first(write):
     write("bases/far.yaml", tree_of())
     write("bases/near.yaml", {"_BASE_": "far.yaml", "MODEL": {"RPN": {"NMS_THRESH": 0.6}}})
     over = {"MODEL": {"RPN": {"PRE_NMS_TOP_N_TEST": 77}, "ROI_HEADS": {"NMS": 0.4}}}
-    model = read_vmb_yaml(write("sub/own.yaml", {"_BASE_": "../bases/near.yaml", **over})).model
+    model = read_vmb_model(write("sub/own.yaml", {"_BASE_": "../bases/near.yaml", **over}))
     expected = dataclasses.replace(
-        parse_vmb_config(tree_of()).model,
+        parse_vmb_config(tree_of()),
         rpn_nms_threshold=0.6,
         rpn_pre_nms_top_n=77,
         nms_threshold=0.4,
@@ -181,54 +163,25 @@ def test_a_base_is_read_first(write):
     assert model == expected
 
 
-@pytest.mark.parametrize("spelling", ["absolute", "home"])
-def test_other_paths_of_a_base(write, tmp_path, monkeypatch, spelling):
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    base = write("home/base.yaml", tree_of())
-    named = str(base) if spelling == "absolute" else "~/base.yaml"
-    model = read_vmb_yaml(write("own.yaml", {"_BASE_": named})).model
-    assert model == parse_vmb_config(tree_of()).model
-
-
-@pytest.mark.parametrize(
-    ("base", "message"),
-    [
-        ("own.yaml", "circle: .*own.yaml -> .*own.yaml"),
-        ("back.yaml", "circle: .*own.yaml -> .*back.yaml -> .*own.yaml"),
-        ("none.yaml", "none.yaml: can't be read"),
-        ("text.yaml", "text.yaml: no VMB configuration"),
-        ("flat.yaml", "MODEL.RPN: a section in one of the files, a value in the other"),
-        (["a.yaml", "b.yaml"], "_BASE_: .* not the path of one yaml file"),
-        ("https://host/a.yaml", "_BASE_: .* not the path of one yaml file"),
-        (None, "_BASE_: None is not the path"),
-    ],
-)
-def test_bases_that_cant_be_used(write, base, message):
-    write("back.yaml", {"_BASE_": "own.yaml"})
-    write("text.yaml", "just text")
-    write("flat.yaml", {"MODEL": {"RPN": 1}})
-    own = write("own.yaml", {"_BASE_": base, "MODEL": {"RPN": {"NMS_THRESH": 0.5}}})
-    with pytest.raises(ConfigError, match=message) as caught:
-        read_vmb_yaml(own)
-    assert "\n" not in str(caught.value)
-
-
-def test_c4_channels_have_to_fit_the_backbone():
-    with pytest.raises(ConfigError, match=r"BACKBONE\.OUT_CHANNELS: 100"):
-        parse_vmb_config(with_key("MODEL.BACKBONE.OUT_CHANNELS", 100, "tiny_r101_c4"))
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("a: [1", "no valid yaml"), ("just text", "no VMB configuration"), (None, "can't be read")],
+    [
+        (None, "No such file"),
+        ("a: [1", "can't be read: while parsing"),
+        ("just text", "no VMB configuration"),
+        ("_BASE_: none.yaml", "none.yaml"),
+        ("_BASE_: own.yaml", "can't be read"),
+        ("{_BASE_: flat.yaml, MODEL: {RPN: {NMS_THRESH: 0.5}}}", "RPN"),
+    ],
 )
-def test_files_that_are_no_yaml(tmp_path, content, message):
-    path = tmp_path / "model.yaml"
+def test_files_that_cant_be_used(write, tmp_path, content, message):
+    write("flat.yaml", {"MODEL": {"RPN": 1}})
+    own = tmp_path / "own.yaml"
     if content is not None:
-        path.write_text(content)
+        own.write_text(content)
     with pytest.raises(ConfigError, match=message) as caught:
-        read_vmb_yaml(path)
-    assert str(path) in str(caught.value)
+        read_vmb_model(own)
+    assert str(own) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

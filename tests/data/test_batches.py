@@ -4,15 +4,12 @@ import random
 
 import pytest
 import support
+from jobs import failures, run
 
 from reference import goldens
 from vmb_d2.comparison.fidelity import distance
-from vmb_d2.data.batching import Batching
 from vmb_d2.data.image_list import name_images
-from vmb_d2.engine.pipeline import ExtractionPipeline, pending_images
 from vmb_d2.extractor import RegionFeatureExtractor
-from vmb_d2.output.failures import FailureLog
-from vmb_d2.output.store_set import StoreSet
 from vmb_d2.stores.mmf import MMFReader
 
 IMAGES = ("camera.png", "chelsea.png", "coffee.png", "horse.png", "rocket.jpg")
@@ -20,18 +17,14 @@ IMAGES = ("camera.png", "chelsea.png", "coffee.png", "horse.png", "rocket.jpg")
 
 def run_over(paths, folder, batch_size, batching="bucketed"):
     extractor = RegionFeatureExtractor(support.tiny_model("tiny_x152_fpn"))
-    failures = FailureLog(folder)
-    with StoreSet(folder, ["mmf"]) as stores:
-        images = name_images(paths)
-        grouping = Batching(batching, batch_size)
-        pipeline = ExtractionPipeline(extractor, stores, failures, batching=grouping)
-        return pipeline.run(images, pending_images(images, stores)), failures.read()
+    values = {"batch_size": batch_size, "batching": batching, "formats": ["mmf"]}
+    return run(folder, name_images(paths), extractor, **values), failures(folder)
 
 
 def extract(folder, names, batch_size, batching="bucketed"):
     paths = [str(goldens.image_path(name)) for name in names]
-    report, failures = run_over(paths, folder, batch_size, batching)
-    assert (report.extracted, failures) == (len(names), [])
+    report, failed = run_over(paths, folder, batch_size, batching)
+    assert (report.extracted, failed) == (len(names), [])
     return {name: MMFReader(folder).read(name.split(".")[0]) for name in names}
 
 

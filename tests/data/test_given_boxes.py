@@ -1,91 +1,34 @@
 """Reading given boxes, finding each image's, and what the coordinates mean."""
 
+import contextlib
 import json
 
 import numpy as np
 import pytest
-import torch
 
 from vmb_d2.data.given_boxes import GivenBoxes
 from vmb_d2.data.image_list import name_images
 from vmb_d2.errors import BoxesError, ConfigError
 from vmb_d2.structures.input_image import InputImage
 
-BOXES = {"a.jpg": [[0, 1, 9.5, 20]], "sub/b": [], "c": [[1, 2, 3, 4], [5, 6, 7, 8]]}
-IMAGES = [
-    InputImage("in/a.jpg", "a"),
-    InputImage("in/sub/b.png", "sub/b"),
-    InputImage("x/c.png", "c"),
-]
-
-
-def records():
-    return [{"image": key, "boxes": boxes} for key, boxes in BOXES.items()]
-
-
-def write_json(path):
-    path.write_text(json.dumps(BOXES))
-
-
-def write_records(path):
-    path.write_text(json.dumps(records()))
-
-
-def write_lines(path):
-    path.write_text("\n".join(json.dumps(r) for r in records()) + "\n\n", encoding="utf-8-sig")
-
-
-def write_npz(path):
-    arrays = {key: np.array(boxes, np.float32).reshape(-1, 4) for key, boxes in BOXES.items()}
-    np.savez(path, **arrays)
-
-
-def write_npy(path):
-    np.save(path, {key: np.array(boxes) for key, boxes in BOXES.items()})
-
-
-WRITERS = {
-    "boxes.json": write_json,
-    "records.json": write_records,
-    "lines.json": write_lines,
-    "lines.JSONL": write_lines,
-    "boxes.npz": write_npz,
-    "boxes.npy": write_npy,
-}
-
-
-@pytest.mark.parametrize("name", WRITERS)
-def test_files(tmp_path, name):
-    WRITERS[name](tmp_path / name)
-    boxes = GivenBoxes.read(tmp_path / name)
-    assert boxes.assign(IMAGES, "in") == (0, 0)
-    for image, expected in zip(IMAGES, BOXES.values(), strict=True):
-        found = boxes.of(image.name, 640, 480)
-        assert found.dtype == torch.float32
-        assert found.shape == (len(expected), 4)
-        assert found.tolist() == expected
-    assert boxes.mean_count() == 1
-    assert GivenBoxes([]).mean_count() == 0
-
 
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
         ("x.json", "", "Expecting value"),
-        ("x.json", "[1]", "entry 1: is not"),
         ("x.json", '{"a": [[1, 2, 3]]}', r"a: boxes are of shape \(n, 4\), not \(1, 3\)"),
-        ("x.json", '{"a": [1, 2, 3, 4]}', r"not \(4,\)"),
         ("x.json", '{"a": [[1, 2], [3]]}', "a: boxes are lists of four numbers"),
-        ("x.json", '{"a": [[1, 2, 3, "x"]]}', "four numbers"),
         ("x.json", '{"a": [[1, 2, 3, NaN]]}', "is no number"),
-        ("x.json", '{"a": null}', "no number|four numbers|shape"),
-        ("x.jsonl", '{"image": "a", "boxes": []}\n{"image": "b"}', "line 2: is not"),
+        ("x.jsonl", '{"image": "a", "boxes": []}\n{"image": "b"}', r"line 2: .* boxes"),
         ("x.jsonl", '{"image": "a", "boxes": []}\n{"im', "line 2: "),
-        ("x.jsonl", '{"image": "a", "boxes": []}\n' * 2, "a occurs twice"),
+        (
+            "x.json",
+            '[{"image": "a", "boxes": []}, {"image": "a", "boxes": [[1, 2, 3, 4]]}]',
+            "twice",
+        ),
         ("x.jsonl", b"\xff\xfe", "codec"),
         ("x.npy", b"", "npy"),
         ("x.npz", b"PK", "."),
-        ("x.npz", b"not a zip", "."),
     ],
 )
 def test_files_that_are_none(tmp_path, name, content, expected):
@@ -98,8 +41,6 @@ def test_files_that_are_none(tmp_path, name, content, expected):
 
 
 def test_other_kinds_of_files(tmp_path):
-    with pytest.raises(ConfigError, match=r"boxes_file=.*valid are \.json, \.jsonl, \.npy, \.npz"):
-        GivenBoxes.read(tmp_path / "boxes.csv")
     with pytest.raises(BoxesError, match="No such file"):
         GivenBoxes.read(tmp_path / "boxes.json")
     np.save(tmp_path / "array.npy", np.zeros((3, 4)))
@@ -165,20 +106,12 @@ def test_settings_tell_boxes_apart():
         settings(inclusive=False),
     ]
     assert len({settings(), *others}) == 6
-    boxes = GivenBoxes([("a", [[1, 2, 3, 4]])])
-    boxes.assign([InputImage("a.jpg", "a")])
-    assert json.dumps(boxes.settings()) == settings()
 
 
 def test_inclusive_with_sides():
     """Which count pixels, as COCO's; so there is nothing to choose."""
     with pytest.raises(ConfigError, match=r"inclusive=true: not with boxes_format=xywh"):
         GivenBoxes([], box_format="xywh", inclusive=True)
-    given = {
-        GivenBoxes([], box_format="xywh", inclusive=i).settings()["inclusive"]
-        for i in (None, False)
-    }
-    assert given == {None}  # whatever an earlier version noted, the folder is gone on with
 
 
 SIZE = (640, 480)
@@ -193,17 +126,15 @@ def sides(boxes):
     return [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in boxes]
 
 
-def warnings_of(caplog, boxes, images=("a",), **options):
+def warnings_of(caplog, boxes, **options):
     """What a run over these images is told of: level and text."""
     caplog.clear()
     caplog.set_level("INFO")
     given = GivenBoxes(boxes.items(), "boxes.json", **options)
-    given.assign([InputImage(f"in/{name}.jpg", name) for name in images])
-    for name in images:
-        try:
+    given.assign([InputImage(f"in/{name}.jpg", name) for name in boxes])
+    for name in boxes:
+        with contextlib.suppress(BoxesError):
             given.of(name, *SIZE)
-        except BoxesError:
-            continue
     given.log_outside()
     return [(record.levelname, record.getMessage()) for record in caplog.records]
 
@@ -220,48 +151,45 @@ SHARES = "shares of the image's sides"
         (XYWH, {}, "xywh in pixels"),
         ({}, XYWH, "xyxy in pixels"),
         (NORMALIZED | XYWH, {}, f"xywh in {SHARES}"),
-        (NORMALIZED | XYWH, NORMALIZED, f"xywh in {SHARES}"),
-        (NORMALIZED | XYWH, XYWH, f"xywh in {SHARES}"),
         (NORMALIZED, NORMALIZED | XYWH, f"xyxy in {SHARES}"),
-        (XYWH, NORMALIZED | XYWH, "xywh in pixels"),
     ],
 )
 def test_boxes_of_another_unit_or_order_than_declared(caplog, true, declared, fits):
     values = sides(PIXELS) if "box_format" in true else PIXELS
     values = shares(values) if "normalized" in true else values
     boxes = {name: values for name in ("a", "b", "c")}
-    assert warnings_of(caplog, boxes, boxes, **true) == []
-    found = warnings_of(caplog, boxes, boxes, **declared)
+    assert warnings_of(caplog, boxes, **true) == []
+    found = warnings_of(caplog, boxes, **declared)
     assert [level for level, _ in found].count("WARNING") == 1
     assert found[0][0] == "WARNING"
     assert found[0][1].startswith("boxes.json: ")
     assert found[0][1].endswith(f"; they look like {fits}")
 
 
-def test_some_boxes_that_are_wrong_are_no_other_unit(caplog):
-    """A bit beyond the image, as OCR's or VMB's own are; one that ends before it begins."""
-    slightly = {"a": [*shares(PIXELS), [0.9, 0.9, 1.04, 1.02]]}
-    assert warnings_of(caplog, slightly, normalized=True) == []
-    ((_, text),) = warnings_of(caplog, slightly)
-    assert f"no coordinate is above 1.04; they look like xyxy in {SHARES}" in text
-    assert warnings_of(caplog, {"a": [*PIXELS, *PIXELS, [30, 30, 20, 20]]}) == []
-    assert warnings_of(caplog, {"a": [[0, 0, 5, 5]], "b": [[0, 0, 1, 1]]}, ("a", "b")) == []
-    assert warnings_of(caplog, {"a": []}) == []
-    assert warnings_of(caplog, {"a": [[0, 0, 0, 9]]}, box_format="xywh") == []  # of no size
-    padded = {"a": [[0, 0, 660, 490], [-20, -10, 5, 5]]}
-    assert warnings_of(caplog, padded) == []
+@pytest.mark.parametrize(
+    ("boxes", "options"),
+    [
+        ([*shares(PIXELS), [0.9, 0.9, 1.04, 1.02]], NORMALIZED),  # as OCR's or VMB's own are
+        ([*PIXELS, [0, 0, 660, 490], [-20, -10, 5, 5]], {}),
+        ([*PIXELS, *PIXELS, [30, 30, 20, 20]], {}),  # one that ends before it begins
+        ([[0, 0, 0, 9]], XYWH),  # of no size
+        ([], {}),
+    ],
+)
+def test_boxes_that_are_as_declared(caplog, boxes, options):
+    assert warnings_of(caplog, {"a": boxes}, **options) == []
 
 
 def test_one_of_many_that_ends_before_it_begins(caplog):
     boxes = {f"{i}": [[10, 10, 20, 20]] for i in range(9)} | {"a": [[300, 200, 50, 40]]}
-    ((level, text),) = warnings_of(caplog, boxes, boxes)
+    ((level, text),) = warnings_of(caplog, boxes)
     assert (level, text.split("; ")[-1]) == ("WARNING", "they look like xywh in pixels")
     assert "1 of 1 boxes of a end before they begin" in text
 
 
 def test_boxes_of_images_of_another_size(caplog):
     boxes = {"a": PIXELS, "b": [[x * 4 for x in box] for box in PIXELS]}
-    ((level, text), (count_level, count)) = warnings_of(caplog, boxes, ("a", "b"))
+    ((level, text), (count_level, count)) = warnings_of(caplog, boxes)
     assert (level, count_level) == ("WARNING", "INFO")
     assert text == (
         "boxes.json: 3 of 4 boxes of b end before they begin or reach far beyond the image, of 640 "
@@ -275,23 +203,12 @@ def test_boxes_of_images_of_another_size(caplog):
     [
         ([640, 10, 700, 20], True),
         ([639, 10, 700, 20], False),
-        ([10, 480, 20, 500], True),
-        ([10, 479, 20, 500], False),
-        ([-20, 10, -1, 20], True),
-        ([-20, 10, 0, 20], False),
         ([10, -20, 20, -0.5], True),
+        ([-20, 10, 0, 20], False),
     ],
 )
 def test_boxes_wholly_outside_are_counted_in_one_warning(caplog, box, outside):
     boxes = {"a": [*PIXELS, box], "b": PIXELS, "c": [box, *PIXELS, box]}
-    found = warnings_of(caplog, boxes, boxes)
+    found = warnings_of(caplog, boxes)
     expected = "boxes.json: 3 of 15 boxes lie wholly outside of their images, a; c"
     assert found == ([("WARNING", expected)] if outside else [])
-
-
-def test_what_an_image_has_is_known_as_another_order_when_it_is_read(caplog):
-    """Two corners as a corner and sides: nothing shows it but the image's size."""
-    boxes = {"a": [[10, 10, 20, 20]], "b": [[400, 300, 600, 400]], "c": [[400, 300, 600, 400]]}
-    ((level, text),) = warnings_of(caplog, boxes, boxes, box_format="xywh")
-    assert level == "WARNING"
-    assert "boxes.json: 1 of 1 boxes of b end before they begin or reach far beyond" in text

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from vmb_d2.data import image_list as inputs
 from vmb_d2.data.image_list import ExcludeList
 from vmb_d2.errors import ConfigError, InputError
-from vmb_d2.structures.input_image import InputImage
 
 
 def make(folder, *names):
@@ -41,8 +40,8 @@ def test_folders_below_and_links_to_folders(tmp_path):
 
 
 def test_nothing_to_list(tmp_path):
-    make(tmp_path, "sub/a.png")
-    with pytest.raises(InputError, match=r"input_dir=.*no \.png.*recursive=true"):
+    make(tmp_path, "sub/a.png", "b.webp")
+    with pytest.raises(InputError, match=r"input_dir=.*no \.png.*recursive=true.*1 \.webp \("):
         inputs.list_images(tmp_path)
     with pytest.raises(InputError, match="No such file"):
         inputs.list_images(tmp_path / "none")
@@ -69,32 +68,10 @@ def test_what_is_not_taken_is_counted_in_one_line(tmp_path, caplog):
     assert "folder" not in line
 
 
-def test_other_extensions(tmp_path, caplog):
-    caplog.set_level("INFO")
+def test_other_extensions(tmp_path):
     make(tmp_path, "a.png", "b.WebP", "c.tif", "d.tiff")
     found = inputs.list_images(tmp_path, extensions=["webp", ".TIF"])
     assert below(tmp_path, found) == ["b.WebP", "c.tif"]
-    assert "2 images; not taken: 1 .png, 1 .tiff" in caplog.text or (
-        "2 images; not taken: 1 .tiff, 1 .png" in caplog.text
-    )
-    for wrong in ("", ".", "*.png", "a/b", "jp g", "[png]"):
-        with pytest.raises(ConfigError, match=r"extensions="):
-            inputs.list_images(tmp_path, extensions=["png", wrong])
-    with pytest.raises(ConfigError, match=r"extensions is empty"):
-        inputs.list_images(tmp_path, extensions=[])
-
-
-def test_where_nothing_is_left_the_error_says_what_is_there(tmp_path):
-    make(tmp_path, "a.webp", "b.webp")
-    (tmp_path / "album.png").mkdir()
-    with pytest.raises(InputError) as caught:
-        inputs.list_images(tmp_path)
-    text = str(caught.value)
-    assert (
-        "no .png, .jpg, .jpeg file in it (recursive=true also looks into the folders in it)" in text
-    )
-    assert "2 .webp (the extensions [png,jpg,jpeg,webp], or a list" in text
-    assert "1 folder named like an image" in text
 
 
 def test_links_and_pipes_named_like_images_are_left_to_fail(tmp_path):
@@ -103,14 +80,11 @@ def test_links_and_pipes_named_like_images_are_left_to_fail(tmp_path):
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere")
     os.mkfifo(tmp_path / "pipe.png")
     os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "loop").symlink_to(tmp_path / "loop")
     expected = ["a.png", "gone.jpg", "loop.png", "pipe.png"]
     assert below(tmp_path, inputs.list_images(tmp_path)) == expected
     for name in expected:
         assert inputs.list_images(tmp_path / name) == [str(tmp_path / name)]
         assert inputs.root_of(tmp_path / name) == str(tmp_path)
-    with pytest.raises(InputError, match=r"input_dir=.*loop: Too many levels"):
-        inputs.list_images(tmp_path / "loop")
 
 
 def test_a_folder_below_that_cant_be_listed_is_left_to_fail(tmp_path, monkeypatch):
@@ -136,14 +110,6 @@ def test_a_folder_below_that_cant_be_listed_is_left_to_fail(tmp_path, monkeypatc
     exclude = ExcludeList(tmp_path / "exclude.txt", "relative", tmp_path)
     left = [image.name for image in inputs.select_images(images, exclude)]
     assert left == ["a.png", "sub.d/b.png", "sub.d/loop/"]
-
-
-def test_a_folder_that_cant_be_listed_itself_is_an_error(tmp_path):
-    path = tmp_path
-    for _ in range(20):  # longer than a path can be
-        path /= "d" * 250
-    with pytest.raises(InputError, match="File name too long"):
-        inputs.list_images(path, recursive=True)
 
 
 def test_lists_of_paths(tmp_path):
@@ -219,17 +185,6 @@ def test_relative_paths_are_those_of_a_naive_loop(path, folder):
         assert found is None
     elif below:
         assert found == "/".join(below)
-
-
-@given(st.lists(st.tuples(paths.filter(bool), st.sampled_from("abc")), max_size=8))
-def test_clashes_are_those_of_a_naive_loop(pairs):
-    images = [InputImage(*pair) for pair in pairs]
-    clash = any(a.name == b.name and a.path != b.path for a in images for b in images)
-    if clash:
-        with pytest.raises(InputError, match="under one name"):
-            inputs.select_images(images)
-    else:
-        assert inputs.select_images(images) == images
 
 
 def excluded(tmp_path, text, images, **options):

@@ -7,19 +7,19 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import support
 import torch
+from fakes import images_with_warnings
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from reference import goldens
-from vmb_d2.data import preprocessing, workers
+from vmb_d2.data import loading, preprocessing, workers
 from vmb_d2.data.batching import Batch
 from vmb_d2.data.loading import default_workers, loaded_batches
 from vmb_d2.data.preprocessing import load
@@ -76,7 +76,7 @@ def mortal(path):
 
 @pytest.fixture
 def mishaps(monkeypatch):
-    monkeypatch.setattr(workers, "load", mortal)
+    monkeypatch.setattr(loading, "load", mortal)
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, 1), (3, 1), (2, 4)])
@@ -120,16 +120,12 @@ def test_images_that_cant_be_read_are_errors_in_their_place(tmp_path, count):
         assert str(error) == str(expected.value)
 
 
-def test_warnings_of_the_processes_are_in_the_log(tmp_path, monkeypatch, caplog):
-    def warn(image):
-        warnings.warn_explicit("a doubt", UserWarning, "plugin.py", 1, module="PIL.plugin")
-        return read_rgb(image)
-
-    read_rgb = preprocessing.to_rgb
-    monkeypatch.setattr(preprocessing, "to_rgb", warn)
-    path = saved(tmp_path / "a.png")
-    list(read([path], 1))
-    assert caplog.messages == [f"{path}: a doubt"]
+@pytest.mark.parametrize("count", [0, 1])
+def test_warnings_of_pillow_are_in_the_log(tmp_path, count, caplog):
+    files = images_with_warnings(tmp_path)
+    list(read([str(path) for path in files], count))
+    for message, (path, text) in zip(caplog.messages, files.items(), strict=True):
+        assert message.startswith(f"{path}: {text}")
 
 
 @pytest.mark.slow
@@ -204,15 +200,6 @@ def test_a_program_ends_that_takes_only_some_images():
     subprocess.run([sys.executable, "-c", program], check=True, timeout=100, cwd=support.ROOT)
 
 
-def test_the_handler_of_ended_processes_stays():
-    """The DataLoader's would raise an error at any moment."""
-    handler = signal.getsignal(signal.SIGCHLD)
-    images = read(PHOTOGRAPHS, 2)
-    next(images)
-    assert signal.getsignal(signal.SIGCHLD) == handler
-    images.close()
-
-
 @pytest.mark.parametrize(("count", "size"), [(2, 1), (1, 3)])
 def test_batches_are_not_read_far_ahead(count, size):
     asked, most = [], max(2 * size, 2 * count)
@@ -221,14 +208,6 @@ def test_batches_are_not_read_far_ahead(count, size):
         assert number < len(asked) <= number + -(-(most + count) // size)
         if number == 8:
             break
-
-
-def test_without_workers_batches_are_read_when_they_are_asked_for():
-    asked = []
-    batches = loaded_batches(batches_of(PHOTOGRAPHS * 4, 2, asked), 0, 2)
-    for count in range(1, 4):
-        next(batches)
-        assert len(asked) == count
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,7 @@ def gpu(monkeypatch, free, unused=0, index=0):
     ("free", "unused", "precision", "images", "expected"),
     [
         (9 * GB, 0, "fp32", 1000, 8),
-        (9 * GB, 0, "tf32", 1000, 8),
         (9 * GB, 0, "bf16", 1000, 16),
-        (5 * GB, 0, "fp16", 1000, 8),
         (5 * GB, 4 * GB, "fp32", 1000, 8),
         (9 * GB, 0, "fp32", 3, 3),
         (80 * GB, 0, "fp32", 1000, 16),

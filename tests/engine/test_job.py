@@ -3,13 +3,11 @@
 With an extractor without a network; test_extract_app.py has the real one.
 """
 
-import contextlib
 import gc
 import os
 import shutil
 import signal
 import weakref
-from pathlib import Path
 
 import pytest
 import support
@@ -17,10 +15,12 @@ from fakes import FakeExtractor, small_images
 from jobs import SOME_FORMATS, everything, failures, manifest, no_load, run, stored
 
 from vmb_d2.data.given_boxes import GivenBoxes
+from vmb_d2.data.image_list import list_images, name_images
 from vmb_d2.engine.pipeline import MOST_UNWRITTEN
 from vmb_d2.errors import ConfigError, InputError, OutputError, StoreError, TooManyFailures
 from vmb_d2.output.open_stores import open_reader
 from vmb_d2.output.shards import Shard
+from vmb_d2.output.store_set import StoreSet
 from vmb_d2.packing.job import pack
 from vmb_d2.stores import FORMATS
 from vmb_d2.utils.interruption import Interrupted, handled
@@ -49,39 +49,78 @@ def test_every_format_in_one_pass(tmp_path, images):
     assert len(found["settings"]["weights_sha256"]) == 64
 
 
-def test_nothing_is_loaded_where_nothing_is_to_do(tmp_path, images):
-    run(tmp_path / "out", images)
-    before = manifest(tmp_path / "out")
-
-    report = run(tmp_path / "out", images, load=no_load)
-    assert report.skipped == 5
-    assert manifest(tmp_path / "out") == before
-
-
-@pytest.mark.parametrize("end", ["interrupted", "some failed", "more images"])
-def test_that_nothing_is_left_to_do_is_noted(tmp_path, images, end):
-    def break_off(batch):
-        if end == "interrupted" and len(extractor.batches) == 4:
-            raise KeyboardInterrupt
-
-    extractor = FakeExtractor(before_batch=break_off)
-    if end == "some failed":
-        Path(images[4].path).write_text("no image")
-    with contextlib.suppress(KeyboardInterrupt):
-        run(tmp_path / "out", images, extractor)
-    before = manifest(tmp_path / "out")
-    assert (before["runs"][-1]["state"] == "finished") == (end != "interrupted")
-
-    values = {"load": no_load, "record": {"command": "the last"}}
-    report = run(tmp_path / "out", images[:4], **values)
+def test_nothing_is_loaded_where_nothing_is_to_do(out, images):
+    run(out, images)
+    before = manifest(out)
+    report = run(out, images[:4], load=no_load, record={"command": "the last"})
     assert (report.skipped, report.extracted) == (4, 0)
-    after = manifest(tmp_path / "out")
+    after = manifest(out)
     assert after["counts"] == {"images": 4, "done": 4, "failed": 0}
-    assert [r["state"] for r in after["runs"]] == [before["runs"][0]["state"], "finished"]
+    assert [r["state"] for r in after["runs"]] == ["finished"] * 2
     assert (after["command"], after["settings"]) == ("the last", before["settings"])
 
-    run(tmp_path / "out", images[:4], **values)
-    assert manifest(tmp_path / "out") == after
+
+@pytest.mark.parametrize(
+    ("error", "state", "text"),
+    [
+        (InputError("no such\nmodel"), "failed", "no such"),
+        (RuntimeError(), "failed", "RuntimeError"),
+        (Interrupted(15), "interrupted", None),
+        (SystemExit(3), "interrupted", None),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_an_end_while_the_model_is_loaded_is_recorded(out, images, error, state, text):
+    def load():
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        run(out, images, load=load)
+    assert caught.value is error
+    (entry,) = manifest(out)["runs"]
+    assert (entry["state"], entry.get("error"), entry["extracted"]) == (state, text, 0)
+    run(out, images, dtype="float16", batching="mmf")  # the folder isn't bound to its settings
+    assert [r["state"] for r in manifest(out)["runs"]] == [state, "finished"]
+
+
+def test_what_was_done_stays_in_the_record_until_it_is_counted_again(out, images, monkeypatch):
+    def damaged(stores, names):
+        raise OutputError("damaged")
+
+    run(out, images)
+    monkeypatch.setattr(StoreSet, "present", damaged)
+    with pytest.raises(OutputError, match="damaged"):
+        run(out, images)
+    assert manifest(out)["runs"][-1]["state"] == "failed"
+    assert manifest(out)["counts"] == {"images": 5, "done": 5, "failed": 0}
+
+
+@pytest.mark.parametrize("shards", [None, [Shard(count=2, index=i) for i in range(2)]])
+def test_a_folder_that_cant_be_listed_is_a_failure_until_it_can(out, images, shards):
+    """Also beside an image of its name; of one shard."""
+    folder = os.path.dirname(images[0].path)
+    loop = os.path.join(folder, "image_000")
+    os.symlink(loop, loop)
+    for again in range(2):
+        listed = name_images(list_images(folder, recursive=True), folder=folder)
+        counts = [run(out, listed, shard=shard) for shard in shards or [None]]
+        assert sum(c.extracted for c in counts) == (0 if again else 5)
+        found = [f for s in shards or [None] for f in failures(s.folder(out) if s else out)]
+        reason = "Too many levels of symbolic links"
+        failure = {"path": f"{loop}/", "name": "image_000/", "reason": reason, "stage": "read"}
+        assert found == [failure]
+    os.unlink(loop)
+    for shard in shards or [None]:
+        run(out, images, shard=shard, load=no_load)
+        assert failures(shard.folder(out) if shard else out) == []
+
+
+def test_boxes_outside_of_their_images_are_said_at_the_end(out, images, caplog):
+    boxes = [[1, 1, 3, 3], [2, 2, 4, 4], [8, 1, 9, 3]]
+    run(out, images, boxes=GivenBoxes([(i.name, boxes) for i in images[::4]], "boxes.json"))
+    said = [line for line in caplog.messages if "boxes.json" in line]
+    expected = "2 of 6 boxes lie wholly outside of their images, image_000; image_004"
+    assert said == [f"boxes.json: {expected}"]
 
 
 def test_another_format_is_added_without_touching_the_first(tmp_path, images):
@@ -137,39 +176,11 @@ def test_other_settings_are_refused(tmp_path, images, values, expected):
     assert any(expected in text for text in manifest(tmp_path / "out")["runs"][-1]["mismatch"])
 
 
-def test_what_changes_no_feature_is_not_refused(tmp_path, images):
-    run(tmp_path / "out", images[:2])
-    run(tmp_path / "out", images, batch_size=3, max_failures=7, record={"configuration": "other"})
-
-
-def test_two_runs_in_one_folder_are_refused(tmp_path, images):
-    def second(batch):
-        with pytest.raises(OutputError, match=rf"another run writes.*process {os.getpid()} on"):
-            run(tmp_path / "out", images)
-        refused.append(True)
-
-    refused = []
-    run(tmp_path / "out", images, FakeExtractor(before_batch=second))
-    assert len(refused) == 5
-
-
 def test_names_that_a_format_cant_keep_come_before_any_work(tmp_path, images):
     long = images[0]._replace(name="x" * 300)
     with pytest.raises(InputError, match=r"names that can't be stored: 'xxx.*in mmf: longer"):
         run(tmp_path / "out", [*images, long])
     assert not (tmp_path / "out").exists()
-
-
-def test_names_that_mmf_takes_for_others_are_warned_of(tmp_path, images, caplog):
-    clash = [images[0]._replace(name="0"), images[1]._replace(name="x_000")]
-    run(tmp_path / "out", clash, formats=["mmf", "lmdb"])
-    told = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
-    assert len(told) == 1
-    assert told[0].startswith("lmdb: 1 names for which MMF's reader takes another image")
-    assert told[0].endswith(": 0 for x_000")
-    caplog.clear()
-    run(tmp_path / "other", clash, formats=["mmf", "npz"])
-    assert caplog.text == ""
 
 
 def test_an_image_that_disappears_midway_is_a_failure(tmp_path, images):
@@ -200,47 +211,13 @@ def test_boxes_that_are_wrong_are_a_failure_of_their_image(tmp_path, images):
     assert "box 0 ends before it begins" in failure["reason"]
 
 
-@pytest.mark.parametrize("end", ["finished", "interrupted"])
-def test_boxes_outside_of_their_images_are_said_at_the_end(tmp_path, images, caplog, end):
-    def break_off(batch):
-        if end == "interrupted" and len(extractor.batches) == 2:
-            raise KeyboardInterrupt
-
-    extractor = FakeExtractor(before_batch=break_off)
-    boxes = GivenBoxes(
-        [(i.name, [[1, 1, 3, 3], [2, 2, 4, 4], [8, 1, 9, 3]]) for i in images[::4]], "boxes.json"
-    )
-    with contextlib.suppress(KeyboardInterrupt):
-        run(tmp_path / "out", images, extractor, boxes=boxes)
-    counts = {
-        "finished": "2 of 6 boxes lie wholly outside of their images, image_000; image_004",
-        "interrupted": "1 of 3 boxes lie wholly outside of their images, image_000",
-    }
-    said = [r.getMessage() for r in caplog.records if "boxes.json" in r.getMessage()]
-    assert said == [f"boxes.json: {counts[end]}"]
-
-
-def test_boxes_of_another_order_are_said_before_the_second_image(tmp_path, images, caplog):
-    def look(batch):
-        told.append("they look like xyxy in pixels" in caplog.text)
-
-    told = []
-    boxes = GivenBoxes([(i.name, [[5, 3, 7, 5]]) for i in images], box_format="xywh")
-    run(tmp_path / "out", images, FakeExtractor(before_batch=look), boxes=boxes)
-    assert told == [True] * 5
-    assert caplog.text.count("they look like") == 1
-
-
 def test_boxes_of_an_earlier_run(tmp_path, images):
-    """Another store of them is refused in the same folder, and one of the same boxes isn't."""
+    """Another store of them is refused in the same folder."""
     run(tmp_path / "first", images, formats=["mmf"])
-    first = GivenBoxes.read(tmp_path / "first")
-    assert first.assign(images) == (0, 0)
-    assert run(tmp_path / "out", images[:3], boxes=first).extracted == 3
-    pack([tmp_path / "first"], "lmdb", tmp_path / "packed")
-    same = GivenBoxes.read(tmp_path / "packed")
-    assert same.assign(images) == (0, 0)
-    assert run(tmp_path / "out", images, boxes=same).extracted == 5 - 3
+    boxes = GivenBoxes.read(tmp_path / "first")
+    boxes.assign(images)
+    assert run(tmp_path / "out", images[:3], boxes=boxes).extracted == 3
+    assert run(tmp_path / "out", images, boxes=boxes).extracted == 5 - 3
     run(tmp_path / "second", images, FakeExtractor(seed=7), formats=["mmf"])
     with pytest.raises(OutputError, match=r"other settings: regions\.sha256"):
         run(tmp_path / "out", images, boxes=GivenBoxes.read(tmp_path / "second"))
@@ -275,7 +252,7 @@ def test_a_signal_ends_the_run_with_all_that_is_finished(tmp_path, images, signu
     assert everything(tmp_path / "out") == everything(tmp_path / "undisturbed")
 
 
-@pytest.mark.parametrize("name", SOME_FORMATS)
+@pytest.mark.parametrize("name", ["mmf", "lmdb"])
 def test_a_folder_deleted_midway_is_an_error_and_not_made_again(tmp_path, images, name):
     def delete(batch):
         if len(extractor.batches) == 2:

@@ -18,8 +18,6 @@ from PIL import Image
 from vmb_d2.data.image_list import list_images, name_images
 from vmb_d2.engine.pipeline import MOST_UNWRITTEN
 from vmb_d2.errors import ConfigError, OutputError, TooManyFailures
-from vmb_d2.extractor import RegionFeatureExtractor
-from vmb_d2.output.open_stores import open_reader
 from vmb_d2.output.store_set import StoreSet
 from vmb_d2.stores import FORMATS
 from vmb_d2.utils.interruption import Interrupted, handled
@@ -60,21 +58,6 @@ def test_workers_change_nothing(tmp_path, batching):
     assert max(found[0][2]) == 4
 
 
-@pytest.mark.slow
-def test_workers_change_nothing_that_a_network_makes(tmp_path):
-    source = support.links(tmp_path / "in", "coffee.png", "rocket.jpg", "chelsea.png", "horse.png")
-    images = name_images(list_images(source))
-    extractor = RegionFeatureExtractor(support.tiny_model(support.TINY_FPN))
-    for workers in (0, 2):
-        run(tmp_path / f"{workers}", images, extractor, formats=["npz"], workers=workers)
-    with (
-        open_reader(tmp_path / "0", "npz") as expected,
-        open_reader(tmp_path / "2", "npz") as found,
-    ):
-        for name in expected.names():
-            support.assert_same_regions(found.read(name), expected.read(name))
-
-
 def test_done_images_keep_their_say_in_mmf_batches(tmp_path):
     """Sizes are read ahead for the chunks of which something is left, and for all of these."""
     images = mixed_images(tmp_path / "in")
@@ -112,35 +95,11 @@ def test_conversions_are_counted_and_warnings_name_the_image(tmp_path, workers, 
     assert "Warning" not in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_too_many_failures(tmp_path, workers):
-    images = small_images(tmp_path / "in", 30)
-    for image in images[3:6]:
-        Path(image.path).unlink()
-    with pytest.raises(TooManyFailures, match="2 images failed, more than max_failures=1"):
-        run(tmp_path / "out", images, max_failures=1, workers=workers)
-    assert len(failures(tmp_path / "out")) == 2
-
-
 @pytest.mark.parametrize("name", ["workers", "max_failures"])
 def test_numbers_below_zero(out, images, name):
     with pytest.raises(ConfigError, match=f"{name}=-1: has to be at least 0"):
         run(out, images, **{name: -1})
     assert not out.exists()
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_images_exchanged_while_they_are_read(tmp_path, images, workers, monkeypatch):
-    monkeypatch.setattr("vmb_d2.data.preprocessing.read_size", lambda path: (7, 8))
-    report = run(tmp_path / "out", images, workers=workers)
-    assert report.failed == len(images)
-    assert all("exchanged" in failure["reason"] for failure in failures(tmp_path / "out"))
-
-
-def test_an_error_in_reading_a_header_that_no_image_causes(tmp_path, images, monkeypatch):
-    monkeypatch.setattr("vmb_d2.data.preprocessing.read_size", lambda path: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        run(tmp_path / "out", images, workers=1)
 
 
 @pytest.mark.slow
@@ -287,21 +246,3 @@ def test_nothing_is_written_after_an_error(tmp_path, images, monkeypatch):
         run(tmp_path / "out", images, extractor)
     assert asked == [images[0].name]
     assert len(extractor.batches) <= 1 + MOST_UNWRITTEN
-
-
-def test_the_network_does_not_get_far_ahead_of_writing(tmp_path, monkeypatch):
-    def look(batch):
-        ahead.append(sum(extractor.batches) - len(written))
-
-    def slowly(stores, name, regions):
-        time.sleep(0.005)
-        write(stores, name, regions)
-        written.append(name)
-
-    images, written, ahead = small_images(tmp_path / "in", 20), [], []
-    write = StoreSet.write
-    monkeypatch.setattr(StoreSet, "write", slowly)
-    extractor = FakeExtractor(before_batch=look)
-    run(tmp_path / "out", images, extractor, batch_size=2, formats=["mmf"])
-    assert len(written) == 20
-    assert max(ahead) <= MOST_UNWRITTEN * 2

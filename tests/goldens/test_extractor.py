@@ -8,7 +8,6 @@ from golden_checks import check_regions
 from PIL import Image
 
 from reference import goldens
-from vmb_d2 import config
 from vmb_d2.comparison.fidelity import distance, relative_errors
 from vmb_d2.errors import ConfigError, ImageReadError
 from vmb_d2.extractor import RegionFeatureExtractor
@@ -74,14 +73,6 @@ def test_from_pretrained(tmp_path):
     support.assert_same_regions(
         RegionFeatureExtractor(extractor.model).extract(COFFEE), again.extract(COFFEE)
     )
-
-
-def test_released_weights_are_the_default(server, tmp_path, monkeypatch):
-    server.content = b"no checkpoint"
-    monkeypatch.setitem(config.RELEASED_WEIGHTS, "x152", server.url)
-    with pytest.raises(Exception, match="no PyTorch checkpoint"):
-        RegionFeatureExtractor.from_pretrained(cache_dir=tmp_path)
-    assert server.requests == ["/models/x.yaml", "/models/x.pth"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmb_d2.modeling import VMBAnchorGenerator, cell_anchors
+from vmb_d2.modeling.anchors import VMBAnchorGenerator, cell_anchors
 from weights_conversion.state_dict import anchors_of
 
 

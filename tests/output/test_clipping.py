@@ -1,16 +1,8 @@
-"""Boxes clipped to the image: for the formats whose readers insist, and as chosen.
+"""Boxes clipped to the image: for the formats whose readers insist, and as chosen."""
 
-Their readers are written here as LXMERT and VL-T5 have them.
-"""
-
-import base64
-import csv
 import dataclasses
-import json
 import logging
-import sys
 
-import h5py
 import hypothesis.extra.numpy
 import jobs
 import numpy as np
@@ -25,68 +17,20 @@ from support import TINY_FPN
 from reference import goldens
 from vmb_d2.errors import ConfigError, OutputError
 from vmb_d2.output.open_stores import open_reader
-from vmb_d2.output.shards import Shard
 from vmb_d2.output.store_set import StoreSet
 from vmb_d2.packing.job import pack
 from vmb_d2.stores import FORMATS
 
 CLIPPED = ["lxmert_tsv", "hdf5"]
 
-LXMERT_FIELDS = [
-    *("img_id", "img_h", "img_w", "objects_id", "objects_conf", "attrs_id", "attrs_conf"),
-    *("num_boxes", "boxes", "features"),
-]
-
 
 def insist(boxes, width, height):
-    """What both readers do with an image's boxes, in float32."""
+    """What LXMERT and VL-T5 do with an image's boxes, in float32."""
     boxes = boxes.copy()
     boxes[:, (0, 2)] /= width
     boxes[:, (1, 3)] /= height
     np.testing.assert_array_less(boxes, 1 + 1e-5)
     np.testing.assert_array_less(-boxes, 0 + 1e-5)
-    return boxes
-
-
-def lxmert_reads(path):
-    """LXMERT's load_obj_tsv, and what its data sets do with an image: boxes by name."""
-    csv.field_size_limit(sys.maxsize)
-    found = {}
-    with open(path) as file:
-        for item in csv.DictReader(file, LXMERT_FIELDS, delimiter="\t"):
-            for key in ("img_h", "img_w", "num_boxes"):
-                item[key] = int(item[key])
-            count = item["num_boxes"]
-            for key, shape, dtype in (
-                ("objects_id", (count,), np.int64),
-                ("objects_conf", (count,), np.float32),
-                ("attrs_id", (count,), np.int64),
-                ("attrs_conf", (count,), np.float32),
-                ("boxes", (count, 4), np.float32),
-                ("features", (count, -1), np.float32),
-            ):
-                item[key] = np.frombuffer(base64.b64decode(item[key]), dtype).reshape(shape)
-            insist(item["boxes"], item["img_w"], item["img_h"])
-            found[item["img_id"]] = item["boxes"]
-    return found
-
-
-def vl_t5_reads(path):
-    """VL-T5's reading of an image: boxes by name."""
-    found = {}
-    with h5py.File(path) as file:
-        for name in file:
-            features = np.zeros(file[f"{name}/features"].shape, np.float32)
-            file[f"{name}/features"].read_direct(features)
-            boxes = file[f"{name}/boxes"][()]
-            for key in ("obj_id", "obj_conf", "attr_id", "attr_conf"):
-                assert file[f"{name}/{key}"][()].shape == (len(boxes),)
-            insist(boxes, file[f"{name}/img_w"][()], file[f"{name}/img_h"][()])
-            found[name] = boxes
-    return found
-
-
-READERS = {"lxmert_tsv": lxmert_reads, "hdf5": vl_t5_reads}
 
 
 def reaches_out(regions):
@@ -168,28 +112,6 @@ def test_the_goldens(stored):
         assert format_.clips_boxes == (name in CLIPPED)
         originals = {image: expected_in(name, regions) for image, regions in GOLDENS.items()}
         check(boxes_of(stored, name), clipped if name in CLIPPED else originals)
-    for name, read in READERS.items():
-        check(read(stored / FORMATS[name].place), clipped)
-
-
-@pytest.mark.slow
-def test_a_photograph(tmp_path):
-    """Extracted as users do it."""
-    source, out = support.links(tmp_path / "in", "chelsea.png"), tmp_path / "out"
-    formats = "output.format=[mmf,lxmert_tsv,hdf5]"
-    done = support.extract_tiny(TINY_FPN, source, out, formats)
-    assert done.returncode == 0, done.stderr
-    with open_reader(out, "mmf") as reader:
-        regions = reader.read("chelsea")
-    assert reaches_out(regions)
-    for name, read in READERS.items():
-        check(read(out / FORMATS[name].place), {"chelsea": regions.clipped().bbox})
-    stores = manifest(out)["stores"]
-    assert {s["format"]: s["boxes_clipped"] for s in stores} == {
-        "mmf": False,
-        "lxmert_tsv": True,
-        "hdf5": True,
-    }
 
 
 @pytest.mark.parametrize("name", CLIPPED)
@@ -201,11 +123,6 @@ def test_packed(stored, tmp_path, caplog, name, choice):
     assert ("boxes are clipped" in caplog.text) == (choice is not False)
     expected = boxes_of(stored, "mmf" if choice is False else name)
     check(boxes_of(out, name), expected)
-    if choice is False:
-        with pytest.raises(AssertionError):
-            READERS[name](out / FORMATS[name].place)
-    else:
-        check(READERS[name](out / FORMATS[name].place), expected)
 
 
 @pytest.fixture
@@ -248,33 +165,6 @@ def test_the_same_choice_goes_on_and_another_is_refused(tmp_path, images):
     run(out, images, "lxmert_tsv", clip_boxes=False, allow_mismatch=True)
 
 
-def test_shards_of_another_choice_are_refused(tmp_path, images):
-    shards = [Shard("", 2, index) for index in (0, 1)]
-    run(tmp_path / "out", images, "hdf5", shard=shards[0], clip_boxes=False)
-    with pytest.raises(OutputError, match=r"clip_boxes\.hdf5: false there, true now"):
-        run(tmp_path / "out", images, "hdf5", shard=shards[1])
-    run(tmp_path / "out", images, "hdf5", shard=shards[1], clip_boxes=False)
-    pack([tmp_path / "out"], "hdf5", tmp_path / "out")  # merged as they are
-    run(tmp_path / "alone", images, "hdf5", clip_boxes=False)
-    found, expected = (boxes_of(tmp_path / folder, "hdf5") for folder in ("out", "alone"))
-    assert all(np.array_equal(found[image], expected[image]) for image in expected)
-
-
-def test_a_folder_of_a_version_without_the_choice(tmp_path, images):
-    out = tmp_path / "out"
-    run(out, images[:2], "mmf", "lxmert_tsv", clip_boxes=False)
-    content = manifest(out)
-    del content["settings"]["clip_boxes"]
-    for store in content["stores"]:
-        del store["boxes_clipped"]
-    (out / "manifest.json").write_text(json.dumps(content))
-    assert run(out, images, "mmf").skipped == 2
-    (out / "manifest.json").write_text(json.dumps(content))
-    with pytest.raises(OutputError, match=r"clip_boxes\.lxmert_tsv: false there, true now"):
-        run(out, images, "lxmert_tsv")
-    assert run(out, images, "lxmert_tsv", clip_boxes=False).extracted == 1
-
-
 def test_packed_to_what_is_of_another_choice(tmp_path, images):
     run(tmp_path / "a", images[:1], "mmf")
     run(tmp_path / "b", images, "mmf")
@@ -284,8 +174,6 @@ def test_packed_to_what_is_of_another_choice(tmp_path, images):
         pack([tmp_path / "b"], "lxmert_tsv", out, clip_boxes=True)
     assert pack([tmp_path / "b"], "lxmert_tsv", out).packed == 2
     assert manifest(out)["stores"][0]["boxes_clipped"] is False
-    with pytest.raises(AssertionError):
-        lxmert_reads(out / "lxmert.tsv")
     assert pack([tmp_path / "b"], "lxmert_tsv", out, clip_boxes=True, allow_mismatch=True)
 
 
@@ -295,12 +183,9 @@ def test_what_was_clipped_stays_so_in_any_format(tmp_path, images, caplog):
     out = tmp_path / "out"
     pack([tmp_path / "a"], "npz", out)
     assert manifest(out)["stores"][0]["boxes_clipped"] is True
-    pack([tmp_path / "a"], "npz", out)
     assert pack([tmp_path / "b"], "npz", out).packed == 2  # like those that are there
     assert not any(map(reaches_out, (open_reader(out).read(image.name) for image in images)))
     both = [tmp_path / "a", tmp_path / "b"]
-    pack(both, "npz", tmp_path / "alike", clip_boxes=True)
-    assert "others are not" not in caplog.text
     pack(both, "npz", tmp_path / "mixed")
     assert "some boxes are clipped to the image already, others are not" in caplog.text
 

@@ -25,15 +25,18 @@ def content(folder):
     return json.loads((folder / "manifest.json").read_text())
 
 
-def test_a_run_from_its_begin_to_its_end(tmp_path):
-    manifest = begun(tmp_path, device=None)
-    (run,) = content(tmp_path)["runs"]
-    assert (run["state"], run["device"]) == ("running", None)
-    assert run["versions"].keys() >= {"vmb_d2", "python", "torch", "detectron2", "numpy"}
-    manifest.update({"device": "cpu"}, counts={"images": 2})
-    found = content(tmp_path)
-    assert (found["runs"][0]["device"], found["counts"]) == ("cpu", {"images": 2})
-    manifest.end("finished", {"extracted": 2}, counts={"images": 3, "done": 3})
+def test_a_run_from_its_begin_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "20")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    manifest = Manifest(tmp_path)
+    with manifest.recorded(lambda: ({"images": 3, "done": 3}, {"extracted": 2})):
+        manifest.begin({"device": None}, settings=SETTINGS)
+        (run,) = content(tmp_path)["runs"]
+        assert (run["state"], run["device"]) == ("running", None)
+        assert run["versions"].keys() >= {"vmb_d2", "python", "torch", "detectron2", "numpy"}
+        manifest.update({"device": "cpu"}, counts={"images": 2})
+        found = content(tmp_path)
+        assert (found["runs"][0]["device"], found["counts"]) == ("cpu", {"images": 2})
     found = content(tmp_path)
     assert found == manifest.content
     assert found["settings"] == SETTINGS
@@ -42,15 +45,16 @@ def test_a_run_from_its_begin_to_its_end(tmp_path):
     assert (run["state"], run["device"], run["extracted"]) == ("finished", "cpu", 2)
     assert run["seconds"] >= 0
     assert run["started"] <= run["ended"]
+    where = {"pid": os.getpid(), "job": "20", "cuda_visible_devices": "5,7"}
+    assert run.items() >= where.items()
 
 
 def test_a_run_that_never_ended_has_died_and_only_the_last_runs_are_remembered(tmp_path):
     for number in range(103):
-        manifest = begun(tmp_path, number=number)
-    manifest.end("interrupted", {})
+        begun(tmp_path, number=number)
     runs = content(tmp_path)["runs"]
     assert [run["number"] for run in runs] == list(range(3, 103))
-    assert [run["state"] for run in runs[-2:]] == ["died", "interrupted"]
+    assert [run["state"] for run in runs[-2:]] == ["died", "running"]
 
 
 def test_other_settings_are_refused_with_the_difference(tmp_path):
@@ -72,9 +76,9 @@ def test_what_isnt_known_yet_is_not_compared(tmp_path):
     assert differences({"a": [1, 2], "b": 0}, {"a": (1, 2), "b": 0.0}) == []
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"settings": 3}', b"\xff"])
+@pytest.mark.parametrize("text", [b"", b"[]", b'{"settings": 3}', b"\xff"])
 def test_what_is_no_manifest(tmp_path, text):
-    (tmp_path / "manifest.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    (tmp_path / "manifest.json").write_bytes(text)
     with pytest.raises(OutputError, match=r"manifest\.json"):
         Manifest(tmp_path)
 
@@ -107,31 +111,18 @@ def test_of_several_shards_at_the_same_moment_one_writes_the_settings(tmp_path):
         manifest.share({**SETTINGS, "weights": number, "more": "x" * 20000})
         return [m for m in range(6) if not manifest.require({"weights": m}, allow_mismatch=True)]
 
-    for _ in range(6):
+    for _ in range(2):
         (tmp_path / "manifest.json").unlink(missing_ok=True)
         answers = at_once(*[lambda number=number: work(number) for number in range(6)])
         assert answers == [str([content(tmp_path)["settings"]["weights"]])] * 6
     assert os.listdir(tmp_path) == ["manifest.json"]
 
 
-def test_shared_settings_that_cant_be_written(tmp_path):
-    manifest = Manifest(tmp_path, Shard("", 2, 0))
-    with (
-        support.file_size_limit(10),
-        pytest.raises(OutputError, match=r"manifest\.json: can't be written: File too large"),
-    ):
-        manifest.share(SETTINGS)
-    assert os.listdir(tmp_path) == []
-
-
 @pytest.mark.parametrize(
     ("error", "state", "text"),
     [
-        (None, "finished", None),
         (OutputError("first\nsecond"), "failed", "first"),
-        (ValueError(), "failed", "ValueError"),
         (KeyboardInterrupt("x"), "interrupted", None),
-        (SystemExit(1), "interrupted", None),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
@@ -142,8 +133,7 @@ def test_how_a_run_ends_is_recorded(tmp_path, error, state, text):
         with manifest.recorded(lambda: ({"images": 3}, {"extracted": 2})):
             manifest.begin({}, settings=SETTINGS)
             assert content(tmp_path)["runs"][-1]["state"] == "running"
-            if error:
-                raise error
+            raise error
     except BaseException as caught:
         raised = caught
     assert raised is error
@@ -163,36 +153,21 @@ def test_an_end_without_a_beginning_is_not_recorded(tmp_path):
 def test_an_end_that_cant_be_written_hides_no_other_error(tmp_path, error, expected):
     manifest = begun(tmp_path)
     with (
-        support.file_size_limit(5000),
+        support.file_size_limit(10),
         pytest.raises(expected),
-        manifest.recorded(lambda: ({"images": 3}, {"text": "x" * 5000})),
+        manifest.recorded(lambda: ({"images": 3}, {})),
     ):
         if error:
             raise error
     assert content(tmp_path)["runs"][-1]["state"] == "running"
 
 
-def test_where_a_run_was_is_in_its_entry(tmp_path, monkeypatch):
-    for name in [n for n in os.environ if n.startswith("SLURM_") or n == "CUDA_VISIBLE_DEVICES"]:
-        monkeypatch.delenv(name)
-    begun(tmp_path)
-    monkeypatch.setenv("SLURM_JOB_ID", "20")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
-    begun(tmp_path)
-    runs = content(tmp_path)["runs"]
-    assert [r.get("job") for r in runs] == [None, "20"]
-    assert [r.get("cuda_visible_devices") for r in runs] == [None, "5,7"]
-    assert {r["pid"] for r in runs} == {os.getpid()}
-
-
 def test_failures_are_there_at_once(tmp_path):
     log = FailureLog(tmp_path)
     assert log.read() == []
-    log.add("/x/a\udcff.png", "a", "is damaged", "read")
-    log.add("/x/b.png", "b", "ä", "boxes")
-    entry = {"path": "/x/a\udcff.png", "name": "a", "reason": "is damaged", "stage": "read"}
-    assert log.read()[0] == entry
-    assert [e["reason"] for e in FailureLog(tmp_path).read()] == ["is damaged", "ä"]
+    entry = {"path": "/x/a\udcff.png", "name": "a", "reason": "ä", "stage": "read"}
+    log.add(**entry)
+    assert FailureLog(tmp_path).read() == [entry]
 
 
 def test_failures_settle_to_the_last_of_each_image_that_is_left(tmp_path):

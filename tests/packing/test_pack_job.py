@@ -41,9 +41,8 @@ def test_settings_go_along(tmp_path):
     none = write(tmp_path / "none", "mmf", {"c": support.some_regions()})
     for packed in (3, 0):  # again, although the dtype differs
         assert pack([one, two, none], "mmf", tmp_path / "out", dtype="float16").packed == packed
-    # Such as have no precision in writing come from before there was a choice.
     found = manifest(tmp_path / "out")
-    assert found["settings"] == {**settings, "dtype": "float16", "precision": "fp32"}
+    assert found["settings"] == {**settings, "dtype": "float16"}
     assert len(found["runs"]) == 2
 
 

@@ -1,8 +1,12 @@
-"""Packing what the shards of a run have left."""
+"""Packing what the shards of a run have left, elsewhere or into the folder in which they are."""
 
 import json
 import logging
+import os
+import random
+import time
 
+import deaths
 import pytest
 import support
 from fakes import small_images
@@ -20,10 +24,11 @@ from sharded import (
     write_shards,
 )
 
-from vmb_d2.errors import ConfigError, InputError, StoreError
+from vmb_d2.errors import ConfigError, InputError, OutputError, StoreError
 from vmb_d2.output.lock import sole_use
 from vmb_d2.output.open_stores import open_reader
 from vmb_d2.output.shards import Shard
+from vmb_d2.packing import packing
 from vmb_d2.packing.job import pack
 from vmb_d2.stores import FORMATS
 
@@ -36,19 +41,15 @@ def out(tmp_path):
     return three_finished(tmp_path / "out")
 
 
-@pytest.fixture(autouse=True)
-def _lines(caplog):
-    caplog.set_level(logging.INFO)
-
-
-@pytest.mark.parametrize("features", [(), pytest.param(BOTH, marks=pytest.mark.slow)])
-def test_two_shards_are_what_one_run_is(tmp_path, features):
+@pytest.mark.slow
+def test_two_shards_are_what_one_run_is(tmp_path):
     """Every format of every store, array by array."""
+    features = BOTH
     images = small_images(tmp_path / "in", 7)
     extract(tmp_path / "one", images, list(FORMATS), feature_names=features)
     for shard in shards(2):
         extract(tmp_path / "out", images, list(FORMATS), shard, feature_names=features)
-    for feature in features or ["."]:
+    for feature in features:
         one, out = tmp_path / "one" / feature, tmp_path / "out" / feature
         for name in FORMATS:
             with open_reader(out, name) as found, open_reader(one, name) as expected:
@@ -66,6 +67,58 @@ def test_two_shards_are_what_one_run_is(tmp_path, features):
             assert made_of["weights_sha256"]
 
 
+@pytest.mark.parametrize(
+    ("name", "target"), [("lmdb", "lmdb"), ("lxmert_tsv", "lxmert_tsv"), ("hdf5", "lmdb")]
+)
+def test_merged_in_place_and_again(out, name, target):
+    write_shards(out, name, THREE_PARTS)
+    expected = {n: kept(kept(r, name), target) for n, r in IMAGES.items()}
+    store = out / FORMATS[target].place
+    for packed, before in ((12, 0), (0, 12)):
+        report = pack([out], target, out)
+        assert (report.packed, report.there_before) == (packed, before)
+        assert_images(read(store, target), expected)
+        of_target = {"format": target, "feature": None, "path": FORMATS[target].place}
+        clipped = FORMATS[target].clips_boxes
+        assert manifest(out)["stores"] == [{**of_target, "boxes_clipped": clipped}]
+    with open_reader(out, target) as reader:
+        assert_images({n: reader.read(n) for n in reader.names()}, expected)
+
+
+def test_in_place_to_files(out):
+    name = "mmf"
+    write_shards(out, "hdf5", THREE_PARTS)
+    for packed in (12, 0):
+        assert pack([out], name, out).packed == packed
+    assert_images(read(out, name), {n: kept(r, "hdf5", name) for n, r in IMAGES.items()})
+    with pytest.raises(ConfigError, match="shares files with the source"):
+        pack([out], name, out, source_format=name)
+    with pytest.raises(StoreError, match=r"holds several stores \(mmf, hdf5\)"):
+        pack([out], "npz", out)
+
+
+def test_one_feature_in_place(tmp_path):
+    name = "lmdb"
+    images = small_images(tmp_path / "in", 6)
+    out = tmp_path / "out"
+    for shard in shards(3):
+        extract(out, images, [name], shard, feature_names=BOTH)
+    before = manifest(out)
+    for packed in (6, 0):
+        assert pack([out / "fc7"], name, out / "fc7").packed == packed
+    extract(tmp_path / "one", images, [name], feature_names=BOTH)
+    store = FORMATS[name].place
+    assert_images(read(out / "fc7" / store, name), read(tmp_path / "one" / "fc7" / store, name))
+    settings = {k: v for k, v in before["settings"].items() if k != "clip_boxes"}
+    assert manifest(out / "fc7")["settings"] == {**settings, "dtype": "float32"}
+    assert manifest(out) == before
+    with open_reader(out / "fc7") as reader:
+        assert reader.merged is not None
+        assert len(reader) == 6
+    with pytest.raises(StoreError, match=r"take .*/fc6 or .*/fc7"):
+        pack([out], name, out)
+
+
 def test_merged_and_shards_together_are_packed_once(tmp_path, out):
     write_shards(out, "lmdb", THREE_PARTS)
     write(out / "features.lmdb", "lmdb", {**THREE_PARTS[0], "0/old": support.some_regions(99)})
@@ -81,27 +134,12 @@ def test_merged_and_shards_together_are_packed_once(tmp_path, out):
 def test_a_name_in_two_shards(tmp_path, out):
     again = {"0/x1": support.some_regions(70), "1/x0": support.some_regions(71)}
     write_shards(out, "lmdb", [*THREE_PARTS[:2], {**THREE_PARTS[2], **again}])
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match=r"2 names are in more than one source: 0/x1; 1/x0"):
         pack([out], "lmdb", out)
-    assert str(caught.value) == (
-        "2 names are in more than one source: 0/x1; 1/x0 (duplicates=first takes the first "
-        "source's; shards share names where images came to the input between their runs)"
-    )
     assert not (out / "features.lmdb").exists()
     assert not (out / "running.json").exists()
     assert pack([out], "lmdb", out, duplicates="first").packed == 12
     assert_images(read(out / "features.lmdb", "lmdb"), IMAGES)
-
-
-def test_shards_that_also_another_source_has(tmp_path, out):
-    write_shards(out, "lmdb", THREE_PARTS)
-    other = write(tmp_path / "other.lmdb", "lmdb", {"1/x0": support.some_regions(50)})
-    for sources in ([out, other], [other, out], [out, out]):
-        with pytest.raises(InputError, match=r"names are in more than one source: .*1/x0"):
-            pack(sources, "hdf5", tmp_path / "packed")
-    pack([other, out], "mmf", tmp_path / "packed", duplicates="first")
-    found = read(tmp_path / "packed", "mmf")
-    assert_images(found, {**IMAGES, "1/x0": support.some_regions(50)})
 
 
 def warnings(caplog):
@@ -126,12 +164,6 @@ def test_shards_that_are_not_finished_are_named(tmp_path, out, caplog):
     assert "0-of-7" not in line
     assert "5d41402a.5-of-7 (not started); train.5d41402a.6-of-7 (not started)" in line
     assert len(read(tmp_path / "b" / "features.h5", "hdf5")) == 12  # it went on
-    caplog.clear()
-    write(out / "copy" / "features.lmdb", "lmdb", IMAGES)
-    write(out / "features.lmdb", "lmdb", IMAGES)
-    for alone in ("shards/1-of-3", "copy", "features.lmdb"):  # asked for by themselves
-        pack([out / alone], "hdf5", tmp_path / "c")
-    assert warnings(caplog) == []
 
 
 def test_a_running_shard_is_named_and_a_run_without_shards_is_not(tmp_path, out, caplog):
@@ -143,21 +175,7 @@ def test_a_running_shard_is_named_and_a_run_without_shards_is_not(tmp_path, out,
     later = {"settings": {}, "runs": [{"state": "failed", "started": "2026-02-01T00:00:00+00:00"}]}
     (out / "manifest.json").write_text(json.dumps(later))
     pack([out], "hdf5", tmp_path / "packed")
-    bare = write_shards(tmp_path / "no records", "lmdb", THREE_PARTS)
-    pack([bare], "hdf5", tmp_path / "packed")
     assert warnings(caplog) == []
-
-
-def test_unfinished_shards_of_formats_that_they_share(tmp_path, out, caplog):
-    write(out, "mmf", IMAGES)
-    (out / "shards" / "2-of-3" / "manifest.json").unlink()
-    pack([out], "lmdb", out)
-    assert warnings(caplog) == [f"{out}: shards that are not finished: 2-of-3 (not started)"]
-    caplog.clear()
-    write_shards(out, "hdf5", THREE_PARTS, "fc6")
-    pack([out / "fc6"], "lmdb", tmp_path / "fc6")
-    (line,) = warnings(caplog)
-    assert line.endswith("fc6: shards that are not finished: 2-of-3 (not started)")
 
 
 def test_the_shards_own_manifests_are_compared(tmp_path, out):
@@ -179,7 +197,7 @@ def test_what_one_shard_does_not_know_others_do(tmp_path, out):
     for index, weights in enumerate((None, "abc", None)):
         note(out, index, 3, settings={"weights_sha256": weights, "names": "mmf"})
     pack([out], "hdf5", tmp_path / "packed")
-    expected = {"weights_sha256": "abc", "names": "mmf", "dtype": "float32", "precision": "fp32"}
+    expected = {"weights_sha256": "abc", "names": "mmf", "dtype": "float32"}
     assert manifest(tmp_path / "packed")["settings"] == expected
     pack([out], "hdf5", out)  # where no shard has noted what all have in common
     assert manifest(out)["settings"] == expected
@@ -191,3 +209,109 @@ def test_a_damaged_shard_ends_it_before_anything_is_written(out):
     with pytest.raises(StoreError, match=r"2-of-3/features\.h5"):
         pack([out], "hdf5", out)
     assert not (out / "features.h5").exists()
+
+
+@pytest.mark.slow
+def test_killed_in_place_it_goes_on(out, monkeypatch):
+    target = "hdf5"
+    monkeypatch.setattr(packing, "FLUSH_IMAGES", 2)
+    reader = FORMATS["hdf5"].reader
+    read_one = reader.read
+    monkeypatch.setattr(reader, "read", lambda *args: time.sleep(0.05) or read_one(*args))
+    parts = [{f"{part}/x{i}": support.some_regions(i) for i in range(10)} for part in range(3)]
+    write_shards(out, "hdf5", parts)
+    images = {n: kept(r, "hdf5", target) for part in parts for n, r in part.items()}
+    store = out / FORMATS[target].place
+    chance = random.Random(3)
+    flush = FORMATS[target].writer.flush
+
+    def work(send):
+        def flush_and_tell(self):
+            flush(self)
+            send("flushed")
+
+        monkeypatch.setattr(FORMATS[target].writer, "flush", flush_and_tell)
+        pack([out], target, out)
+
+    for _ in range(3):
+        assert deaths.killed(work, 0.15 * chance.random(), after_first=True)
+        with open_reader(out, "hdf5") as whole:  # what is merged in part isn't missing anything
+            assert sorted(whole.names()) == sorted(images)
+    there = read(store, target)
+    assert 0 < len(there) < len(images)
+    assert_images(there, {n: images[n] for n in there})
+    report = pack([out], target, out)
+    assert (report.packed, report.there_before) == (30 - len(there), len(there))
+    assert_images(read(store, target), images)
+    assert [r["state"] for r in manifest(out)["runs"]] == ["died"] * 3 + ["finished"]
+
+
+def test_shards_go_on_after_packing_in_place(tmp_path):
+    """Whatever the packed store's dtype is: the folder's settings are those of the shards."""
+    target, dtype = "hdf5", "float16"
+    images = small_images(tmp_path / "in", 6)
+    out = tmp_path / "out"
+    first, second = shards(2)
+    extract(out, images, ["lmdb"], first)
+    before = manifest(out)["settings"]
+    assert pack([out], target, out, dtype=dtype, source_format="lmdb").packed == 3
+    assert manifest(out)["settings"] == before
+    assert extract(out, images, ["lmdb"], second).extracted == 3
+    report = pack([out], target, out, dtype=dtype)
+    assert (report.packed, report.there_before) == (3, 3)
+    with pytest.raises(OutputError, match="weights_sha256"):
+        extract(out, images, ["hdf5"], second, seed=1)
+
+
+@pytest.mark.parametrize("target", ["lmdb", "hdf5"])
+def test_what_was_merged_in_place_may_be_deleted(tmp_path, out, target):
+    write_shards(out, "hdf5", THREE_PARTS)
+    for index in range(3):
+        note(out, index, 3, done=4, stores=[("hdf5", None)])
+    last = place(out, 2, 3, "hdf5")
+    os.rename(last, tmp_path / "later")
+    note(out, 2, 3, "running", done=0, stores=[("hdf5", None)])
+    assert pack([out], target, out).packed == 8
+    place(out, 0, 3, "hdf5").unlink()
+    os.rename(tmp_path / "later", last)
+    note(out, 2, 3, done=4, stores=[("hdf5", None)])
+    if target == "lmdb":  # of which nobody knows that it is made of the others
+        with pytest.raises(StoreError, match=r"0-of-3/features\.h5: is missing"):
+            pack([out], "mmf", tmp_path / "elsewhere", source_format="hdf5")
+    report = pack([out], target, out)
+    assert (report.packed, report.there_before) == (4, 4)
+    store = out / FORMATS[target].place
+    assert_images(read(store, target), {n: kept(r, "hdf5", target) for n, r in IMAGES.items()})
+    with open_reader(out, target) as reader:
+        assert len(reader) == 12
+
+
+@pytest.mark.parametrize("feature", [None, "fc6"])
+def test_a_folder_that_a_shard_is_writing_into(out, feature):
+    stores = [("lmdb", None)] if feature is None else [("lmdb", "fc6"), ("lmdb", "fc7")]
+    for index in range(3):
+        note(out, index, 3, stores=stores)
+    write_shards(out, "lmdb", THREE_PARTS, feature or ".")
+    target = out / (feature or ".")
+    with (
+        sole_use(out, Shard("", 3, 1)),
+        pytest.raises(OutputError, match="another run writes into it"),
+    ):
+        pack([target], "lmdb", target)
+    assert not (target / "features.lmdb").exists()
+    assert pack([target], "lmdb", target).packed == 12
+
+
+def test_a_shards_store_is_no_target(out):
+    write_shards(out, "lmdb", THREE_PARTS)
+    shard = out / "shards" / "1-of-3"
+    with pytest.raises(ConfigError, match=r"1-of-3/features\.lmdb: shares files with the source"):
+        pack([out], "lmdb", shard)
+    with pytest.raises(ConfigError, match="shares files with the source"):
+        pack([place(out, 1, 3, "lmdb")], "lmdb", shard)
+    pack([out], "lmdb", out)
+    with pytest.raises(ConfigError, match=r"shares files with the source .*out/features\.lmdb"):
+        pack([out / "features.lmdb"], "lmdb", out)
+    with pytest.raises(StoreError, match=r"several stores \(lmdb, hdf5\)"):
+        write(out / "features.h5", "hdf5", IMAGES)
+        pack([out], "npz", out)

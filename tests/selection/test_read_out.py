@@ -1,9 +1,7 @@
 """What is kept of the regions of a batch: for each image what is kept of it alone."""
 
 import functools
-from typing import ClassVar
 
-import numpy as np
 import pytest
 import support
 import torch
@@ -13,7 +11,7 @@ from vmb_d2.data import preprocessing as images
 from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.selection.most_confident import select_regions
 from vmb_d2.selection.options import RegionOptions
-from vmb_d2.selection.read_out import chosen_regions, given_regions, to_host
+from vmb_d2.selection.read_out import chosen_regions, given_regions
 
 NAMES = ("coffee.png", "horse.png", "rocket.jpg")
 OPTIONS = {
@@ -102,45 +100,3 @@ def test_given_regions_are_all_of_each_image(background):
         assert result.num_boxes == len(given)
         assert result.confidence is None
     assert given_regions([], [], [], names, background) == []
-
-
-class OnGPU(torch.Tensor):
-    """A tensor that says it is on a GPU. A copy has its values after its stream was waited for."""
-
-    coming: ClassVar[list] = []
-
-    @property
-    def device(self):
-        return torch.device("cuda", 1)
-
-    def numpy(self):
-        raise AssertionError("read on the GPU")
-
-    def to(self, device, non_blocking):
-        values = self.as_subclass(torch.Tensor)
-        copy = torch.zeros_like(values)
-        self.coming.append((copy, values))
-        return copy
-
-    class Stream:
-        def __init__(self, device):
-            assert device.index == 1
-
-        def synchronize(self):
-            for copy, values in OnGPU.coming:
-                copy.copy_(values)
-            OnGPU.coming.clear()
-
-
-def test_arrays_of_a_gpu(monkeypatch):
-    """Some are on the host already, as given boxes are."""
-    monkeypatch.setattr(torch.cuda, "current_stream", OnGPU.Stream)
-    here = [[torch.rand(n, 4) for n in (2, 0, 3)], [torch.arange(n) for n in (2, 0, 3)]]
-    there = [[torch.rand(n, 6)[:, :-1] for n in (2, 0, 3)], [torch.arange(n) for n in (1, 2, 3)]]
-    found = to_host(here + [[piece.as_subclass(OnGPU) for piece in pieces] for pieces in there])
-    for pieces, expected in zip(found, here + there, strict=True):
-        for piece, tensor in zip(pieces, expected, strict=True):
-            np.testing.assert_array_equal(piece, tensor.numpy(), strict=True)
-    for piece in found[2] + found[3]:  # nor do they keep the batch's memory
-        assert piece.flags.owndata
-        assert piece.flags.c_contiguous

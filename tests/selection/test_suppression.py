@@ -1,7 +1,4 @@
-"""Suppression in many classes against a loop over each, in all the ways it is done."""
-
-import contextlib
-from unittest import mock
+"""Suppression in many classes against a loop over each."""
 
 import naive
 import numpy as np
@@ -10,25 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmb_d2.selection import suppression
 from vmb_d2.selection.suppression import survivors
-
-# Changes of the module's constants with which one algorithm, or both after another, is used.
-WAYS = {
-    "as it is": {},
-    "rounds": {"MOST_NEIGHBOURS": 255, "MOST_ROUNDS": 1000},
-    "rounds, a class at a time": {"MOST_NEIGHBOURS": 255, "MOST_ROUNDS": 1000, "COMPARISONS": 1},
-    "ranks": {"MOST_NEIGHBOURS": -1},
-    "ranks where one round is too few": {
-        "MOST_NEIGHBOURS": 255,
-        "MOST_ROUNDS": 1,
-        "COMPARISONS": 40,
-    },
-}
-
-
-def going(way):
-    return mock.patch.multiple(suppression, **WAYS[way]) if WAYS[way] else contextlib.nullcontext()
 
 
 def naive_survivors(scores, candidates, overlapping):
@@ -72,48 +51,27 @@ problems = st.builds(
 )
 
 
-@pytest.mark.parametrize("way", WAYS)
 @given(example=problems)
-def test_survivors_equal_the_naive_loop(way, example):
-    with going(way):
-        check(*example)
+def test_survivors_equal_the_naive_loop(example):
+    check(*example)
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("regions", [63, 64, 65, 130])
-def test_survivors_of_more_regions_than_a_word_has_bits(way, regions):
-    with going(way):
-        check(*problem(regions, regions, 10, 0.1, 20, 0.7, images=2))
+@pytest.mark.parametrize("regions", [63, 64, 65, 130, 257])
+def test_survivors_of_more_regions_than_a_word_has_bits(regions):
+    check(*problem(regions, regions, 10, 0.1, 20, 0.7, images=2))
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_survivors_in_images_that_are_unlike(way):
+def test_survivors_in_images_that_are_unlike():
     """One where none overlap, one where all do, one without candidates."""
     none = problem(0, 20, 10, density=0.0, values=5, share=1.0)
     all_ = problem(1, 20, 10, density=1.0, values=5, share=0.5)
     empty = problem(2, 20, 10, density=0.5, values=5, share=0.0)
-    with going(way):
-        check(*map(np.concatenate, zip(none, all_, empty, strict=True)))
-
-
-@pytest.mark.parametrize(
-    ("regions", "way"), [(256, "as it is"), (257, "as it is"), (256, "rounds")]
-)
-def test_a_region_that_all_others_suppress(regions, way):
-    """Sums of bytes: with 256 of them in one, the last region would seem to be free.
-
-    In the second of two images, so that the first alone doesn't decide.
-    """
-    overlapping = np.zeros((2, regions, regions), dtype=bool)
-    overlapping[1, -1, :-1] = overlapping[1, :-1, -1] = True
-    everything = np.ones((2, regions, 8), dtype=bool)
-    with going(way):
-        check(np.full(everything.shape, 0.5, dtype=np.float32), everything, overlapping)
+    check(*map(np.concatenate, zip(none, all_, empty, strict=True)))
 
 
 def test_a_long_row_of_regions():
-    """Each overlaps the next one only; rounds decide two of them at a time."""
-    length = 2 * suppression.MOST_ROUNDS + 1
+    """Each overlaps the next one only."""
+    length = 65
     overlapping = np.eye(length, k=1, dtype=bool) | np.eye(length, k=-1, dtype=bool)
     scores = np.linspace(1, 0.5, length, dtype=np.float32)[None, :, None]
     check(scores, np.ones(scores.shape, dtype=bool), overlapping[None])

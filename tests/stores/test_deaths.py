@@ -1,8 +1,6 @@
 """kill -9 at random moments, again and again: nothing lost, nothing double, nothing half."""
 
 import re
-import subprocess
-import time
 
 import pytest
 import support
@@ -55,26 +53,3 @@ def test_a_job_that_dies_and_dies_again(tmp_path):
         support.assert_same_regions(found[key], expected[key])
     leftovers = [p for p in (tmp_path / "out").rglob("*") if p.suffix in (".tmp", ".journal")]
     assert leftovers == []
-
-
-@pytest.mark.slow
-def test_the_app_itself_is_killed_and_goes_on(tmp_path):
-    """The real network, killed as soon as the first image is there."""
-    source = support.links(tmp_path / "in", "coffee.png", "rocket.jpg", "chelsea.png")
-    out = tmp_path / "out"
-    options = ["output.format=[lmdb,mmf]", "extract.num_features=20"]
-    command = support.tiny_command(support.TINY_FPN, source, out, *options)
-    with subprocess.Popen(command, cwd=support.ROOT, stdout=subprocess.DEVNULL) as process:
-        while not list(out.glob("*_info.npy")) and process.poll() is None:
-            time.sleep(0.01)
-        process.kill()
-    done = support.extract_tiny(support.TINY_FPN, source, out, *options)
-    assert done.returncode == 0, done.stderr
-    alone = tmp_path / "alone"
-    assert support.extract_tiny(support.TINY_FPN, source, alone, *options).returncode == 0
-    for name in ("mmf", "lmdb"):
-        with open_reader(out, name) as a, open_reader(alone, name) as b:
-            assert sorted(a.names()) == sorted(b.names()) == ["chelsea", "coffee", "rocket"]
-            for image in a.names():
-                support.assert_same_regions(a.read(image), b.read(image))
-    assert '"died"' in (out / "manifest.json").read_text()

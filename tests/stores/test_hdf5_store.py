@@ -6,7 +6,7 @@ import pytest
 import store_files
 import support
 
-from vmb_d2.errors import OutputError, StoreError
+from vmb_d2.errors import StoreError
 from vmb_d2.stores.hdf5 import HDF5Reader, HDF5Writer
 from vmb_d2.stores.journaled_file import encode_journal, journal_path
 
@@ -25,47 +25,6 @@ def write(path, images):
     store_files.write("hdf5", path, images)
 
 
-def test_what_h5py_reads(path, regions):
-    full = support.some_regions(
-        1,
-        class_logits=np.ones((5, 10), np.float32),
-        attrs_id=np.arange(5),
-        attrs_conf=np.ones(5, np.float32),
-    )
-    write(path, {"sub/a": regions, "b": full})
-    with h5py.File(path) as file:
-        assert sorted(file) == ["b", "sub"]
-        group = file["sub/a"]
-        assert {key: (d.dtype.name, d.shape) for key, d in group.items()} == {
-            "features": ("float32", (5, 16)),
-            "boxes": ("float32", (5, 4)),
-            "obj_id": ("int64", (5,)),
-            "obj_conf": ("float32", (5,)),
-            "attr_id": ("int64", (5,)),
-            "attr_conf": ("float32", (5,)),
-            "img_w": ("int64", ()),
-            "img_h": ("int64", ()),
-        }
-        assert not group["attr_id"][()].any() and not group["attr_conf"][()].any()
-        assert group.attrs["num_boxes"] == 4
-        assert np.array_equal(group["features"], regions.features)
-        assert np.array_equal(group["boxes"], regions.bbox)
-        assert np.array_equal(group["obj_id"], regions.objects)
-        assert np.array_equal(group["obj_conf"], regions.objects_conf)
-        assert (group["img_w"][()], group["img_h"][()]) == (640, 427)
-        assert file["b/logits"].dtype == np.float32
-        assert file["b/attr_id"][()].tolist() == [0, 1, 2, 3, 4]
-        assert file["b/attr_conf"][()].tolist() == [1] * 5
-
-
-def test_an_image_is_one_chunk(path, regions):
-    write(path, {"a": regions, "none": support.some_regions(count=0)})
-    with h5py.File(path) as file:
-        assert file["a/features"].chunks == (5, 16)
-        assert file["none/features"].chunks is None
-        assert file["none/features"].shape == (0, 16)
-
-
 def test_a_file_of_another_program(path, regions):
     """With only the features, an older version of HDF5's structures, and other things in it."""
     with h5py.File(path, "w") as file:
@@ -79,7 +38,6 @@ def test_a_file_of_another_program(path, regions):
         file["soft"] = h5py.SoftLink("/b")
         file["nowhere"] = h5py.SoftLink("/missing")
         file["outside"] = h5py.ExternalLink("other.h5", "/a")
-        file["val/circle"] = file["val"]
     with HDF5Reader(path) as reader:
         assert list(reader.names()) == ["b", "val/a"]
         assert len(reader) == 2
@@ -98,22 +56,6 @@ def test_a_file_of_another_program(path, regions):
         support.assert_same_regions(reader.read("new"), regions, but=["cls_prob"])
     with h5py.File(path) as file:
         assert file["soft/img_w"][()] == 640
-
-
-@pytest.mark.parametrize("names", [("attr_id", "attr_conf"), ("attrs_id", "attrs_conf")])
-@pytest.mark.parametrize("known", [True, False])
-def test_attributes_under_vl_t5s_names_and_under_those_before(path, regions, names, known):
-    write(path, {"a": regions})
-    with h5py.File(path, "r+") as file:
-        del file["a/attr_id"], file["a/attr_conf"]
-        for name, dtype in zip(names, (np.int64, np.float32), strict=True):
-            file[f"a/{name}"] = np.arange(5, dtype=dtype) * known
-    with HDF5Reader(path) as reader:
-        found = reader.read("a")
-    if known:
-        assert found.attrs_id.tolist() == found.attrs_conf.tolist() == [0, 1, 2, 3, 4]
-    else:
-        assert found.attrs_id is None and found.attrs_conf is None
 
 
 def test_groups_that_are_no_images(path, regions):
@@ -139,55 +81,20 @@ def test_what_is_present_among_what_another_program_made(path, regions):
         file["linked/features"] = h5py.SoftLink("/a/features")
         file["below/features/deep"] = 3
         file["softly"] = h5py.SoftLink("/sub")
-    names = ["a", "sub", "sub/b", "dataset", "soft", "dangling", "elsewhere", "empty", "linked"]
-    names += ["below", "softly/b", "dataset/x", "dangling/x", "a/features", "\udcff", "none"]
+    there = {"a", "sub/b", "soft", "linked", "below", "softly/b"}
+    others = [
+        "sub",
+        "dataset",
+        "dangling",
+        "dataset/x",
+        "dangling/x",
+        "\udcff",
+        "none",
+    ]
     writer = HDF5Writer(path)
-    expected = {name for name in names if name != "\udcff" and name in writer}
-    assert {"a", "sub/b", "soft", "linked", "below", "softly/b"} <= expected
-    assert expected.isdisjoint(["sub", "dataset", "dangling", "dataset/x", "dangling/x", "none"])
-    assert writer.present(names) == expected
+    assert writer.present([*others, *there]) == there
+    assert all(name in writer for name in there)
     writer.abandon()
-
-
-def test_looking_up_in_a_damaged_file(path, regions):
-    """It finds what a question for each finds; the file is damaged where one of them says so."""
-    names = [f"a{i}" for i in range(40)]
-    write(path, dict.fromkeys(names[:30], regions))
-    whole = path.read_bytes()
-    outcomes = []
-    for begin in range(0, len(whole), len(whole) // 150):
-        path.write_bytes(whole[:begin] + bytes(300) + whole[begin + 300 :])
-        try:
-            writer = HDF5Writer(path)
-        except OutputError:
-            continue
-        try:
-            expected = {name for name in names[:30] if name in writer}
-        except OutputError:
-            expected = "damaged"
-        try:
-            found = writer.present(names)
-        except OutputError as error:
-            assert str(error).startswith(f"{path}: is damaged (")
-            assert "\n" not in str(error)
-            found = "damaged"
-        assert found == expected
-        outcomes.append(found)
-        writer.abandon()
-    assert outcomes.count("damaged") > 10
-    assert outcomes.count(set(names[:30])) > 10
-
-
-def test_a_name_that_is_taken_is_one_line(path, regions):
-    write(path, {"a": regions})
-    writer = HDF5Writer(path)
-    for name in ("a", "a/features"):
-        with pytest.raises(OutputError, match=rf"features\.h5: '{name}'.* ") as caught:
-            writer.write(name, regions)
-        assert "\n" not in str(caught.value)
-    writer.abandon()
-    with HDF5Reader(path) as reader:
-        assert list(reader.names()) == ["a"]
 
 
 @pytest.mark.parametrize("committed", [False, True])
@@ -224,15 +131,6 @@ def test_a_death_in_the_first_flush_leaves_an_empty_store(path, regions):
         write(path, {"b": regions})
         with HDF5Reader(path) as reader:
             assert list(reader.names()) == ["b"]
-
-
-def test_a_damaged_journal(path, regions):
-    write(path, {"a": regions})
-    journal_path(path).write_bytes(b"x")
-    with pytest.raises(StoreError, match=r"features\.h5\.journal: no whole journal"):
-        HDF5Reader(path)
-    with pytest.raises(OutputError, match=r"features\.h5\.journal: no whole journal"):
-        HDF5Writer(path)
 
 
 def test_an_open_store_is_a_whole_file_for_h5py(path, regions):

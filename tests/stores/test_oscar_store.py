@@ -12,7 +12,7 @@ import store_files
 import support
 
 from vmb_d2.errors import ConfigError, OutputError, StoreError
-from vmb_d2.output.open_stores import find_stores, open_reader
+from vmb_d2.output.open_stores import open_reader
 from vmb_d2.stores import line_files
 from vmb_d2.stores.oscar import OscarReader, OscarWriter
 from vmb_d2.structures.class_names import ClassNames
@@ -117,19 +117,6 @@ def test_what_oscar_reads(path):
     assert text == " ".join(f"thing {k}" for k in regions.objects)
 
 
-def test_labels_say_more_than_oscar_reads(path):
-    regions = support.some_regions(count=2)
-    write(path, {"a": regions})
-    labels = json.loads((path / "labels.tsv").read_text().split("\t")[1])
-    for i, label in enumerate(labels):
-        assert label == {
-            "class": f"thing {regions.objects[i]}",
-            "class_id": regions.objects[i],
-            "conf": regions.objects_conf[i],
-            "rect": regions.bbox[i].tolist(),
-        }
-
-
 def test_with_the_background_the_classes_move_up_by_one(path):
     regions = support.some_regions(classes=10, objects=np.array([0, 1, 9, 2, 0]))
     write(path, {"a": regions})
@@ -155,7 +142,7 @@ def test_names_of_other_classes_are_refused_before_anything_is_written(path):
 
 def test_the_files_of_another_program(tmp_path, images):
     features = foreign(tmp_path / "in", images)
-    assert [(f.name, p) for f, p in find_stores(features)] == [("oscar", features)]
+    assert store_files.kinds_of(features) == ["oscar"]
     before = {p: p.read_bytes() for p in features.parent.iterdir()}
     with open_reader(features) as reader:
         assert list(reader.names()) == list(images)
@@ -207,17 +194,9 @@ def test_a_lineidx_that_doesnt_fit_is_made_anew(path, images, lineidx):
             assert np.array_equal(reader.read(name).features, regions.features)
     OscarWriter(path).close()
     assert {file: (path / file).read_bytes() for file in FILES} == right
-
-
-def test_added_to_the_files_of_another_program(path, images):
-    names = list(images)
-    foreign(path, {name: images[name] for name in names[:3]}, "features.tsv", "labels.tsv")
-    write(path, {name: images[name] for name in names[3:]})
+    write(path, {"more": images["sub/ü 1"]})
     found = as_oscar_reads(path / "features.tsv", path / "labels.tsv")
-    assert list(found) == names
-    for name, regions in images.items():
-        assert np.array_equal(found[name][0][:, :-6], regions.features)
-        assert found[name][1] == " ".join(f"thing {k}" for k in regions.objects)
+    assert found["more"][1] == found["sub/ü 1"][1]
 
 
 def rows(path):
@@ -227,7 +206,7 @@ def rows(path):
 
 @pytest.mark.parametrize(
     ("features", "labels"),
-    [(6, 6), (3, 6), (3, 4), (0, 1), (0, 0), (3.5, 4), (3.5, 3.5), (3, 3.5)],
+    [(6, 6), (3, 6), (0, 1), (3.5, 4), (3.5, 3.5), (3, 3.5)],
 )
 @pytest.mark.parametrize("indexed", [0, 3])
 def test_what_a_death_leaves_of_either_goes(path, images, features, labels, indexed):
@@ -248,19 +227,15 @@ def test_what_a_death_leaves_of_either_goes(path, images, features, labels, inde
     check(path, images)
 
 
-@pytest.mark.parametrize("lost", ["a row", "the order"])
-def test_labels_of_other_images_are_refused(path, images, lost):
+def test_labels_of_other_images_are_refused(path, images):
     """Oscar takes both by their row."""
     write(path, images)
     lines = rows(path / "labels.tsv")
-    lines = lines[1:] if lost == "a row" else [lines[1], lines[0], *lines[2:]]
+    lines = [lines[1], lines[0], *lines[2:]]
     (path / "labels.tsv").write_bytes(b"".join(lines))
     before = {file: (path / file).read_bytes() for file in FILES}
-    with pytest.raises(
-        OutputError, match=r"labels\.tsv: its lines are not of the images"
-    ) as caught:
+    with pytest.raises(OutputError, match=r"labels\.tsv: its lines are not of the images"):
         OscarWriter(path)
-    assert "\n" not in str(caught.value)
     assert {file: (path / file).read_bytes() for file in FILES} == before
 
 
@@ -290,15 +265,12 @@ def test_a_full_disk_between_the_files(path, images, monkeypatch, full):
     ("content", "reason"),
     [
         (b"a\tb\tc\n", "3 columns, not 2"),
-        (b"a\tno JSON\n", "no whole row"),
-        (b'a\t{"num_boxes": 1}\n', "no whole row"),
-        (b'a\t{"num_boxes": 3, "features": "AAAA"}\n', "no whole row"),
-        (b'a\t{"num_boxes": "1", "features": "AAAAAA=="}\n', "no whole row"),
+        (b"a\tno JSON\n", "is damaged"),
+        (b'a\t{"num_boxes": 1}\n', "is damaged"),
+        (b'a\t{"num_boxes": 3, "features": "AAAA"}\n', "is damaged"),
         (b'a\t{"num_boxes": 1, "features": "' + ONES + b'"}\n', "8 numbers, the last 6 no"),
         (b'a\t{"num_boxes": 1, "features": "AACAPwAAgD8="}\n', "2 numbers, the last 6"),
-        (b"a\t[]\n", "no whole row"),
-        (b"a\t" + b"[" * 100_000 + b"\n", "no whole row"),
-        (b"\ta\n", "no image's line"),
+        (b"a\t" + b"[" * 100_000 + b"\n", "is damaged"),
     ],
 )
 def test_rows_that_are_no_features(path, images, content, reason):
@@ -306,37 +278,7 @@ def test_rows_that_are_no_features(path, images, content, reason):
     lines = rows(path / "features.tsv")
     lines.insert(1, content)
     (path / "features.tsv").write_bytes(b"".join(lines))
-    with pytest.raises(StoreError, match=reason) as caught, OscarReader(path) as reader:
+    with pytest.raises(StoreError, match=f"{path}.*{reason}"), OscarReader(path) as reader:
         reader.read("a")
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
     with pytest.raises(OutputError, match=reason):
         OscarWriter(path)
-
-
-@pytest.mark.parametrize(
-    "labels",
-    [
-        '{"class": "x"}',
-        '["x"]',
-        '[{"class": "x"}]',
-        '[{"class": "x", "rect": [1, 2, 3]}, {"class": "x", "rect": [1, 2, 3]}]',
-        '[{"class": "x", "conf": "much"}, {"class": "x", "conf": 1}]',
-        "[{}, {}]",
-        "7",
-    ],
-)
-def test_rows_that_are_no_labels(path, labels):
-    write(path, {"a": support.some_regions(count=2)})
-    (path / "labels.tsv").write_text(f"a\t{labels}\n")
-    with OscarReader(path) as reader, pytest.raises(StoreError, match="'a': "):
-        reader.read("a")
-
-
-def test_an_image_without_regions_which_oscar_cant_read(path):
-    none = support.some_regions(count=0)
-    assert OscarWriter.problem_of(none) == "no regions, at which its readers stop"
-    assert OscarWriter.problem_of(support.some_regions()) is None
-    write(path, {"none": none})
-    with pytest.raises(ValueError, match="cannot reshape"):
-        as_oscar_reads(path / "features.tsv", path / "labels.tsv")

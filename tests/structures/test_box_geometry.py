@@ -52,14 +52,6 @@ def test_has_sides_of(values, min_size):
     assert box_geometry.has_sides_of(torch.tensor(values), min_size).tolist() == expected
 
 
-@given(boxes)
-def test_pairwise_iou(values):
-    expected = np.array([[naive.iou(a, b) for b in values] for a in values])
-    np.testing.assert_allclose(
-        box_geometry.pairwise_iou(torch.tensor(values)).numpy(), expected, rtol=1e-6
-    )
-
-
 def as_float32(value):
     return float(np.float32(value))
 
@@ -77,51 +69,12 @@ def round_overlaps(values):
     return [[as_float32(naive.iou(a, b)) for b in values] for a in values]
 
 
-@given(scored(boxes), threshold)
-def test_nms_properties(example, threshold):
-    values, scores = example
-    kept = box_geometry.nms(torch.tensor(values), torch.tensor(scores), threshold).tolist()
-    overlaps = round_overlaps(values)
-    limit = as_float32(threshold)
-    assert len(set(kept)) == len(kept)
-    assert [scores[i] for i in kept] == sorted((scores[i] for i in kept), reverse=True)
-    assert scores[kept[0]] == max(scores)
-    for position, i in enumerate(kept):
-        assert all(overlaps[i][j] < limit for j in kept[:position])
-    for i in set(range(len(values))) - set(kept):
-        assert any(overlaps[i][j] >= limit and scores[j] >= scores[i] for j in kept)
-
-
-@given(scored(boxes), threshold)
-def test_nms_of_what_it_kept_keeps_all(example, threshold):
-    values, scores = torch.tensor(example[0]), torch.tensor(example[1])
-    kept = box_geometry.nms(values, scores, threshold)
-    again = box_geometry.nms(values[kept], scores[kept], threshold)
-    assert again.tolist() == list(range(len(kept)))
-
-
 @given(boxes, threshold)
 def test_overlapping(values, threshold):
     expected = np.array(round_overlaps(values)) >= as_float32(threshold)
     np.fill_diagonal(expected, False)
     result = box_geometry.overlapping(torch.tensor(values), threshold)
     assert result.tolist() == expected.tolist()
-
-
-@given(st.lists(boxes, min_size=1, max_size=3), threshold)
-def test_overlapping_in_each_of_several_images(images, threshold):
-    """Filled up with NaN, which overlaps nothing."""
-    longest = max(map(len, images))
-    padded = torch.full((len(images), longest, 4), torch.nan)
-    for own, values in zip(padded, images, strict=True):
-        own[: len(values)] = torch.tensor(values)
-    result = box_geometry.overlapping(padded, threshold)
-    assert result.shape == (len(images), longest, longest)
-    for own, values in zip(result, images, strict=True):
-        alone = box_geometry.overlapping(torch.tensor(values), threshold)
-        assert torch.equal(own[: len(values), : len(values)], alone)
-        assert not own[len(values) :].any()
-        assert not own[:, len(values) :].any()
 
 
 # Inclusive: 10 x 1 pixels, of which the other covers 5 and 7.

@@ -94,12 +94,25 @@ def in_store(path, boxes, format_name="mmf"):
     return path
 
 
-def lines(path, boxes):
-    path.write_text("".join(json.dumps({"image": k, "boxes": v}) + "\n" for k, v in boxes.items()))
+def write_plain(path, boxes):
+    """A file of one of this project's own kinds, by its name."""
+    records = [{"image": key, "boxes": values} for key, values in boxes.items()]
+    if path.name == "boxes.json":
+        path.write_text(json.dumps(boxes))
+    elif path.name == "records.json":
+        path.write_text(json.dumps(records))
+    elif path.suffix == ".jsonl":
+        path.write_text("\n".join(map(json.dumps, records)) + "\n\n", encoding="utf-8-sig")
+    elif path.suffix == ".npz":
+        np.savez(path, **{key: as_array(values) for key, values in boxes.items()})
+    else:
+        np.save(path, {key: np.array(values) for key, values in boxes.items()})
     return path
 
 
 def written(folder, kind, boxes, size=(WIDTH, HEIGHT)):
+    if "." in kind:
+        return write_plain(folder / kind, boxes)
     if kind == "imdb":
         return save_objects(folder / "imdb.npy", imdb(boxes, size))
     if kind == "coco":

@@ -20,12 +20,11 @@ class FakeModel:
     feature_names = ("fc6", "fc7")
     feature_dimension = 16
     num_classes = 9
-    most_proposals = 30
 
     def __init__(self, seed):
         self.seed = seed
 
-    def for_inference(self, dtype, memory_format):
+    def for_inference(self, dtype):
         return self
 
     def state_dict(self):

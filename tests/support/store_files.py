@@ -85,5 +85,20 @@ def check(format_, path, images):
             support.assert_same_regions(reader.read(name), kept(format_, regions))
 
 
+def kinds_of(path):
+    """The formats for whose store a path is taken."""
+    return [name for name, format_ in FORMATS.items() if format_.reader.is_store(path)]
+
+
 def numbered(numbers):
     return {f"{i % 3}/image {i}": support.some_regions(i) for i in numbers}
+
+
+def find_stores(path):
+    """(format, path) of the stores at a path: a store itself, or those directly in a folder."""
+    return [
+        (format_, place)
+        for format_ in FORMATS.values()
+        for place in dict.fromkeys([path, path / format_.place])
+        if place.exists() and format_.reader.is_store(place)
+    ]

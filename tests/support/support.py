@@ -19,8 +19,8 @@ import torch
 
 from reference.goldens import image_path
 from reference.synthetic_weights import synthetic_state_dict
-from vmb_d2.checkpoint.pretrained import load_model
-from vmb_d2.config import named_model, read_vmb_yaml
+from vmb_d2.checkpoint.pretrained import load_described_model
+from vmb_d2.config import named_model, read_vmb_model
 from vmb_d2.structures.regions import RegionFeatures
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +36,7 @@ def yaml_path(model):
 
 
 def description(model):
-    return named_model(model) if model in FULL_MODELS else read_vmb_yaml(yaml_path(model)).model
+    return named_model(model) if model in FULL_MODELS else read_vmb_model(yaml_path(model))
 
 
 @functools.cache
@@ -100,6 +100,11 @@ def vmb_checkpoint(model):
 @functools.cache
 def tiny_model(model):
     return load_model(vmb_checkpoint(model), description(model), cache_dir=scratch() / "cache")
+
+
+def load_model(weights, model=None, **options):
+    """The network alone of what ``load_described_model`` returns."""
+    return load_described_model(weights, model, **options)[0]
 
 
 def in_this_process(program, monkeypatch, capsys):

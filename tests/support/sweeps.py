@@ -58,11 +58,12 @@ def until(condition, what, limit=60):
     return value
 
 
-def _command(*overrides):
+def command(*overrides):
+    """The app with a tiny model; options that begin with ``-`` stand before the others."""
     flags = [option for option in overrides if option.startswith("-")]
     options = [option for option in overrides if option not in flags]
-    command = support.tiny_command(support.TINY_FPN, None, "output", *options)
-    return [*command[:2], *flags, *command[2:]]
+    tiny = support.tiny_command(support.TINY_FPN, None, "output", *options)
+    return [*tiny[:2], *flags, *tiny[2:]]
 
 
 def hang(pid):
@@ -91,7 +92,7 @@ class Started:
         self._said = folder / "stdout", folder / "stderr"
         out, err = (self._stack.enter_context(path.open("w")) for path in self._said)
         self.process = subprocess.Popen(
-            _command(*map(str, overrides)),
+            command(*map(str, overrides)),
             cwd=support.ROOT,
             env=environment(**changes),
             stdout=out,
@@ -150,15 +151,14 @@ def alone(source):
     return out
 
 
-def forked(commands, **changes):
+def forked(lists, **changes):
     """(exit status, stderr) of the app with each of several lists of options.
 
     For those that end before any work: they are forks of one process.
     """
-    lists = [_command(*map(str, options))[2:] for options in commands]
     done = subprocess.run(
         [sys.executable, "tests/support/programs/forked_extract.py"],
-        input=json.dumps(lists),
+        input=json.dumps(lists, default=str),
         cwd=support.ROOT,
         env=environment(**changes),
         capture_output=True,

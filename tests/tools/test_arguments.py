@@ -10,7 +10,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given, settings
 from omegaconf import OmegaConf
 
-TINY = support.TINY_FPN
 ODD = 'it\'s (my) photos, 100% [a=b] #1 & $x {y} фото é\xa0日本 !;<>|`^\\ "q" ~'
 TEXTS = (
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
@@ -39,22 +38,15 @@ def test_an_option_is_the_text_whatever_characters_it_has(text):
 @pytest.mark.parametrize(
     "path",
     [
-        "/data/my photos",
-        "/data/it's",
-        "/data/a(1)",
-        "/data/фото",
+        "/data/it's (1)",
         "/data/日本/é",
         "a,b",
         "a=b",
-        "/data/$x",
-        "/data/#1",
-        "/data/a[1]",
+        "/data/$x #1",
         "[a]",
         "{a:1}",
         "range(0,8)",
         "2024.10",
-        "1_000",
-        "1e3",
         "true",
         "x ",
         "-x;y&z!",
@@ -140,52 +132,22 @@ def test_other_options_and_flags_stay_as_they_are():
     assert arguments.for_hydra(words) == words
 
 
-@pytest.fixture
-def home(tmp_path):
-    """A home folder with a folder of images that has an odd name; a working folder."""
-    (tmp_path / "home").mkdir()
-    (tmp_path / "work").mkdir()
-    support.links(tmp_path / "home" / ODD, "coffee.png")
-    return tmp_path
-
-
-def extract(home, *options):
-    """Run tools/extract.py in the working folder; assert that no folder is named ~."""
-    cache = support.scratch() / "cache"
+@pytest.mark.slow
+def test_home_and_odd_names_in_a_sweep(tmp_path):
+    home, work = tmp_path / "home", tmp_path / "work"
+    for folder in (home, work):
+        folder.mkdir()
+    support.links(home / ODD, "coffee.png")
+    sweep = ["-m", "shard.index=0", "shard.count=1", "hydra/launcher=local_gpus", "device=cpu"]
+    options = [f"input.dir=~/{ODD}", "output.dir=~/o'ut [1]", "cache_dir='~/a cache'"]
+    model = support.tiny_options(support.TINY_FPN, None, None)[:3]
     program = support.ROOT / "tools" / "extract.py"
-    model = support.tiny_options(TINY, None, None)[:3]
-    environment = {"HOME": home / "home", "VMB_D2_CACHE": cache}
-    done = support.run_tool(program, *options, *model, cwd=home / "work", **environment)
-    assert [p for p in home.rglob("*") if p.name.startswith("~")] == []
-    return done
-
-
-@pytest.mark.slow
-def test_home_and_odd_names_from_input_to_output(home):
-    options = [f"input.dir=~/{ODD}", "output.dir=~/out", "cache_dir='~/a cache'"]
-    done = extract(home, *options)
+    done = support.run_tool(program, *sweep, *options, *model, cwd=work, HOME=home)
     assert done.returncode == 0, done.stderr
-    assert (home / "home" / "out" / "coffee.npy").exists()
-    assert any((home / "home" / "a cache" / "converted").iterdir())
-    assert list((home / "work").iterdir()) == []
-
-
-@pytest.mark.slow
-def test_home_and_odd_names_in_a_sweep(home):
-    options = [f"input.dir=~/{ODD}", "output.dir=~/o'ut [1]", "device=cpu", "shard.count=1"]
-    done = extract(home, "-m", "shard.index=0", "hydra/launcher=local_gpus", *options)
-    assert done.returncode == 0, done.stderr
-    out = home / "home" / "o'ut [1]"
-    assert (out / "coffee.npy").exists()
-    assert (out / "logs").is_dir()
-
-
-def test_an_image_list_given_as_the_folder(home):
-    (home / "work" / "my list").write_text("coffee.png\n")
-    done = extract(home, "input.dir=my list")
-    assert done.returncode == 2
-    expected = "error: input.dir=my list: is a list of images, to be given as input.list\n"
-    assert done.stderr == expected
+    assert (home / "o'ut [1]" / "coffee.npy").exists()
+    assert (home / "o'ut [1]" / "logs").is_dir()
+    assert any((home / "a cache" / "converted").iterdir())
+    assert list(work.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -204,18 +166,3 @@ def test_home_in_the_other_tools(tool, words, monkeypatch):
     found = str(vars(parser.parse_args(words)))
     assert found.count("/home/me/") == len([word for word in words if "~" in word])
     assert "~" not in found
-
-
-@pytest.mark.parametrize(
-    ("flags", "shown"),
-    [
-        (["--help"], "model= is one of"),
-        (["--version"], "Hydra 1.3"),
-        (["-c", "job", "--resolve", "--package", "input"], "dir: ./~"),
-        (["--info", "defaults"], "hydra/launcher"),
-    ],
-)
-def test_flags_of_hydra(home, flags, shown):
-    done = extract(home, *flags, "input.dir=./~")
-    assert shown in done.stdout + done.stderr
-    assert done.returncode == 0

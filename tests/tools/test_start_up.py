@@ -1,7 +1,6 @@
 """A program that has nothing to extract, or is used wrongly, ends without loading PyTorch."""
 
 import json
-import shutil
 
 import pytest
 import support
@@ -43,39 +42,26 @@ def options(out, *more):
     return [*support.tiny_options(support.TINY_FPN, COFFEE, out), "output.format=[mmf,lmdb]", *more]
 
 
-@pytest.mark.parametrize("more", ["device=cpu", "extract.batch_size=auto"])
-def test_with_nothing_to_do(done, more):
-    status, loaded, text = watched("extract", *options(done, more))
+@pytest.mark.slow
+def test_with_nothing_to_do(done):
+    status, loaded, text = watched("extract", *options(done))
     assert "nothing to do, 1 images are there" in text
     assert (status, loaded) == (0, False)
+    status, loaded, text = watched("extract", *options(done, "extract.num_features=36"))
+    assert "holds features of other settings" in text
+    assert (status, loaded) == (2, False)
 
 
-@pytest.mark.slow
-def test_with_given_boxes_and_nothing_to_do(done, tmp_path):
-    given = options(tmp_path / "out", f"boxes.file={done / 'features.lmdb'}")
-    assert watched("extract", *given)[:2] == (0, True)
-    assert watched("extract", *given)[:2] == (0, False)
-
-
-@pytest.mark.parametrize("program", ["extract", "pack", "status"])
+@pytest.mark.parametrize("program", ["pack", "status"])
 def test_help(program):
     status, loaded, text = watched(program, "--help")
     assert (status, loaded) == (0, False)
     assert f"python tools/{program}.py" in text
 
 
-@pytest.mark.parametrize(
-    "mistake", ["modle=x152", "input.dir=/no/such", "extract.batch_size=0", "shard.count=8"]
-)
+@pytest.mark.parametrize("mistake", ["modle=x152", "input.dir=/no/such"])
 def test_mistakes(tmp_path, mistake):
     given = [o for o in options(tmp_path / "out") if o.split("=")[0] != mistake.split("=")[0]]
     status, loaded, text = watched("extract", *given, mistake)
     assert (status, loaded) == (2, False)
     assert "error: " in text
-
-
-def test_settings_that_differ(done, tmp_path):
-    shutil.copytree(done, tmp_path / "out")
-    status, loaded, text = watched("extract", *options(tmp_path / "out", "extract.num_features=36"))
-    assert (status, loaded) == (2, False)
-    assert "holds features of other settings" in text

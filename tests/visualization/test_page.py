@@ -281,12 +281,3 @@ def test_other_images_by_the_list_and_by_the_address(tmp_path):
     dom = browse(write(tmp_path / "x.html"))
     assert dom["name"]["text"] == "No images"
     assert dom["found"]["text"] == "0 of 0 images"
-
-
-@in_browser
-def test_nasty_names_are_shown_as_they_are(tmp_path):
-    boxes = [box((0, 0, 50, 50), SHOWN, 0.9, [(SHOWN, 0.9)])]
-    path = write(tmp_path / "x.html", (NASTY, blank(90, 90), boxes, 1), title=NASTY)
-    dom = browse(path, "", "document.querySelector('.box').focus();")
-    assert dom["name"]["text"] == SHOWN
-    assert dom["label"]["text"] == f"{SHOWN} 0.90"

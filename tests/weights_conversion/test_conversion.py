@@ -1,7 +1,8 @@
 """Conversion of checkpoints: nothing lost, nothing guessed, nothing half written."""
 
 import collections
-import subprocess
+import dataclasses
+import hashlib
 
 import pytest
 import support
@@ -11,7 +12,7 @@ from support import TINY_FPN as TINY
 from support import saved, shapes_only
 
 from vmb_d2 import get_cfg
-from vmb_d2.config import VMBModel, parse_vmb_config
+from vmb_d2.config import parse_vmb_config
 from vmb_d2.version import __version__
 from weights_conversion import state_dict
 from weights_conversion.convert import convert_checkpoint, revert_checkpoint
@@ -35,9 +36,8 @@ def test_every_key_of_the_original_is_mapped(name):
     """On shapes alone, for the models too large to convert in passing."""
     state = shapes_only(name)
     audited = state_dict.audit(state, support.description(name))
-    assert audited.problems() == []
-    assert len(audited.parameters) + len(audited.anchors) == len(state)
-    assert {p.d2 for p in audited.parameters} == set(audited.d2_shapes)
+    assert audited.problems == []
+    assert len(audited.parameters) + len(audited.ignored) == len(state)
 
 
 def test_background_moves_from_first_to_last(tmp_path, state, model):
@@ -50,9 +50,7 @@ def test_background_moves_from_first_to_last(tmp_path, state, model):
     assert torch.equal(dropped["roi_heads.box_predictor.bbox_pred.weight"], boxes[:4])
 
 
-@pytest.mark.parametrize(
-    "variance", [1e-12, 1e-8, 4e-6, 6e-6, 1e-5, 1.1e-5, 7e-5, 1e-3, 0.3, 1.0, 17.0, 2e4]
-)
+@pytest.mark.parametrize("variance", [1e-12, 4e-6, 1e-5, 1.1e-5, 7e-5, 0.3, 2e4])
 def test_batch_norm_keeps_its_function(variance):
     """Against the original's formula, without epsilon, for variances of any size."""
     generator = torch.Generator().manual_seed(0)
@@ -76,8 +74,7 @@ def test_metadata_and_safe_loading(tmp_path, model):
     convert_checkpoint(source, target, model)
     content = torch.load(target, weights_only=True)
     origin = content["vmb_d2"]
-    digest = subprocess.run(["sha256sum", source], capture_output=True, text=True, check=True)
-    assert origin["source_sha256"] == digest.stdout.split()[0]
+    assert origin["source_sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
     assert origin["source_config"] == model.to_dict()
     assert origin["converter_version"] == __version__
     assert origin["source_name"] == source.name
@@ -86,9 +83,8 @@ def test_metadata_and_safe_loading(tmp_path, model):
 def wrapped(state):
     prefixed = {f"module.{k}": v for k, v in state.items()}
     return {
-        "model": {"model": state},
         "training state": support.with_training_state(state),
-        "module prefix": {"model": prefixed},
+        "Lightning": {"state_dict": {f"model.{k}": v for k, v in state.items()}, "epoch": 3},
         "bare with module prefix": collections.OrderedDict(prefixed),
         "half precision": {"model": {k: v.half().float().half() for k, v in state.items()}},
     }
@@ -126,24 +122,16 @@ def test_every_parameter_of_any_depth_and_width_is_mapped(kind, depth):
             "PREDICTOR": "FPNPredictor",
             "POOLER_SCALES": "(0.25, 0.125, 0.0625, 0.03125)",
         }
-    model = parse_vmb_config(tree).model
-    audited = state_dict.audit({}, model)
-    assert len(audited.missing) == len(audited.parameters) == len(audited.d2_shapes)
-    assert audited.unknown == audited.wrong == []
+    audited = state_dict.audit({}, parse_vmb_config(tree))
+    assert {p.d2 for p in audited.parameters} == audited.d2_shapes.keys()
 
 
-def class_agnostic():
-    """A tiny model with two "classes" of boxes: the background's and everything else's."""
-    values = support.description(TINY).to_dict()
-    state = support.vmb_state(TINY)
+def test_class_agnostic_boxes(tmp_path, state, model):
+    """There are two "classes" of boxes then: the background's and everything else's."""
+    model = dataclasses.replace(model, class_agnostic_bbox_reg=True)
     for leaf in ("weight", "bias"):
         key = f"roi_heads.box.predictor.bbox_pred.{leaf}"
         state[key] = state[key][:8]
-    return VMBModel.from_dict({**values, "class_agnostic_bbox_reg": True}), state
-
-
-def test_class_agnostic_boxes(tmp_path):
-    model, state = class_agnostic()
     source, there, back = saved(tmp_path, state), tmp_path / "d2.pth", tmp_path / "vmb.pth"
     convert_checkpoint(source, there, model)
     converted = torch.load(there, weights_only=True)["model"]

@@ -1,12 +1,10 @@
 """The converter's command line, and the files that it reads and writes."""
 
-import random
-
 import pytest
 import support
 import torch
 from support import TINY_FPN as TINY
-from support import saved, shapes_only
+from support import saved
 
 from vmb_d2.errors import CheckpointError
 from weights_conversion import checkpoint_file
@@ -57,82 +55,26 @@ VARIANCE = "backbone.body.stem.bn1.running_var"
         (lambda s: s[VARIANCE].__setitem__(3, 0.0), [VARIANCE, "not positive"]),
     ],
 )
-def test_keys_that_dont_fit(tmp_path, state, capsys, change, expected):
+def test_keys_that_dont_fit(tmp_path, state, model, change, expected):
     change(state)
     source, target = saved(tmp_path, {"model": state}), tmp_path / "out.pth"
-    status, _, err = run(capsys, source, target, "--config", support.yaml_path(TINY))
-    assert status == 2
-    assert len(err.splitlines()) == 1
-    assert all(text in err for text in expected)
-    assert [p.name for p in tmp_path.iterdir()] == ["in.pth"]
+    target.write_text("older")
+    with pytest.raises(CheckpointError) as caught:
+        convert_checkpoint(source, target, model)
+    assert "\n" not in str(caught.value)
+    assert all(text in str(caught.value) for text in expected)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.pth", "out.pth"]
+    assert target.read_text() == "older"
 
 
-def test_anchors_may_be_absent(tmp_path, state, model):
-    state = {k: v for k, v in state.items() if "cell_anchors" not in k}
-    audited = convert_checkpoint(saved(tmp_path, state), tmp_path / "out.pth", model)
-    assert audited.anchors == []
-
-
-@pytest.mark.slow
-def test_wrong_architecture_is_one_line_that_names_the_right_one(tmp_path, capsys):
-    source = saved(tmp_path, shapes_only("x152_c4"))
-    status, _, err = run(capsys, source, tmp_path / "out.pth", "--model", "x152")
-    assert status == 2
-    assert len(err.splitlines()) == 1
-    assert "it is a checkpoint of x152_c4" in err
-    assert not (tmp_path / "out.pth").exists()
+def test_of_another_model(tmp_path, model):
+    state = support.vmb_state("tiny_x152_c4")
+    with pytest.raises(CheckpointError, match=r"doesn't fit the model: missing: .* more, which"):
+        convert_checkpoint(saved(tmp_path, state), tmp_path / "out.pth", model)
 
 
 class Refused:
     """An object that ``weights_only`` doesn't load."""
-
-
-def bad_content(kind, folder, state):
-    zipped = kind == "truncated"
-    path = saved(folder, {"model": state}, _use_new_zipfile_serialization=zipped)
-    whole = path.read_bytes()
-    return {
-        "truncated": whole[: len(whole) // 2],
-        "truncated, old format": whole[: len(whole) // 2],
-        "cut in its header": whole[:20],
-        "random": bytes(range(256)) * 40,
-    }[kind]
-
-
-@pytest.mark.parametrize(
-    "kind",
-    ["truncated", "truncated, old format", "cut in its header", "random"],
-)
-def test_files_that_are_no_whole_checkpoint(tmp_path, state, capsys, kind):
-    source = tmp_path / "in.pth"
-    source.write_bytes(bad_content(kind, tmp_path, state))
-    status, _, err = run(capsys, source, tmp_path / "out.pth", "--config", support.yaml_path(TINY))
-    assert status == 2
-    assert len(err.splitlines()) == 1
-    assert str(source) in err
-    assert [p.name for p in tmp_path.iterdir()] == ["in.pth"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("zipped", [True, False])
-def test_randomly_damaged_checkpoints_are_read_or_refused(tmp_path, zipped):
-    """Whatever the unpickler raises becomes a CheckpointError."""
-    rng = random.Random(0)
-    content = {"model": {"a.weight": torch.ones(3, 4), "b": torch.zeros(2)}, "iteration": 3}
-    path = saved(tmp_path, content, _use_new_zipfile_serialization=zipped)
-    whole = path.read_bytes()
-    refused = 0
-    for _ in range(300):
-        damaged = bytearray(whole)
-        for _ in range(rng.randrange(1, 6)):
-            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
-        path.write_bytes(damaged[: rng.choice([len(damaged), rng.randrange(1, len(damaged))])])
-        try:
-            checkpoint_file.state_dict_of(checkpoint_file.read_checkpoint(path), path)
-        except CheckpointError as error:
-            assert "\n" not in str(error)
-            refused += 1
-    assert 150 < refused < 300
 
 
 @pytest.mark.parametrize(
@@ -140,10 +82,6 @@ def test_randomly_damaged_checkpoints_are_read_or_refused(tmp_path, zipped):
     [
         ([1, 2], "holds a list"),
         ({"model": {}}, "no state dict"),
-        ({"w": torch.eye(2).to_sparse()}, "no tensors: w"),
-        ({"w": torch.empty(2, device="meta")}, "no tensors: w"),
-        ({"w": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}, "no tensors"),
-        ({"epoch": 3}, "no tensors: epoch"),
         ({"model": {"a": torch.ones(1), "b": "text"}}, "no tensors: b"),
     ],
 )
@@ -151,17 +89,6 @@ def test_checkpoints_without_a_state_dict(tmp_path, content, message):
     source = saved(tmp_path, content)
     with pytest.raises(CheckpointError, match=message):
         checkpoint_file.state_dict_of(checkpoint_file.read_checkpoint(source), source)
-
-
-def test_missing_source_and_target_folder(tmp_path, capsys):
-    status, _, err = run(capsys, tmp_path / "no.pth", tmp_path / "out.pth", "--model", "x152")
-    assert (status, err.count("\n")) == (2, 1)
-    assert "No such file" in err
-    target = tmp_path / "none" / "out.pth"
-    arguments = (support.vmb_checkpoint(TINY), target, "--config", support.yaml_path(TINY))
-    status, _, err = run(capsys, *arguments)
-    assert (status, err.count("\n")) == (2, 1)
-    assert "can't be written" in err
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -185,27 +112,21 @@ def test_no_room_leaves_nothing(tmp_path, model):
     with support.file_size_limit(100_000), pytest.raises(CheckpointError, match="can't be written"):
         convert_checkpoint(source, target, model)
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(CheckpointError, match="can't be written"):
+        convert_checkpoint(source, tmp_path / "none" / "out.pth", model)
 
 
-def test_failing_conversion_leaves_an_older_target_alone(tmp_path, state, model):
-    target = tmp_path / "out.pth"
-    target.write_text("older")
-    state.pop(CLS)
-    with pytest.raises(CheckpointError):
-        convert_checkpoint(saved(tmp_path, state), target, model)
-    assert target.read_text() == "older"
-
-
-def test_dry_run_prints_every_key_and_writes_nothing(tmp_path, state, capsys):
+def test_dry_run_says_what_becomes_of_each_key_and_writes_nothing(tmp_path, state, capsys):
     state["backbone.extra"] = torch.ones(1)
     del state[CLS]
     source = saved(tmp_path, {"model": state})
     config = ("--config", support.yaml_path(TINY))
     status, out, err = run(capsys, source, "--dry-run", *config)
     assert status == 2
-    assert all(key in out for key in [*state, CLS])
+    assert all(key in out for key in state)
+    assert f"(none)  ->  {CLS}  ->  roi_heads.box_predictor.cls_score.weight  (background" in out
+    assert f"missing: {CLS}" in out
     assert "unknown: backbone.extra" in out
-    assert "background row moved" in out
     assert CLS in err
     assert [p.name for p in tmp_path.iterdir()] == ["in.pth"]
     status, out, err = run(capsys, support.vmb_checkpoint(TINY), "--dry-run", *config)

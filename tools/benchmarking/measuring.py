@@ -8,7 +8,7 @@ import statistics
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,27 +53,18 @@ class Plan:
     parts: Sequence[str] = PARTS
     store_format: str = "mmf"
 
-    def batch_sizes_of(self) -> dict[str, Sequence[int]]:
-        """The batch sizes to measure with each precision that the model is needed in."""
-        found: dict[str, Sequence[int]] = {}
-        if set(self.parts) - {"original"}:
-            found = {precision: self.batch_sizes for precision in self.precisions}
-        return {EXACT: (), **found} if "original" in self.parts else found
 
-
+@dataclass
 class Configuration:
     """The measurements of one precision and batch size."""
 
-    def __init__(
-        self, plan: Plan, precision: str, extractor: RegionFeatureExtractor, batch_size: int
-    ):
-        self.plan = plan
-        self.precision = precision
-        self.extractor = extractor
-        self.batch_size = batch_size
-        self._macs = 0.0
-        self._seconds: dict[str, list[float]] = defaultdict(list)
-        self._memory: list[dict[str, int]] = []
+    plan: Plan
+    precision: str
+    extractor: RegionFeatureExtractor
+    batch_size: int
+    _macs: float = 0.0
+    _seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    _memory: list[dict[str, int]] = field(default_factory=list)  # the peaks of end-to-end runs
 
     def __str__(self) -> str:
         return f"{self.precision}, batch size {self.batch_size}"
@@ -120,7 +111,8 @@ class Configuration:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                raise self._out_of_memory() from error
+                reason = "the memory doesn't suffice for so many at once"
+                raise ConfigError(reason, field="batch_sizes", value=self.batch_size) from error
 
     def _run_job(self, folder: Path) -> float:
         """Seconds of a run as tools/extract.py makes it."""
@@ -131,13 +123,9 @@ class Configuration:
             batching=Batching(batch_size=self.batch_size),
         )
         counts = job.run(self.plan.images, lambda: self.extractor, self.extractor.description)
-        if counts.out_of_memory:
-            raise self._out_of_memory()
+        if counts.out_of_memory:  # the job went on with smaller batches
+            raise torch.OutOfMemoryError
         return counts.seconds
-
-    def _out_of_memory(self) -> ConfigError:
-        reason = "the memory doesn't suffice for so many at once"
-        return ConfigError(reason, field="batch_sizes", value=self.batch_size)
 
     def figures(self, peak: float) -> dict[str, Any]:
         """The figures of one image; docs/performance.md describes the keys.
@@ -178,22 +166,21 @@ def measure(
     Raises:
         ConfigError, ImageReadError, OutputError, and what ``load`` raises.
     """
-    sizes: Counter[str] = Counter()
-    for path, count in Counter(image.path for image in plan.images).items():
-        sizes["{}x{}".format(*read_padded_size(path))] += count
+    padded_sizes = Counter("{}x{}".format(*read_padded_size(i.path)) for i in plan.images)
     found: dict[str, Any] = {
         "machine": describe_machine(device),
-        "images": {"count": len(plan.images), "padded_sizes": dict(sizes)},
+        "images": {"count": len(plan.images), "padded_sizes": dict(padded_sizes)},
         "repeats": plan.repeats,
         "format": plan.store_format,
         "peak_macs_per_second": {},
         "configurations": [],
     }
-    for precision, batch_sizes in plan.batch_sizes_of().items():
+    with_original = "original" in plan.parts
+    for precision in dict.fromkeys([*([EXACT] if with_original else []), *plan.precisions]):
         logger.info("%s: loading the model", precision)
         extractor = load(precision)
-        configurations = [Configuration(plan, precision, extractor, size) for size in batch_sizes]
-        with_original = "original" in plan.parts and precision == EXACT
+        sizes = plan.batch_sizes if precision in plan.precisions else ()
+        configurations = [Configuration(plan, precision, extractor, size) for size in sizes]
         originals, peak = [], 0.0
         for configuration in configurations:
             logger.info("%s: warming up", configuration)
@@ -204,21 +191,19 @@ def measure(
                 logger.info("%s: %s", configuration, turn)
                 peak = max(peak, peak_macs_per_second(precision, device))
                 configuration.measure()
-            if with_original:
+            if with_original and precision == EXACT:
                 logger.info("the original's loop: %s", turn)
                 originals.append(original_stages(extractor, plan.images))
         if configurations:
             found["peak_macs_per_second"][precision] = peak
             found["configurations"] += [c.figures(peak) for c in configurations]
-        if with_original:
+        if originals:
             count = len(plan.images)
             found["original"] = {
                 **rates([sum(seconds.values()) for seconds in originals], count),
                 "stages": {s: rates([o[s] for o in originals], count) for s in STAGES},
             }
         del extractor, configurations
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
     return found
 
 

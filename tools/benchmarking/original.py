@@ -38,7 +38,7 @@ def confidences(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
         threshold: scores have to be above it.
 
     Returns:
-        Tensor[N]
+        Tensor[N].
     """
     highest = scores.new_zeros(len(scores))
     thresholds = torch.full_like(highest, threshold)

@@ -9,7 +9,7 @@ _MIB = 1 << 20
 
 
 def table(content: dict[str, Any]) -> str:
-    """What :func:`benchmarking.measuring.measure` returned, for people."""
+    """What :func:`benchmarking.measuring.measure` returned, as text."""
     return "\n".join(_lines(content)) + "\n"
 
 
@@ -44,16 +44,6 @@ def _lines(content: dict[str, Any]) -> Iterator[str]:
         yield "the original's loop (fp32, one image at a time, NMS class by class)"
         yield from _stages(original["stages"], original)
         yield _line("end to end", original, end=f"{original['images_per_second']:.3g} images/s")
-    for precision, price in content.get("precision_price", {}).items():
-        yield ""
-        yield f"{precision} compared with fp32"
-        yield f"  {price['boxes_within_2_px']:.1%} of the boxes within 2 px"
-        for boxes, figures in (("of these", price["found"]), ("given boxes", price["given"])):
-            errors = figures["feature_error"]
-            yield (
-                f"  {boxes:<18} features: {errors['median']:.1e} (median), "
-                f"{errors['worst']:.1e} (worst); {figures['same_class']:.1%} of the classes equal"
-            )
 
 
 def _stages(stages: dict[str, Any], whole: dict[str, Any]) -> Iterator[str]:

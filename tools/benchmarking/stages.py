@@ -57,20 +57,9 @@ def run_stages(
     write: Write,
     read_out: ReadOut | None = None,
 ) -> dict[str, float]:
-    """Extract ``images`` in batches of equal padded size.
+    """Extract ``images`` in batches of equal padded size, and return the seconds of each stage.
 
-    Args:
-        extractor: whose stages to run.
-        images: read one after the other.
-        batch_size: of the batches.
-        write: stores the regions of a batch.
-        read_out: instead of the extractor's own.
-
-    Returns:
-        The seconds of each stage.
-
-    Raises:
-        ImageReadError: an image can't be read.
+    ``read_out`` is called instead of the extractor's own. Raises ImageReadError.
     """
     read_out = read_out or extractor.read_out
     seconds = dict.fromkeys(STAGES, 0.0)
@@ -147,27 +136,23 @@ def _fused_convolutions() -> dict[Any, Callable[..., int]]:
     """How to count the operators of ``modeling.inference_form``, which the counter lacks."""
     if not can_fuse():
         return {}
-    operators = torch.ops.mkldnn
+
+    def into_new(x, weight, *_, out_shape, **__) -> int:
+        return conv_flop_count(x, weight, out_shape)
+
+    def onto_shortcut(shortcut, x, weight, *_, out_shape, **__) -> int:
+        return conv_flop_count(x, weight, out_shape)
+
     return {
-        operators._convolution_pointwise: lambda x, weight, *_, out_shape, **__: conv_flop_count(
-            x, weight, out_shape
-        ),
-        operators._convolution_pointwise_: lambda shortcut, x, weight, *_, out_shape, **__: (
-            conv_flop_count(x, weight, out_shape)
-        ),
+        torch.ops.mkldnn._convolution_pointwise: into_new,
+        torch.ops.mkldnn._convolution_pointwise_: onto_shortcut,
     }
 
 
 @torch.no_grad()
-def peak_macs_per_second(precision: str, device: torch.device, side: int | None = None) -> float:
-    """Multiply-accumulates a second of the fastest of several products of square matrices.
-
-    Args:
-        precision: of ``PRECISIONS``.
-        device: where to multiply.
-        side: of the matrices; None for one that is large for the device.
-    """
-    side = side or _SIDES[device.type]
+def peak_macs_per_second(precision: str, device: torch.device) -> float:
+    """Multiply-accumulates a second of the fastest of several products of large square matrices."""
+    side = _SIDES[device.type]
     a, b = (torch.rand(side, side, device=device).to(dtype_of(precision)) for _ in range(2))
     now, seconds = clock(device), []
     with arithmetic(precision):

@@ -20,7 +20,7 @@ from weights_conversion.convert import convert_checkpoint
 
 from ..config import VMBModel
 from ..errors import ConfigError
-from ..utils.files import write_new
+from ..utils.files import write_whole
 from ..utils.lease import lease_beside
 from ..version import __version__
 
@@ -67,8 +67,8 @@ def make_conversion(source: Path, model: VMBModel, cache_dir: Path, unsafe: bool
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConfigError(reason, field="cache_dir", value=cache_dir) from error
-    with contextlib.suppress(OSError):  # it exists, or the cache is read-only
-        write_new(note, target.name.encode())
+    with contextlib.suppress(OSError):  # another process writes it too, or the cache is read-only
+        write_whole(note, target.name.encode())
     return target
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from weights_conversion import checkpoint_file
@@ -19,11 +18,6 @@ from ..errors import CheckpointError, ConfigError
 from ..modeling import VMBRCNN
 from ..utils.downloads import cache_folder, fetch, is_url
 from .conversions import conversions_folder, known_conversion, make_conversion
-
-
-def load_model(weights: str | Path, model: VMBModel | None = None, **options: Any) -> VMBRCNN:
-    """The model alone of what :func:`load_described_model` returns."""
-    return load_described_model(weights, model, **options)[0]
 
 
 def load_described_model(
@@ -36,9 +30,9 @@ def load_described_model(
 ) -> tuple[VMBRCNN, VMBModel]:
     """Load a model for inference.
 
-    On the CPU, the weights of a checkpoint in the cache are mapped from the file, so that all
-    processes share the memory; files of the cache are replaced as a whole and never changed.
-    Weights of any other file are copied, since the file can be overwritten.
+    On the CPU, the weights of a conversion in the cache are mapped from the file, so that all
+    processes share the memory; these files are replaced as a whole and never changed. Weights of
+    any other file are copied, since the file can be overwritten.
 
     Args:
         weights: path or URL of a VMB or of a converted checkpoint, told apart by content. A VMB
@@ -46,7 +40,7 @@ def load_described_model(
         model: description of the weights' model. Converted checkpoints contain their own.
         device: where to run.
         cache_dir: for downloads and conversions; None for
-            :func:`vmb_d2.utils.downloads.default_cache_dir`.
+            :func:`vmb_d2.utils.downloads.cache_folder`.
         unsafe: load pickled objects too, which can run any code.
 
     Returns:
@@ -59,27 +53,24 @@ def load_described_model(
     """
     cache = cache_folder(cache_dir)
     path = fetch(str(weights), cache) if is_url(weights) else Path(weights).expanduser()
-    try:
-        if model is not None:
-            path = known_conversion(path, model, cache) or path
-        checkpoint = checkpoint_file.read_checkpoint(path, unsafe)
-        if checkpoint_file.layout_of(checkpoint, path) == "vmb":
-            if model is None:
-                raise _undescribed(path)
-            path = make_conversion(path, model, cache, unsafe)
-            checkpoint = checkpoint_file.read_checkpoint(path)
-        state = checkpoint_file.state_dict_of(checkpoint, path)
-        if conversions_folder(cache) not in path.parents:  # those were checked when made
-            checkpoint_file.check_content(state, path)
-    except CheckpointError as error:
-        if is_url(weights):
-            raise CheckpointError(f"{error}; delete the file to download it again") from error
-        raise
+    if model is not None:
+        path = known_conversion(path, model, cache) or path
+    checkpoint = checkpoint_file.read_checkpoint(path, unsafe)
+    state = checkpoint_file.state_dict_of(checkpoint, path)
     model = _description(checkpoint, model, path)
+    if checkpoint_file.layout_of(state) == "vmb":
+        path = make_conversion(path, model, cache, unsafe)
+        state = checkpoint_file.state_dict_of(checkpoint_file.read_checkpoint(path), path)
+    is_ours = path.parent == conversions_folder(cache)
+    if not is_ours:  # ours were checked when they were made
+        checkpoint_file.check_content(state, path)
     with _NoInitialValues():
         network = VMBRCNN(to_detectron2(model)).eval()
-    copies = torch.device(device).type == "cpu" and cache not in path.parents
-    _load_state(network, state, path, copies)
+    try:
+        network.load_state_dict(state, assign=is_ours)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:4]]
+        raise CheckpointError(f"{path}: doesn't fit the model: {' '.join(lines)}") from error
     return network.to(device), model
 
 
@@ -92,26 +83,20 @@ def fingerprint(network: VMBRCNN) -> str:
     return digest.hexdigest()
 
 
-def _undescribed(path: Path) -> ConfigError:
-    return ConfigError(
-        f"`config_file` is missing: the checkpoint {path} doesn't say what model it is of"
-    )
-
-
 def _description(checkpoint: Mapping[str, Any], model: VMBModel | None, path: Path) -> VMBModel:
-    """The model of a converted checkpoint; it has to be ``model``, where that is given."""
+    """The model of a checkpoint: what a converted one says, which has to be ``model`` if given."""
     origin = checkpoint.get(checkpoint_file.ORIGIN_KEY)
-    if origin is None:
-        if model is None:
-            raise _undescribed(path)
-        return model
-    own = VMBModel.from_dict(origin["source_config"])
-    if model is not None and own != model:
+    own = None if origin is None else VMBModel.from_dict(origin["source_config"])
+    if own and model and own != model:
         raise CheckpointError(
             f"{path}: converted as another model ({'; '.join(own.differences(model))}); "
             "`model_name`=vmb takes the checkpoint's own description"
         )
-    return own
+    if described := own or model:
+        return described
+    raise ConfigError(
+        f"`config_file` is missing: the checkpoint {path} doesn't say what model it is of"
+    )
 
 
 class _NoInitialValues(TorchFunctionMode):
@@ -122,25 +107,3 @@ class _NoInitialValues(TorchFunctionMode):
         if getattr(func, "__name__", "") in ("normal_", "uniform_", "kaiming_uniform_"):
             return args[0] if args else kwargs["tensor"]  # torch.nn.init passes it by keyword
         return func(*args, **kwargs)
-
-
-def _load_state(network: VMBRCNN, state: Mapping[str, Tensor], path: Path, copies: bool) -> None:
-    """Replace the network's parameters and buffers by a state dict's tensors, or by copies.
-
-    Tensors of another dtype or stride are converted to the network's.
-    """
-    own = network.state_dict()
-
-    def fitted(name: str, value: Tensor) -> Tensor:
-        like = own.get(name, value)
-        value = value.detach().to(like.dtype)
-        if not copies and value.stride() == like.stride():
-            return value
-        return value.clone(memory_format=torch.contiguous_format)
-
-    state = {name: fitted(name, value) for name, value in state.items()}
-    try:
-        network.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:4]]
-        raise CheckpointError(f"{path}: doesn't fit the model: {' '.join(lines)}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from ..config import RELEASED_WEIGHTS, VMBModel, canonical_name, named_model, read_vmb_yaml
+from ..config import RELEASED_WEIGHTS, VMBModel, canonical_name, named_model, read_vmb_model
 from ..errors import ConfigError, DownloadError
 from ..utils.downloads import cache_folder, cached_path, fetch
 
@@ -36,7 +36,7 @@ def released_model(
 
     Args:
         name: one of RELEASED_WEIGHTS, or MMF's name of it.
-        cache_dir: None for :func:`vmb_d2.utils.downloads.default_cache_dir`.
+        cache_dir: None for :func:`vmb_d2.utils.downloads.cache_folder`.
         download: False: return None where the yaml was not downloaded before.
     """
     name, folder = canonical_name(name), cache_folder(cache_dir)
@@ -45,7 +45,7 @@ def released_model(
     if not download and not cached_path(url, folder).is_file():
         return None
     try:
-        released = read_vmb_yaml(fetch(url, folder, optional=True)).model
+        released = read_vmb_model(fetch(url, folder))
     except (ConfigError, DownloadError) as error:
         logger.warning("%s: described as built in, without its released yaml: %s", name, error)
         return built_in

@@ -14,7 +14,7 @@ from ..stores import FeatureReader
 from ..structures.regions import RegionFeatures
 from .alignment import Conventions, align, box_pair, find_conventions, size_of
 from .names import NamePairs, pair_names, spread
-from .tallies import BoxTally, ClassTally, CountTally, FeatureTally, StoreTally
+from .tallies import BoxTally, ClassTally, FeatureTally, StoreTally
 
 _SAMPLE = 20  # images from which the conventions of the boxes are found
 
@@ -63,10 +63,13 @@ class Comparison:
         compared: (name in A, name in B) of the images compared.
         conventions: in which A and B write their boxes.
         stores: A's and B's own figures.
-        counts, boxes, features, classes: of matched regions and what belongs to them.
+        boxes, features, classes: of matched regions.
+        matched: pairs of regions.
+        fewer: regions of whichever store has fewer, image by image: the most that can be matched.
+        lengths_differ: images with fewer regions in one store than in the other.
+        num_boxes_off: by how much ``num_boxes`` differs, summed over the images.
         by_row: images of which A or B has no boxes, so that their rows were matched by position.
-        other_sizes: images whose width or height is another in B.
-        first_other_size: the name in A of the first of them.
+        other_sizes: names in A of the images whose width or height is another in B.
     """
 
     settings: Settings
@@ -76,13 +79,15 @@ class Comparison:
     stores: tuple[StoreTally, StoreTally] = field(
         default_factory=lambda: (StoreTally(), StoreTally())
     )
-    counts: CountTally = field(default_factory=CountTally)
     boxes: BoxTally = field(default_factory=BoxTally)
     features: FeatureTally = field(default_factory=FeatureTally)
     classes: ClassTally = field(default_factory=ClassTally)
+    matched: int = 0
+    fewer: int = 0
+    lengths_differ: int = 0
+    num_boxes_off: int = 0
     by_row: int = 0
-    other_sizes: int = 0
-    first_other_size: str = ""
+    other_sizes: list[str] = field(default_factory=list)
 
     def add(self, image: str, a: RegionFeatures, b: RegionFeatures) -> None:
         """Compare one image, called ``image`` in A."""
@@ -98,11 +103,24 @@ class Comparison:
             rows = (common, common)
         sizes = size_of(a), size_of(b)
         if None not in sizes and sizes[0] != sizes[1]:
-            self.other_sizes += 1
-            self.first_other_size = self.first_other_size or image
-        self.counts.add(a, b, rows)
+            self.other_sizes.append(image)
+        self.matched += len(rows[0])
+        self.fewer += min(len(a), len(b))
+        self.lengths_differ += len(a) != len(b)
+        self.num_boxes_off += abs(int(a.num_boxes) - int(b.num_boxes))
         self.features.add(image, a.features[rows[0]], b.features[rows[1]])
         self.classes.add(a, b, rows)
+
+    @property
+    def shares(self) -> tuple[float, float]:
+        """The share of A's and of B's regions that is matched; 1 where there is none."""
+        a, b = (self.matched / s.regions if s.regions else 1.0 for s in self.stores)
+        return a, b
+
+    @property
+    def agreement(self) -> float:
+        """The share of the regions that could be matched that is."""
+        return self.matched / self.fewer if self.fewer else 1.0
 
     @property
     def num_boxes_known(self) -> bool:
@@ -154,25 +172,24 @@ def counted(count: int, noun: str) -> str:
 
 def reasons(c: Comparison) -> Iterator[Reason]:
     """All differences that count, by the settings; none: the stores are the same."""
-    tolerance, counts, features, classes = c.settings.tolerance, c.counts, c.features, c.classes
+    tolerance, features, classes = c.settings.tolerance, c.features, c.classes
     only_a, only_b = len(c.names.only_a), len(c.names.only_b)
     if (only_a or only_b) and not c.settings.common_only:
         yield Reason("images", f"images in one only: {only_a} in A, {only_b} in B")
     if not c.compared:
         yield Reason("images", "no image is in both")
     if c.other_sizes:
-        images = counted(c.other_sizes, "image")
-        yield Reason(
-            "image_size", f"{images} of another width or height, such as {c.first_other_size}"
-        )
+        images = counted(len(c.other_sizes), "image")
+        text = f"{images} of another width or height, such as {c.other_sizes[0]}"
+        yield Reason("image_size", text)
     if c.conventions[0] != c.conventions[1]:
         yield Reason("conventions", "boxes are written in another way")
-    if min(counts.shares) < c.settings.matched:
-        share = f"{min(counts.shares):.2%} of the regions are matched"
+    if min(c.shares) < c.settings.matched:
+        share = f"{min(c.shares):.2%} of the regions are matched"
         yield Reason("boxes", f"{share}, less than {c.settings.matched:.2%}")
-    total = max(counts.num_boxes)
-    if c.num_boxes_known and total - counts.num_boxes_off < c.settings.matched * total:
-        yield Reason("num_boxes", f"num_boxes is off by {counts.num_boxes_off} of {total} in all")
+    total = max(store.num_boxes for store in c.stores)
+    if c.num_boxes_known and total - c.num_boxes_off < c.settings.matched * total:
+        yield Reason("num_boxes", f"num_boxes is off by {c.num_boxes_off} of {total} in all")
     if features.incomparable:
         images = counted(features.incomparable, "image")
         yield Reason("dimension", f"features have another dimension in {images}")

@@ -34,14 +34,12 @@ class NamePairs:
         rule: the key of ``RULES`` by which they were paired.
         pairs: (name in A, name in B), in A's order.
         only_a, only_b: the names that have no partner, in their order.
-        ambiguous: how many of these share what counts with another name of their own store.
     """
 
     rule: str
     pairs: list[tuple[str, str]]
     only_a: list[str]
     only_b: list[str]
-    ambiguous: int
 
 
 def pair_names(names_a: Iterable[str], names_b: Iterable[str]) -> NamePairs:
@@ -62,8 +60,7 @@ def pair_names(names_a: Iterable[str], names_b: Iterable[str]) -> NamePairs:
 
 
 def _pair(rule: str, names_a: list[str], names_b: list[str]) -> NamePairs:
-    unique_a, shared_a = _by_key(rule, names_a)
-    unique_b, shared_b = _by_key(rule, names_b)
+    unique_a, unique_b = _by_key(rule, names_a), _by_key(rule, names_b)
     partner = {name: unique_b[key] for key, name in unique_a.items() if key in unique_b}
     taken = set(partner.values())
     return NamePairs(
@@ -71,16 +68,14 @@ def _pair(rule: str, names_a: list[str], names_b: list[str]) -> NamePairs:
         pairs=[(name, partner[name]) for name in names_a if name in partner],
         only_a=[name for name in names_a if name not in partner],
         only_b=[name for name in names_b if name not in taken],
-        ambiguous=shared_a + shared_b,
     )
 
 
-def _by_key(rule: str, names: list[str]) -> tuple[dict[str, str], int]:
-    """Names by the key that only they have, and how many names share a key."""
+def _by_key(rule: str, names: list[str]) -> dict[str, str]:
+    """Names by the key that only they have."""
     keys = [RULES[rule](name) for name in names]
     counts = Counter(keys)
-    unique = {k: name for k, name in zip(keys, names, strict=True) if k and counts[k] == 1}
-    return unique, sum(1 for k in keys if k and counts[k] > 1)
+    return {k: name for k, name in zip(keys, names, strict=True) if k and counts[k] == 1}
 
 
 def spread(pairs: list[tuple[str, str]], limit: int | None) -> list[tuple[str, str]]:

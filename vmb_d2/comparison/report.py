@@ -29,19 +29,18 @@ def as_dict(c: Comparison, a: FeatureReader, b: FeatureReader) -> dict[str, Any]
         "opinions": [{**o._asdict(), "explains": sorted(o.explains)} for o in found],
         "unexplained": unexplained(judged, found),
         "settings": asdict(c.settings),
-        "a": _store(a, c.stores[0], c.names.only_a, c),
-        "b": _store(b, c.stores[1], c.names.only_b, c),
+        "a": _store(a, c.stores[0], len(c.names.pairs), c.names.only_a),
+        "b": _store(b, c.stores[1], len(c.names.pairs), c.names.only_b),
         "images": {
             "common": len(c.names.pairs),
             "compared": len(c.compared),
             "paired_by": c.names.rule,
-            "ambiguous_names": c.names.ambiguous,
-            "other_size": c.other_sizes,
+            "other_size": len(c.other_sizes),
         },
         "regions": {
-            "matched": c.counts.matched,
-            "share_of_a": c.counts.shares[0],
-            "share_of_b": c.counts.shares[1],
+            "matched": c.matched,
+            "share_of_a": c.shares[0],
+            "share_of_b": c.shares[1],
             "matched_by_row_images": c.by_row,
             "reordered_images": c.boxes.reordered,
         },
@@ -58,36 +57,22 @@ def as_dict(c: Comparison, a: FeatureReader, b: FeatureReader) -> dict[str, Any]
             **c.classes.probabilities.summary(),
             "other_columns_images": c.classes.columns_differ,
         },
-        "num_boxes": {
-            "a": c.counts.num_boxes[0],
-            "b": c.counts.num_boxes[1],
-            "same_images": c.counts.num_boxes_same,
-            "judged": c.num_boxes_known,
-        },
     }
 
 
-def _store(
-    reader: FeatureReader, tally: StoreTally, only: list[str], c: Comparison
-) -> dict[str, Any]:
+def _store(reader: FeatureReader, tally: StoreTally, common: int, only: list[str]) -> dict:
     formats = {f.reader: f.name for f in FORMATS.values()}
     return {
         "path": str(reader.path),
         "format": formats.get(reader.kind),
-        "images": len(c.names.pairs) + len(only),
+        "images": common + len(only),
         "only_here": {"count": len(only), "first": only[:SHOWN_NAMES]},
         "regions": tally.regions,
-        "fewest_regions": tally.fewest,
-        "most_regions": tally.most,
-        "features": [
-            {"dtype": dtype, "dimension": dimension, "images": images}
-            for (dtype, dimension), images in sorted(tally.kinds.items())
-        ],
+        "regions_an_image": tally.regions_an_image,
+        "features": [f"{dtype} x {dimension}" for dtype, dimension in sorted(tally.kinds)],
         "cls_prob_columns": sorted(tally.columns),
-        "images_with_boxes": tally.with_boxes,
-        "images_with_objects": tally.with_objects,
+        "num_boxes": tally.num_boxes,
         "non_finite_regions": tally.non_finite,
-        "zeros_share": tally.zeros_share,
     }
 
 
@@ -113,13 +98,12 @@ def _side_by_side(content: dict[str, Any]) -> Iterator[str]:
         "images": [s["images"] for s in stores],
         "in this store only": [s["only_here"]["count"] for s in stores],
         "regions compared": [s["regions"] for s in stores],
-        "regions an image": [_interval(s["fewest_regions"], s["most_regions"]) for s in stores],
-        "features": [_kinds(s["features"]) for s in stores],
+        "regions an image": [s["regions_an_image"] for s in stores],
+        "features": [", ".join(s["features"]) or "-" for s in stores],
         "cls_prob columns": [", ".join(map(str, s["cls_prob_columns"])) or "-" for s in stores],
-        "num_boxes": [content["num_boxes"][s] for s in "ab"],
+        "num_boxes": [s["num_boxes"] for s in stores],
+        "NaN or infinite regions": [s["non_finite_regions"] for s in stores],
     }
-    if any(s["non_finite_regions"] for s in stores):
-        rows["NaN or infinite regions"] = [s["non_finite_regions"] for s in stores]
     for label, (a, b) in rows.items():
         yield f"{label:<{_WIDTH}}{a!s:<24}{b!s}".rstrip()
     for letter, store in zip("AB", stores, strict=True):
@@ -128,51 +112,22 @@ def _side_by_side(content: dict[str, Any]) -> Iterator[str]:
             yield f"only in {letter}: {', '.join(names)}{f' and {more} more' if more > 0 else ''}"
 
 
-def _interval(low: int | None, high: int | None) -> str:
-    if low is None:
-        return "-"
-    return f"{low}" if low == high else f"{low} to {high}"
-
-
-def _kinds(kinds: list[dict[str, Any]]) -> str:
-    return ", ".join(f"{k['dtype']} x {k['dimension']}" for k in kinds) or "-"
-
-
 def _figures(content: dict[str, Any]) -> Iterator[str]:
     images, regions, errors = content["images"], content["regions"], content["feature_error"]
-    yield _line("images compared", f"{images['compared']} of {images['common']} in both")
-    if images["paired_by"] != EXACT:
-        ambiguous = images["ambiguous_names"]
-        note = f"; {ambiguous} ambiguous names left out" if ambiguous else ""
-        yield _line("paired by", f"{images['paired_by']}{note}")
-    share_a, share_b = regions["share_of_a"], regions["share_of_b"]
-    shares = f": {share_a:.2%} of A, {share_b:.2%} of B" if images["compared"] else ""
-    yield _line("regions matched", f"{regions['matched']}{shares}")
-    if by_row := regions["matched_by_row_images"]:
-        yield _line("", f"{by_row} images by row, for want of boxes")
-    yield _line("box distance, px", _spread(content["box_distance"]))
-    worst = f", in {errors['worst_image']}" if errors["max"] else ""
-    yield _line("feature error", _spread(errors) + worst)
-    same, compared = content["classes"]["same"], content["classes"]["compared"]
-    yield _line("same class", f"{same} of {compared}" if compared else "-")
-    yield _line("cls_prob difference", _spread(content["cls_prob_difference"]))
-    same = content["num_boxes"]["same_images"]
-    yield _line("same num_boxes", f"in {same} of {images['compared']} images")
-
-
-def _item(text: str) -> str:
-    return textwrap.fill(
-        text,
-        width=100,
-        initial_indent="  - ",
-        subsequent_indent="    ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
-def _line(label: str, text: str) -> str:
-    return f"{label:<{_WIDTH}}{text}"
+    classes = content["classes"]
+    by_row = regions["matched_by_row_images"]
+    rows = {
+        "images compared": f"{images['compared']} of {images['common']} in both",
+        "paired by": images["paired_by"] if images["paired_by"] != EXACT else "",
+        "regions matched": f"{regions['matched']}: {regions['share_of_a']:.2%} of A, "
+        f"{regions['share_of_b']:.2%} of B",
+        "matched by row": f"{by_row} images, for want of boxes" if by_row else "",
+        "box distance, px": _spread(content["box_distance"]),
+        "feature error": _spread(errors) + (f", in {errors['worst_image']}" * bool(errors["max"])),
+        "same class": f"{classes['same']} of {classes['compared']}",
+        "cls_prob difference": _spread(content["cls_prob_difference"]),
+    }
+    yield from (f"{label:<{_WIDTH}}{text}" for label, text in rows.items() if text)
 
 
 def _spread(quantiles: dict[str, float | None]) -> str:
@@ -183,11 +138,20 @@ def _spread(quantiles: dict[str, float | None]) -> str:
 
 def _conclusions(content: dict[str, Any]) -> Iterator[str]:
     yield "SAME, within the tolerances" if content["same"] else "DIFFERENT:"
-    for reason in content["reasons"]:
-        yield _item(reason["text"])
+    yield from map(_item, content["reasons"])
     if content["opinions"]:
         yield "Probable causes:" if not content["same"] else "Of note:"
-    for opinion in content["opinions"]:
-        yield _item(opinion["text"])
+    yield from map(_item, content["opinions"])
     if content["unexplained"]:
         yield f"No known cause fits the difference in: {', '.join(content['unexplained'])}."
+
+
+def _item(found: dict[str, Any]) -> str:
+    return textwrap.fill(
+        found["text"],
+        width=100,
+        initial_indent="  - ",
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

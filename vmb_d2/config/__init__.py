@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import ConfigError
-from .detectron2_config import add_vmb_config, to_detectron2
+from .detectron2_config import to_detectron2
 from .vmb_model import PIXEL_MEAN_BGR, VMBModel
-from .vmb_yaml import VMBYaml, ignored_lines, parse_vmb_config, read_vmb_model, read_vmb_yaml
+from .vmb_yaml import parse_vmb_config, read_vmb_model
 
 __all__ = [
     "ALIASES",
@@ -15,16 +15,12 @@ __all__ = [
     "PIXEL_MEAN_BGR",
     "RELEASED_WEIGHTS",
     "VMBModel",
-    "VMBYaml",
-    "add_vmb_config",
     "canonical_name",
     "describe_model",
     "get_cfg",
-    "ignored_lines",
     "named_model",
     "parse_vmb_config",
     "read_vmb_model",
-    "read_vmb_yaml",
     "to_detectron2",
 ]
 
@@ -51,7 +47,7 @@ def named_model(name: str) -> VMBModel:
     name = canonical_name(name)
     if name not in MODEL_NAMES:
         raise ConfigError(field="model_name", value=name, valid=(*MODEL_NAMES, *ALIASES))
-    return read_vmb_yaml(_MODELS / f"{name}.yaml").model
+    return read_vmb_model(_MODELS / f"{name}.yaml")
 
 
 def describe_model(model: str | Path | VMBModel) -> VMBModel:
@@ -62,7 +58,7 @@ def describe_model(model: str | Path | VMBModel) -> VMBModel:
             which is returned unchanged.
 
     Raises:
-        ConfigError: see :func:`named_model` and :func:`read_vmb_yaml`.
+        ConfigError: see :func:`named_model` and :func:`read_vmb_model`.
     """
     if isinstance(model, VMBModel):
         return model

@@ -10,20 +10,13 @@ if TYPE_CHECKING:  # detectron2 is imported only where a config is made
     from detectron2.config import CfgNode
 
 
-def add_vmb_config(cfg: CfgNode) -> None:
-    """Add the key of :class:`vmb_d2.modeling.VMBRPN` that Detectron2 doesn't have."""
-    cfg.MODEL.RPN.POST_NMS_TOPK_PER_LEVEL_TEST = 1000
-
-
 def to_detectron2(model: VMBModel) -> CfgNode:
     """The Detectron2 config of ``model``, for ``detectron2.modeling.build_model``."""
     from detectron2.config import get_cfg
 
     cfg = get_cfg()
-    add_vmb_config(cfg)
     cfg.MODEL.META_ARCHITECTURE = "VMBRCNN"
     cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.WEIGHTS = ""
     cfg.MODEL.PIXEL_MEAN = list(PIXEL_MEAN_BGR)
     cfg.MODEL.PIXEL_STD = [1.0, 1.0, 1.0]
     cfg.INPUT.FORMAT = "BGR"
@@ -67,7 +60,7 @@ def _set_rpn(cfg: CfgNode, model: VMBModel) -> None:
     rpn.IN_FEATURES = ["p2", "p3", "p4", "p5", "p6"] if model.fpn else ["res4"]
     rpn.NMS_THRESH = model.rpn_nms_threshold
     rpn.PRE_NMS_TOPK_TEST = model.rpn_pre_nms_top_n
-    rpn.POST_NMS_TOPK_PER_LEVEL_TEST = model.rpn_post_nms_top_n
+    rpn.POST_NMS_TOPK_PER_LEVEL_TEST = model.rpn_post_nms_top_n  # VMBRPN's own key
     rpn.POST_NMS_TOPK_TEST = model.rpn_fpn_post_nms_top_n if model.fpn else model.rpn_post_nms_top_n
 
 

@@ -30,18 +30,6 @@ FIELDS = {
     **{key: "backbone_out_channels" for key in BACKBONE_CHANNEL_KEYS},
 }
 
-# field -> its smallest value, where that isn't 1
-SMALLEST = {
-    "stride_in_1x1": 0,
-    "class_agnostic_bbox_reg": 0,
-    "rpn_nms_threshold": 0,
-    "rpn_min_size": 0,
-    "pooler_sampling_ratio": 0,
-    "num_classes": 2,  # the background and one class
-    "score_threshold": 0,
-    "nms_threshold": 0,
-}
-
 # key -> the supported values
 SUPPORTED_ONLY_AT = {
     "MODEL.META_ARCHITECTURE": ("GeneralizedRCNN",),
@@ -61,23 +49,24 @@ SUPPORTED_ONLY_AT = {
     "MODEL.ROI_BOX_HEAD.DILATION": (1,),
 }
 
-# pattern of keys -> why they have no effect on region features
-WITHOUT_EFFECT = {
-    r"(DATASETS|DATALOADER|SOLVER|TEST)\..*": "training and evaluation",
-    r"OUTPUT_DIR|PATHS_CATALOG|DTYPE|AMP_VERBOSE": "not part of the model",
-    r"INPUT\..*": "MMF's extraction has its own preprocessing, whatever the yaml says",
-    r"MODEL\.(WEIGHT|DEVICE)": "not part of the architecture",
-    r"MODEL\.BACKBONE\.FREEZE_CONV_BODY_AT": "training",
-    r"MODEL\.(RPN|ROI_HEADS)\.(FG_IOU_THRESHOLD|BG_IOU_THRESHOLD)": "training",
-    r"MODEL\.(RPN|ROI_HEADS)\.(BATCH_SIZE_PER_IMAGE|POSITIVE_FRACTION)": "training",
-    r"MODEL\.RPN\.(PRE_NMS|POST_NMS|FPN_POST_NMS)_TOP_N_TRAIN": "training",
-    r"MODEL\.RPN\.(STRADDLE_THRESH|FPN_POST_NMS_PER_BATCH)": "training",
-    r"MODEL\.(ROI_MASK_HEAD|ROI_KEYPOINT_HEAD|RETINANET|FBNET|GROUP_NORM)\..*": "a part not in use",
-    r"MODEL\.RESNETS\.(WITH_MODULATED_DCN|DEFORMABLE_GROUPS)": "a part not in use",
-    r"MODEL\.ROI_BOX_HEAD\.(CONV_HEAD_DIM|NUM_STACKED_CONVS)": "a part not in use",
-    r"MODEL\.ROI_BOX_HEAD\.RETURN_FC_FEATS": "fc6 and fc7 can always be read out",
-    r"MODEL\.ROI_BOX_HEAD\.ATTR": "attributes are not predicted; the features don't need them",
-}
+# Patterns of the keys that have no effect on region features
+WITHOUT_EFFECT = (
+    r"(DATASETS|DATALOADER|SOLVER|TEST)\..*",
+    r"OUTPUT_DIR|PATHS_CATALOG|DTYPE|AMP_VERBOSE|MODEL\.(WEIGHT|DEVICE)",
+    r"INPUT\..*",  # MMF's extraction has its own preprocessing, whatever the yaml says
+    # training
+    r"MODEL\.BACKBONE\.FREEZE_CONV_BODY_AT",
+    r"MODEL\.(RPN|ROI_HEADS)\.(FG_IOU_THRESHOLD|BG_IOU_THRESHOLD)",
+    r"MODEL\.(RPN|ROI_HEADS)\.(BATCH_SIZE_PER_IMAGE|POSITIVE_FRACTION)",
+    r"MODEL\.RPN\.(PRE_NMS|POST_NMS|FPN_POST_NMS)_TOP_N_TRAIN",
+    r"MODEL\.RPN\.(STRADDLE_THRESH|FPN_POST_NMS_PER_BATCH)",
+    # parts that are not in use
+    r"MODEL\.(ROI_MASK_HEAD|ROI_KEYPOINT_HEAD|RETINANET|FBNET|GROUP_NORM)\..*",
+    r"MODEL\.RESNETS\.(WITH_MODULATED_DCN|DEFORMABLE_GROUPS)",
+    r"MODEL\.ROI_BOX_HEAD\.(CONV_HEAD_DIM|NUM_STACKED_CONVS)",
+    r"MODEL\.ROI_BOX_HEAD\.RETURN_FC_FEATS",  # fc6 and fc7 can always be read out
+    r"MODEL\.ROI_BOX_HEAD\.ATTR",  # attributes are not predicted
+)
 
 # The kind of network. They have to fit each other.
 STRUCTURE_KEYS = (

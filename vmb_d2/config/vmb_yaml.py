@@ -1,125 +1,56 @@
 """Reads a VMB yaml (``detectron_model.yaml``) into a :class:`VMBModel`.
 
 Every key either becomes a field of the model, is supported at one value only, has no effect on
-region features for a stated reason, or is an error that names it.
+region features, or is an error that names it.
 """
 
 from __future__ import annotations
 
 import ast
-import logging
-import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
+from fvcore.common.config import CfgNode
 
 from ..errors import ConfigError
 from .vmb_keys import (
     BACKBONE_CHANNEL_KEYS,
     FIELDS,
-    SMALLEST,
     STRUCTURE_KEYS,
     SUPPORTED_ONLY_AT,
     WITHOUT_EFFECT,
 )
 from .vmb_model import BLOCKS_PER_STAGE, C4_STRIDE, FPN_STRIDES, VMBModel
 
-BASE = "_BASE_"  # the key of the file that a yaml builds on
 
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class VMBYaml:
-    """The model of a yaml, and ``key: reason`` for each key that was ignored."""
-
-    model: VMBModel
-    ignored: dict[str, str]
-
-
-def read_vmb_yaml(path: str | Path) -> VMBYaml:
+def read_vmb_model(path: str | Path) -> VMBModel:
     """Read a VMB yaml file, and the one that it names as ``_BASE_``, whose keys it overrides.
 
     Raises:
         ConfigError: the file can't be read, or keys are unknown, unsupported at their values, or
             contradict others. The message starts with the file's path and names all such keys.
     """
-    tree = _read_tree(Path(path), ())
+    try:
+        tree = CfgNode.load_yaml_with_base(str(path))
+    except Exception as error:  # of opening, decoding, parsing, merging; RecursionError in a circle
+        raise ConfigError(f"{path}: can't be read: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: no VMB configuration (expected sections such as MODEL)")
     try:
         return parse_vmb_config(tree)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _read_tree(path: Path, above: tuple[Path, ...]) -> dict:
-    """The nested dict of a yaml, merged over that of its base.
-
-    ``above``: the files that name this one as their base, directly or not.
-    """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: can't be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: no valid yaml: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: no VMB configuration (expected sections such as MODEL)")
-    if BASE not in tree:
-        return tree
-    base = tree.pop(BASE)
-    if not isinstance(base, str) or "://" in base:
-        raise ConfigError(f"{path}: {BASE}: {base!r} is not the path of one yaml file")
-    above = (*above, path)
-    base = path.parent / os.path.expanduser(base)
-    if os.path.realpath(base) in map(os.path.realpath, above):
-        circle = " -> ".join(map(str, (*above, base)))
-        raise ConfigError(f"{path}: {BASE} leads in a circle: {circle}")
-    return _merged(_read_tree(base, above), tree, f"{path}: ")
-
-
-def _merged(base: dict, over: dict, prefix: str) -> dict:
-    """``base`` updated by ``over``, section by section. ``prefix`` precedes keys in errors."""
-    result = dict(base)
-    for name, value in over.items():
-        key = f"{prefix}{name}"
-        if name in base and isinstance(base[name], dict) != isinstance(value, dict):
-            raise ConfigError(f"{key}: a section in one of the files, a value in the other")
-        merges = isinstance(value, dict) and name in base
-        result[name] = _merged(base[name], value, f"{key}.") if merges else value
-    return result
-
-
-def read_vmb_model(path: str | Path) -> VMBModel:
-    """The model of :func:`read_vmb_yaml`; the ignored keys are logged."""
-    description = read_vmb_yaml(path)
-    for line in ignored_lines(description.ignored):
-        logger.info("%s: %s", path, line)
-    return description.model
-
-
-def ignored_lines(reasons: Mapping[str, str]) -> list[str]:
-    """A line for each reason in ``{key: reason}``, with the keys ignored for it."""
-    keys_of: dict[str, list[str]] = {}
-    for key, reason in reasons.items():
-        keys_of.setdefault(reason, []).append(key)
-    return [f"ignored ({reason}): {', '.join(keys)}" for reason, keys in keys_of.items()]
-
-
-def parse_vmb_config(tree: dict) -> VMBYaml:
-    """Translate the nested dict of a VMB yaml. Raises ConfigError, as :func:`read_vmb_yaml`."""
+def parse_vmb_config(tree: dict) -> VMBModel:
+    """Translate the nested dict of a VMB yaml. Raises ConfigError, as :func:`read_vmb_model`."""
     keys = dict(_flatten(tree))
     fields: dict[str, Any] = {}
-    ignored: dict[str, str] = {}
     problems: list[str] = []
-    unsupported: list[str] = []
     unknown: list[str] = []
     for key, value in keys.items():
-        if key in STRUCTURE_KEYS:
-            continue
         if key in FIELDS:
             try:
                 value = _typed(key, value, getattr(VMBModel, FIELDS[key]))
@@ -131,16 +62,12 @@ def parse_vmb_config(tree: dict) -> VMBYaml:
         elif key in SUPPORTED_ONLY_AT:
             if value not in SUPPORTED_ONLY_AT[key]:
                 only = " or ".join(map(repr, SUPPORTED_ONLY_AT[key]))
-                unsupported.append(f"{key}: {value!r} is not supported, only {only}")
-        elif reason := _reason_without_effect(key):
-            ignored[key] = reason
-        else:
+                problems.append(f"{key}: {value!r} is not supported, only {only}")
+        elif key not in STRUCTURE_KEYS and not re.fullmatch("|".join(WITHOUT_EFFECT), key):
             unknown.append(key)
-    architecture = _architecture(keys, problems)
+    model = VMBModel(**_architecture(keys, problems), **fields)
     if not problems:
-        model = VMBModel(**architecture, **fields)
         problems.extend(_contradictions(model))
-    problems += unsupported
     if unknown:
         problems.append(
             f"{', '.join(unknown)}: not a key that VMB-D2 knows, so it may change the result; "
@@ -148,7 +75,7 @@ def parse_vmb_config(tree: dict) -> VMBYaml:
         )
     if problems:
         raise ConfigError("; ".join(problems))
-    return VMBYaml(model, ignored)
+    return model
 
 
 def _flatten(tree: dict, prefix: str = ""):
@@ -189,10 +116,6 @@ def _is_number(value) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _reason_without_effect(key: str) -> str | None:
-    return next((r for pattern, r in WITHOUT_EFFECT.items() if re.fullmatch(pattern, key)), None)
-
-
 def _architecture(keys: dict, problems: list[str]) -> dict:
     """Depth and kind of the model. Keys that contradict the backbone are added to ``problems``."""
     body = keys.get("MODEL.BACKBONE.CONV_BODY", "R-50-C4")
@@ -222,7 +145,7 @@ def _architecture(keys: dict, problems: list[str]) -> dict:
 
 
 def _contradictions(model: VMBModel) -> Iterator[str]:
-    """A line for each value of a model that contradicts another or is out of range."""
+    """A line for each value of a model that doesn't fit its backbone."""
     strides = FPN_STRIDES if model.fpn else (C4_STRIDE,)
     if model.anchor_strides != strides:
         yield (
@@ -236,16 +159,3 @@ def _contradictions(model: VMBModel) -> Iterator[str]:
             f"MODEL.ROI_BOX_HEAD.POOLER_SCALES: {model.pooler_scales} is not supported, "
             f"only {scales} with this backbone"
         )
-    channels = model.res2_out_channels * 4
-    if not model.fpn and model.backbone_out_channels != channels:
-        yield (
-            f"{BACKBONE_CHANNEL_KEYS[0]}: {model.backbone_out_channels} doesn't fit a C4 backbone "
-            f"whose last map has {channels} channels (4 x MODEL.RESNETS.RES2_OUT_CHANNELS)"
-        )
-    if len(model.bbox_reg_weights) != 4:
-        yield "MODEL.ROI_HEADS.BBOX_REG_WEIGHTS: four numbers expected"
-    for key, field in FIELDS.items():
-        value = getattr(model, field)
-        smallest = SMALLEST.get(field, 1)
-        if isinstance(value, (int, float)) and value < smallest:
-            yield f"{key}: {value} is too small (at least {smallest})"

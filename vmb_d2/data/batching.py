@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from collections import deque
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence, Set
-from concurrent.futures import Future, ThreadPoolExecutor
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -18,11 +18,10 @@ from . import preprocessing
 AUTO = "auto"
 BATCHINGS = ("bucketed", "mmf")
 SIZE_THREADS = 4
-SIZES_AHEAD = 32  # images
+SIZES_AHEAD = 32  # images whose headers are read at a time
 
 Size = tuple[int, int]
 Image = TypeVar("Image")
-HashableImage = TypeVar("HashableImage", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -61,14 +60,14 @@ class Batching:
             raise ConfigError(field="batching", value=self.kind, valid=BATCHINGS)
         if self.is_auto and self.kind == "mmf":
             raise ConfigError(
-                "with `batching`=mmf features depend on the batch size, so it has to be a number, "
-                "the original run's; or take `batching`=bucketed",
+                "has to be a number with `batching`=mmf, where features depend on it; or take "
+                "`batching`=bucketed",
                 field="batch_size",
                 value=AUTO,
             )
         if not self.is_auto:
             text = str(self.batch_size)
-            if not re.fullmatch(r"0*[1-9]\d*", text):
+            if not (text.isdecimal() and int(text)):
                 raise ConfigError(
                     f"has to be a whole number, at least 1, or {AUTO}",
                     field="batch_size",
@@ -107,45 +106,6 @@ class Batching:
             return own == padded_size
         return own[0] <= padded_size[0] and own[1] <= padded_size[1]
 
-    def sized_images(
-        self, images: Sequence[HashableImage], pending: Sequence[HashableImage]
-    ) -> Sequence[HashableImage]:
-        """The images whose sizes the batches of ``pending`` depend on.
-
-        Args:
-            images: all of the run, in order.
-            pending: those of them that are to be extracted, in order.
-        """
-        if self.kind == "bucketed":
-            return pending
-        wanted = set(pending)
-        chunks = (images[i : i + self.most] for i in range(0, len(images), self.most))
-        return [image for chunk in chunks if not wanted.isdisjoint(chunk) for image in chunk]
-
-    def batches(
-        self,
-        sized: Iterable[tuple[HashableImage, Size | None]],
-        pending: Set[HashableImage],
-    ) -> Iterator[Batch[HashableImage]]:
-        """The batches of ``pending``.
-
-        Args:
-            sized: the images of :meth:`sized_images`, in order, each with its padded size; None
-                where that isn't known: the image is left out, and has no part in the batch's size.
-            pending: the images that are to be extracted, as a set.
-        """
-        if self.kind == "bucketed":
-            known = ((image, size) for image, size in sized if size is not None)
-            for bucket in bucketed_batches(known, self.most, lambda pair: pair[1]):
-                yield Batch([image for image, _ in bucket.images], bucket.padded_size)
-            return
-        sized = iter(sized)
-        while chunk := list(itertools.islice(sized, self.most)):
-            sizes = [size for _, size in chunk if size is not None]
-            batch = [image for image, size in chunk if size is not None and image in pending]
-            if batch:
-                yield Batch(batch, (max(h for h, _ in sizes), max(w for _, w in sizes)))
-
 
 def bucketed_batches(
     images: Iterable[Image], batch_size: int, padded_size_of: Callable[[Image], Size]
@@ -170,8 +130,6 @@ def planned_batches(
     images: Sequence[InputImage],
     pending: Sequence[InputImage],
     batching: Batching,
-    *,
-    ahead: bool,
     fail: Callable[[InputImage, ImageReadError], None],
 ) -> Generator[Batch[InputImage]]:
     """The batches of ``pending``, by the sizes in the headers of the image files.
@@ -180,13 +138,14 @@ def planned_batches(
         images: all of the run, in order.
         pending: those of them that are to be extracted, in order.
         batching: how they are grouped.
-        ahead: read headers before they are needed, in threads.
         fail: called for each pending image whose header can't be read. What it raises ends the
             iteration.
     """
-    of_batches = batching.sized_images(images, pending)
-    wanted = set(pending)
-    threads = SIZE_THREADS if ahead else 0
+    most, wanted = batching.most, set(pending)
+    of_batches = pending
+    if batching.kind == "mmf":
+        chunks = (images[i : i + most] for i in range(0, len(images), most))
+        of_batches = [image for c in chunks if not wanted.isdisjoint(c) for image in c]
 
     def sized() -> Iterator[tuple[InputImage, Size | None]]:
         for image, size in zip(of_batches, sizes, strict=True):
@@ -197,37 +156,38 @@ def planned_batches(
             else:
                 yield image, size
 
-    with contextlib.closing(read_sizes((image.path for image in of_batches), threads)) as sizes:
-        yield from batching.batches(sized(), wanted)
+    with contextlib.closing(_read_sizes(of_batches)) as sizes:
+        if batching.kind == "mmf":
+            yield from _chunks(sized(), wanted, most)
+        else:
+            known = ((image, size) for image, size in sized() if size is not None)
+            for bucket in bucketed_batches(known, most, lambda pair: pair[1]):
+                yield Batch([image for image, _ in bucket.images], bucket.padded_size)
 
 
-def read_sizes(
-    paths: Iterable[str], threads: int, ahead: int = SIZES_AHEAD
-) -> Generator[Size | ImageReadError]:
-    """The padded size of each image file in order, or why its header can't be read.
+def _chunks(
+    sized: Iterator[tuple[InputImage, Size | None]], wanted: Set[InputImage], most: int
+) -> Iterator[Batch[InputImage]]:
+    """The wanted images of each ``most`` consecutive ones, padded to the largest size of these."""
+    while chunk := list(itertools.islice(sized, most)):
+        sizes = [size for _, size in chunk if size is not None]
+        batch = [image for image, size in chunk if size is not None and image in wanted]
+        if batch:
+            yield Batch(batch, (max(h for h, _ in sizes), max(w for _, w in sizes)))
 
-    Args:
-        threads: that read headers before they are asked for; 0: none, each is read when asked for.
-        ahead: the most headers to read before they are asked for.
-    """
-    if not threads:
-        yield from map(_size, paths)
-        return
-    waiting: deque[Future[Size | ImageReadError]] = deque()
-    executor = ThreadPoolExecutor(threads, thread_name_prefix="sizes")
+
+def _read_sizes(images: Sequence[InputImage]) -> Generator[Size | ImageReadError]:
+    """The padded size of each image in order, or why its file's header can't be read."""
+    with ThreadPoolExecutor(SIZE_THREADS, thread_name_prefix="sizes") as threads:
+        for begin in range(0, len(images), SIZES_AHEAD):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Pillow repeats them when it reads the pixels
+                sizes = list(threads.map(_size, images[begin : begin + SIZES_AHEAD]))
+            yield from sizes
+
+
+def _size(image: InputImage) -> Size | ImageReadError:
     try:
-        for path in paths:
-            waiting.append(executor.submit(_size, path))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        executor.shutdown(wait=False, cancel_futures=True)
-
-
-def _size(path: str) -> Size | ImageReadError:
-    try:
-        return preprocessing.read_padded_size(path)
+        return preprocessing.read_padded_size(image.path)
     except ImageReadError as error:
         return error

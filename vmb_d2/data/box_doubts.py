@@ -21,17 +21,17 @@ class BoxDoubts:
     Args:
         source: where the boxes come from, for messages.
         box_format, normalized: what is declared.
-        kind: of the file, in words, if that determines the two.
+        kind: of the file, in words, if that determines the two; else empty.
     """
 
-    def __init__(self, source: str | Path, box_format: str, normalized: bool, kind: str | None):
+    def __init__(self, source: str | Path, box_format: str, normalized: bool, kind: str):
         self.source = source
         self.box_format = box_format
         self.normalized = normalized
         self.kind = kind
         self._warned = False
-        self._boxes = self._outside = 0
-        self._images: list[str] = []  # with boxes outside
+        self._boxes = 0
+        self._outside: dict[str, int] = {}  # how many, of each image that has some
 
     def look_at_all(self, boxes: np.ndarray) -> None:
         """Look at the boxes (n, 4) of all images, before their sizes are known."""
@@ -70,14 +70,12 @@ class BoxDoubts:
             backward: bool (n,), which of the boxes end before they begin.
             size: (width, height) in original pixels.
         """
-        begin, end = boxes[:, :2], boxes[:, 2:]
-        outside = ((begin >= size) | (np.maximum(begin, end) < 0)).any(axis=1)
+        begin, end, sides = boxes[:, :2], boxes[:, 2:], np.array(size)
+        outside = ((begin >= sides) | (np.maximum(begin, end) < 0)).any(axis=1)
+        far = outside | (np.maximum(-begin, end - sides) > FAR * sides).any(axis=1)
         self._boxes += len(boxes)
-        self._outside += int(outside.sum())
         if outside.any():
-            self._images.append(name)
-        past = np.maximum(-begin, end - size) > FAR * np.array(size)
-        far = outside | past.any(axis=1)
+            self._outside[name] = int(outside.sum())
         wrong = far | backward
         if self._warned or not wrong.any():
             return
@@ -120,9 +118,8 @@ class BoxDoubts:
 
     def log_outside(self) -> None:
         """Log how many boxes lie wholly outside of their images."""
-        if not self._images:
-            return
-        level = logging.INFO if self._warned else logging.WARNING
-        self._warned = True
-        words = "%s: %d of %d boxes lie wholly outside of their images, %s"
-        logger.log(level, words, self.source, self._outside, self._boxes, listed(self._images))
+        if self._outside:
+            level = logging.INFO if self._warned else logging.WARNING
+            words = "%s: %d of %d boxes lie wholly outside of their images, %s"
+            count, names = sum(self._outside.values()), listed(list(self._outside))
+            logger.log(level, words, self.source, count, self._boxes, names)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import BoxesError, ConfigError, StoreError, first_line
 from ..structures.input_image import InputImage
 from .box_doubts import BoxDoubts
-from .box_files import BoxFile, BoxTable, Entry, read_box_file
+from .box_files import BoxTable, Key, StoredBoxes, read_box_file
 from .image_list import relative_to
 
 if TYPE_CHECKING:  # reading a file of boxes takes no torch
@@ -44,44 +44,45 @@ class GivenBoxes:
 
     Raises:
         ConfigError: no such format, or a value that contradicts the file or another value.
-        BoxesError: an image occurs twice, or its boxes aren't finite numbers of shape (n, 4).
+        BoxesError: an image has two entries with different boxes, or its boxes aren't finite
+            numbers of shape (n, 4).
     """
 
     def __init__(
         self,
-        boxes: Iterable[tuple[str, Any]] | BoxFile,
+        boxes: Iterable[tuple[str, Any]] | BoxTable | StoredBoxes,
         source: str | Path = "boxes",
         *,
         box_format: str | None = None,
         normalized: bool | None = None,
         inclusive: bool | None = None,
     ):
-        if not isinstance(boxes, BoxFile):
-            entries = (Entry((key,), values) for key, values in boxes)
-            boxes = BoxFile(BoxTable(entries, source))
+        if not isinstance(boxes, (BoxTable, StoredBoxes)):
+            boxes = BoxTable((((key,), values) for key, values in boxes), source)
         if box_format not in (None, *BOX_FORMATS):
             raise ConfigError(field="boxes_format", value=box_format, valid=BOX_FORMATS)
-        given = {"box_format": box_format, "normalized": normalized, "inclusive": inclusive}
-        given = {key: value for key, value in given.items() if value is not None}
-        for key, value in given.items():
-            if boxes.meaning.get(key, value) != value:
+        options = {"boxes_format": box_format, "normalized": normalized, "inclusive": inclusive}
+        given = {field: value for field, value in options.items() if value is not None}
+        kind = boxes.kind
+        for field, value in given.items():
+            fixed = kind.meaning.get(field, value)
+            if value != fixed:
                 raise ConfigError(
-                    f"{_setting(key, value)}: {source} is {boxes.kind}, with "
-                    f"{_setting(key, boxes.meaning[key])}; leave it out"
+                    f"`{field}`={str(value).lower()}: {source} is {kind.words}, with "
+                    f"`{field}`={str(fixed).lower()}; leave it out"
                 )
-        meaning = {"box_format": "xyxy", "normalized": False, **boxes.meaning, **given}
+        meaning = {"boxes_format": "xyxy", "normalized": False, **kind.meaning, **given}
         self.source = source
-        self.box_format: str = meaning["box_format"]
+        self.box_format: str = meaning["boxes_format"]
         self.normalized: bool = meaning["normalized"]
         self.inclusive: bool = meaning.get("inclusive", self.box_format == "xyxy")
         if self.inclusive and self.box_format == "xywh":
             raise ConfigError(
-                f"{_setting('inclusive', True)}: not with {_setting('box_format', 'xywh')}, whose "
-                "sides are numbers of pixels; leave it out"
+                "`inclusive`=true: not with `boxes_format`=xywh, whose sides are numbers of pixels"
             )
-        self._table = boxes.table
-        self._rows = {key: row for key, row in self._table.keys.items() if row is not None}
-        self._doubts = BoxDoubts(source, self.box_format, self.normalized, boxes.kind)
+        self._table = boxes
+        self._rows: dict[Key, int | None] = boxes.keys
+        self._doubts = BoxDoubts(source, self.box_format, self.normalized, kind.words)
 
     @classmethod
     def read(cls, path: str | Path, **options: Any) -> GivenBoxes:
@@ -97,10 +98,9 @@ class GivenBoxes:
         """
         try:
             return cls(read_box_file(Path(path)), path, **options)
-        except OSError as error:
-            raise BoxesError(f"`boxes_file`={path}: {error.strerror or error}") from error
-        except (StoreError, TypeError, ValueError, zipfile.BadZipFile) as error:
-            raise BoxesError(f"`boxes_file`={path}: {first_line(error)}") from error
+        except (OSError, StoreError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            reason = getattr(error, "strerror", None) or first_line(error)
+            raise BoxesError(f"`boxes_file`={path}: {reason}") from error
 
     def assign(self, images: Sequence[InputImage], folder: str | Path = "") -> tuple[int, int]:
         """Find the boxes of each image, and warn if they look different from what is declared.
@@ -116,14 +116,13 @@ class GivenBoxes:
         Raises:
             BoxesError: no image has an entry, two share one, or one could have several.
         """
-        found: dict[str, int] = {}
+        found: dict[Key, int | None] = {}
         used: dict[int, str] = {}
-        relative, by_number = relative_to(folder), 0
+        relative = relative_to(folder)
         for image in images:
             key, row = self._find(image, relative(image.path))
             if row is None:
                 continue
-            by_number += key not in self._table.keys
             if row in used:
                 raise BoxesError(
                     f"{self.source}: {key} stands for {used[row]} and for {image.path}; "
@@ -132,32 +131,30 @@ class GivenBoxes:
             used[row] = image.path
             found[image.name] = row
         if images and not found:
-            example = next(iter(self._table.keys or self._table.numbers), "nothing")
+            example = next(iter(self._table.keys), "nothing")
             raise BoxesError(
                 f"{self.source}: has no boxes of any of the images; it has {example}, "
                 f"they are {images[0].path}, ..."
             )
-        if by_number:
-            words = "%s: %d images found by their id, the number in their names"
-            logger.info(words, self.source, by_number)
         self._rows = found
         self._doubts.look_at_all(self._table.values)
         return len(images) - len(found), len(self._table) - len(found)
 
-    def _find(self, image: InputImage, relative: str | None) -> tuple[str, int | None]:
+    def _find(self, image: InputImage, relative: str | None) -> tuple[Key, int | None]:
         """The key of an image and its row; None where it has no entry."""
         file_name = os.path.basename(image.path)
         stem = os.path.splitext(file_name)[0]
-        names = [image.path, relative, image.name, file_name]
+        names: list[Key | None] = [image.path, relative, image.name, file_name]
         names += [relative and os.path.splitext(relative)[0], stem]
+        if number := _NUMBERED.fullmatch(stem):
+            names.append(int(number[1]))
         known = [name for name in names if name is not None and name in self._table.keys]
         for name in known:
             if (row := self._table.keys[name]) is not None:
                 return name, row
         if known:
             raise BoxesError(f"{self.source}: has several entries that can mean {image.path}")
-        number = _NUMBERED.fullmatch(stem)
-        return (number[1], self._table.numbers.get(int(number[1]))) if number else ("", None)
+        return "", None
 
     def of(self, name: str, width: int, height: int) -> Tensor:
         """The boxes of an image, none where it has no entry.
@@ -178,9 +175,10 @@ class GivenBoxes:
 
         from ..structures import box_geometry
 
-        if name not in self._rows:
+        row = self._rows.get(name)
+        if row is None:
             return torch.zeros((0, 4))
-        values = self._table.boxes(self._rows[name])
+        values = self._table.boxes(row)
         boxes = torch.tensor(values)
         if self.normalized:
             boxes *= boxes.new_tensor([width, height, width, height])
@@ -192,8 +190,8 @@ class GivenBoxes:
         wrong = ~box_geometry.has_sides_of(boxes, 0)
         self._doubts.look_at(name, values, boxes.numpy(), wrong.numpy(), (width, height))
         if wrong.any():
-            row = int(wrong.nonzero()[0])
-            raise BoxesError(f"{name}: box {row} ends before it begins: {boxes[row].tolist()}")
+            i = int(wrong.nonzero()[0])
+            raise BoxesError(f"{name}: box {i} ends before it begins: {boxes[i].tolist()}")
         return boxes
 
     def log_outside(self) -> None:
@@ -201,9 +199,8 @@ class GivenBoxes:
         self._doubts.log_outside()
 
     def mean_count(self) -> int:
-        """The mean number of boxes of an image, rounded up; of a store, in a sample."""
-        counts = self._table.counts(self._rows.values())
-        return -(-sum(counts) // max(len(counts), 1))
+        """The mean number of boxes of an entry, rounded up; of a store, in a sample."""
+        return self._table.mean_count()
 
     def settings(self) -> dict[str, Any]:
         """All that the boxes depend on, as plain values."""
@@ -213,9 +210,3 @@ class GivenBoxes:
             "normalized": self.normalized,
             "inclusive": self.inclusive if self.box_format == "xyxy" else None,
         }
-
-
-def _setting(key: str, value: Any) -> str:
-    """As in an error."""
-    text = str(value).lower() if isinstance(value, bool) else value
-    return f"`{'boxes_format' if key == 'box_format' else key}`={text}"

@@ -6,14 +6,14 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import ConfigError, InputError
 from ..structures.input_image import InputImage
 from ..utils.text import listed
 
-EXTENSIONS = (".png", ".jpg", ".jpeg")
+EXTENSIONS = ("png", "jpg", "jpeg")
 # Other extensions of images, whether Pillow reads them or not.
 _ANY_EXTENSION = re.compile(
     r"\.(apng|avif|bmp|dib|dng|gif|hei[cf]|ico|j2k|jfif|jp2|jpe|jpe?g|jpx|jxl|p[bgnp]m|pcx|png|psd"
@@ -27,20 +27,6 @@ logger = logging.getLogger(__name__)
 def output_name(path: str | Path) -> str:
     """The name under which MMF stores an image: the file's name up to its first dot."""
     return os.path.basename(path).split(".")[0]
-
-
-def _checked_extensions(extensions: Iterable[str]) -> tuple[str, ...]:
-    """Extensions in lower case, with their dot, each once."""
-    found = []
-    for extension in extensions:
-        if not re.fullmatch(r"\.?\w([\w.+-]*\w)?", extension):
-            raise ConfigError(
-                "is no extension, such as png or .tif", field="extensions", value=extension
-            )
-        found.append(f".{extension.removeprefix('.').lower()}")
-    if not found:
-        raise ConfigError("`extensions` is empty: needed is a list such as [png,jpg]")
-    return tuple(dict.fromkeys(found))
 
 
 def list_images(
@@ -59,24 +45,38 @@ def list_images(
         extensions: of images, in upper or lower case, with or without the dot.
 
     Raises:
-        ConfigError: there is no extension, or one is none.
-        InputError: no such path, the folder can't be read, or no image is in it.
+        InputError: no such path, the folder can't be listed, or no image is in it.
     """
     source = os.fspath(source)
-    folder = _Folder(_checked_extensions(extensions), recursive)
-    if os.path.isfile(source) or (_is_single(source) and folder.is_named(source)):
+    if _is_single(source):
         return [source]
+    endings = tuple(f".{extension.removeprefix('.').lower()}" for extension in extensions)
+    paths: list[str] = []
+    broken = folders = 0  # named like images
+    others: Counter[str] = Counter()  # files, by their extension
     try:
-        folder.list(source)
+        for path, kind in _entries(source, recursive):
+            named = path.lower().endswith(endings)
+            if recursive and (kind == "folder" or (kind == "lost" and not named)):
+                paths.append(f"{path}/")
+            elif kind == "folder":
+                folders += named
+            elif named:
+                paths.append(path)
+                broken += kind != "file" and not os.path.exists(path)
+            elif kind == "file":
+                others[os.path.splitext(path)[1].lower()] += 1
     except OSError as error:
         raise InputError(f"`input_dir`={source}: {error.filename}: {error.strerror}") from error
-    if not folder.paths:
+    not_taken = _not_taken(endings, others, folders)
+    if not paths:
         hint = "" if recursive else " (`recursive`=true also looks into the folders in it)"
-        names = ", ".join(folder.extensions)
-        raise InputError(f"`input_dir`={source}: no {names} file in it{hint}{folder.not_taken()}")
-    if remarks := folder.broken() + folder.not_taken():
-        logger.info("%s: %d images%s", source, len(folder.paths), remarks)
-    return sorted(folder.paths)
+        names = ", ".join(endings)
+        raise InputError(f"`input_dir`={source}: no {names} file in it{hint}{not_taken}")
+    among = f" ({_counted(broken, 'broken link')} among them)" if broken else ""
+    if among or not_taken:
+        logger.info("%s: %d images%s%s", source, len(paths), among, not_taken)
+    return sorted(paths)
 
 
 def is_folder(path: str) -> bool:
@@ -84,85 +84,56 @@ def is_folder(path: str) -> bool:
     return path.endswith("/")
 
 
-class _Folder:
-    """The paths of the images in a folder, and counts of what isn't listed.
+def _entries(
+    folder: str, recursive: bool, above: tuple[str, ...] = ()
+) -> Iterator[tuple[str, str]]:
+    """Path and kind of all in a folder whose names don't begin with a dot.
+
+    The kind is ``"file"``; ``"folder"``, of one that isn't looked into or can't be listed;
+    ``"lost"``, of a link that can't be followed; or ``"other"``, such as a pipe or a broken link.
 
     Args:
-        extensions: in lower case, with the dot.
-        recursive: also list the folders in it.
+        folder: its path.
+        recursive: look into the folders in it.
+        above: the real paths of the folders that it lies in; a link to one of them isn't followed.
+
+    Raises:
+        OSError: the folder itself can't be listed.
     """
-
-    def __init__(self, extensions: tuple[str, ...], recursive: bool):
-        self.extensions = extensions
-        self.recursive = recursive
-        self.paths: list[str] = []
-        self._others: Counter[str] = Counter()  # files, by their extension
-        self._folders = 0  # named like images
-        self._broken = 0  # links named like images
-
-    def is_named(self, name: str) -> bool:
-        """Whether a name is an image's."""
-        return name.lower().endswith(self.extensions)
-
-    def list(self, folder: str, above: frozenset = frozenset()) -> None:
-        """List a folder, and those in it.
-
-        Args:
-            folder: its path.
-            above: device and inode of the folders that it lies in; a link to one isn't followed.
-
-        Raises:
-            OSError: the folder itself can't be listed.
-        """
-        below = []
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                try:
-                    is_file = entry.is_file()
-                    is_folder = not is_file and entry.is_dir()
-                except OSError:  # a link to itself, or one that can't be followed
-                    is_file, is_folder = False, self.recursive and not self.is_named(entry.name)
-                if is_folder:
-                    if self.recursive:
-                        below.append(entry.path)
-                    else:
-                        self._folders += self.is_named(entry.name)
-                elif self.is_named(entry.name):
-                    self.paths.append(entry.path)
-                    self._broken += not is_file and not os.path.exists(entry.path)
-                elif is_file:
-                    self._others[os.path.splitext(entry.name)[1].lower()] += 1
-        for path in below:
-            try:
-                status = os.stat(path)
-                identity = (status.st_dev, status.st_ino)
-                if identity not in above:
-                    self.list(path, above | {identity})
-            except OSError:
-                self.paths.append(f"{path}/")
-
-    def broken(self) -> str:
-        return f" ({_counted(self._broken, 'broken link')} among them)" if self._broken else ""
-
-    def not_taken(self) -> str:
-        """The images that aren't listed, as the end of a sentence; empty where there is none."""
-        counts = {k: n for k, n in self._others.most_common() if _ANY_EXTENSION.fullmatch(k)}
-        parts = []
-        if counts:
-            kinds = ",".join(kind.removeprefix(".") for kind in (*self.extensions, *counts))
-            parts.append(
-                ", ".join(f"{count} {kind}" for kind, count in counts.items())
-                + f" (the extensions [{kinds}], or a list of paths, take those that Pillow reads)"
-            )
-        if self._folders:
-            parts.append(_counted(self._folders, "folder", " named like an image"))
-        return f"; not taken: {', '.join(parts)}" if parts else ""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    with os.scandir(folder) as scanned:
+        entries = [entry for entry in scanned if not entry.name.startswith(".")]
+    for entry in entries:
+        try:
+            kind = "file" if entry.is_file() else "folder" if entry.is_dir() else "other"
+        except OSError:
+            kind = "lost"
+        if kind != "folder" or not recursive:
+            yield entry.path, kind
+            continue
+        try:
+            yield from _entries(entry.path, recursive, (*above, real))
+        except OSError:
+            yield entry.path, kind
 
 
-def _counted(count: int, noun: str, rest: str = "") -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}{rest}"
+def _not_taken(endings: tuple[str, ...], others: Counter[str], folders: int) -> str:
+    """The end of a sentence about the images among ``others`` and the folders named like images."""
+    counts = {k: n for k, n in others.most_common() if _ANY_EXTENSION.fullmatch(k)}
+    parts = [f"{count} {kind}" for kind, count in counts.items()]
+    if parts:
+        kinds = ",".join(kind.removeprefix(".") for kind in (*endings, *counts))
+        hint = f"the extensions [{kinds}], or a list of paths, take those that Pillow reads"
+        parts[-1] += f" ({hint})"
+    if folders:
+        parts.append(f"{_counted(folders, 'folder')} named like an image")
+    return f"; not taken: {', '.join(parts)}" if parts else ""
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _read_lines(path: str | Path, field: str) -> list[str]:
@@ -176,26 +147,17 @@ def _read_lines(path: str | Path, field: str) -> list[str]:
 
 
 def is_image_list(path: str | Path) -> bool:
-    """Whether ``path`` is a text file whose first line is a path.
+    """Whether ``path`` is a text file whose first line is a path with an extension.
 
-    This is the path of an existing file or folder, or one that ends in an extension. Blank lines
-    before it are skipped. False for a file that can't be read.
+    Raises InputError where it can't be read.
     """
     if not os.path.isfile(path):
         return False
-    try:
-        with open(path, "rb") as file:
-            begin = file.read(4096)
-    except OSError:
-        return False
-    text = begin.decode("utf-8-sig", errors="surrogateescape").strip()
-    line = text.partition("\n")[0].strip()
-    if not line or re.search(r"[\x00-\x08\x0e-\x1f]", text):
-        return False
-    return bool(re.search(r"[^/]\.\w{2,5}$", line)) or os.path.exists(line)
+    first = next(iter(_read_lines(path, "input_dir")), "")
+    return bool(re.fullmatch(r"[^\x00-\x08\x0e-\x1f]*[^/]\.\w{2,5}", first))
 
 
-def read_image_lists(lists: Iterable[str | Path], folder: str | Path = "") -> list[str]:
+def read_image_lists(lists: Sequence[str | Path], folder: str | Path = "") -> list[str]:
     """Paths from text files with a path a line, sorted, each once.
 
     Args:
@@ -205,7 +167,6 @@ def read_image_lists(lists: Iterable[str | Path], folder: str | Path = "") -> li
     Raises:
         InputError: a list can't be read, or none of them has a line.
     """
-    lists = list(lists)
     lines = {line for path in lists for line in _read_lines(path, "input_list")}
     if not lines:
         raise InputError(f"`input_list`={', '.join(map(str, lists))}: no path in it")
@@ -229,14 +190,12 @@ def name_images(
     """
     if naming not in NAMINGS:
         raise ConfigError(field="names", value=naming, valid=NAMINGS)
-    return list(map(InputImage, paths, _names(paths, naming, folder)))
-
-
-def _names(paths: Iterable[str], naming: str, folder: str | Path) -> Iterator[str]:
     name_of = output_name if naming == "mmf" else relative_to(folder)
+    images = []
     for path in paths:
         if is_folder(path):  # no image's name ends in a slash
-            yield f"{relative_to(folder)(path) or os.path.normpath(path)}/"
+            below = relative_to(folder)(path) or os.path.normpath(path)
+            images.append(InputImage(path, f"{below}/"))
             continue
         name = name_of(path)
         if name is None:
@@ -245,7 +204,8 @@ def _names(paths: Iterable[str], naming: str, folder: str | Path) -> Iterator[st
             name = os.path.splitext(name)[0]
         if not name:
             raise InputError(f"{path}: no name before its first dot; take `names`=relative")
-        yield name
+        images.append(InputImage(path, name))
+    return images
 
 
 def root_of(source: str | Path) -> str:
@@ -306,8 +266,6 @@ def select_images(
         InputError: two of the result have one name; with a list of them.
     """
     selected = [image for image in images if image not in exclude][start:end]
-    if len({name for _, name in selected}) == len(selected):
-        return selected
     owners: dict[str, str] = {}
     clashes = []
     for path, name in selected:

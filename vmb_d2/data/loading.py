@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import logging
 import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
     import torch
 
 MOST_DEFAULT_WORKERS = 8
+
+logger = logging.getLogger(__name__)
 
 Outcome = NetworkImage | ImageReadError
 
@@ -36,6 +41,8 @@ def loaded_batches(
 ) -> Generator[tuple[Batch[InputImage], list[Outcome]]]:
     """Each batch with its images, in order. An image that can't be read is an ImageReadError.
 
+    Pillow's warnings of an image are logged.
+
     The tensors of a batch may be overwritten once the next batch is asked for.
 
     Args:
@@ -47,12 +54,6 @@ def loaded_batches(
     Raises:
         ConfigError: the processes can't be started, or one was killed.
     """
-    if not workers:
-        for batch in batches:
-            yield batch, [_outcome(image.path) for image in batch.images]
-        return
-    from .workers import read_in_processes
-
     waiting: deque[Batch[InputImage]] = deque()
 
     def paths() -> Iterator[str]:
@@ -60,17 +61,27 @@ def loaded_batches(
             waiting.append(batch)
             yield from (image.path for image in batch.images)
 
-    ahead = max(2, -(-2 * batch_size // workers))
-    outcomes = read_in_processes(paths(), workers, ahead=ahead, kept=batch_size)
-    try:
-        for outcome in outcomes:
+    outcomes: Generator[Outcome]
+    if workers:
+        from .workers import read_in_processes
+
+        ahead = max(2, -(-2 * batch_size // workers))
+        outcomes = read_in_processes(paths(), workers, ahead=ahead, kept=batch_size)
+    else:
+        outcomes = (outcome_of(path) for path in paths())
+    with contextlib.closing(outcomes):
+        for first in outcomes:
             batch = waiting.popleft()
-            yield batch, [outcome, *(next(outcomes) for _ in batch.images[1:])]
-    finally:
-        outcomes.close()
+            found = [first, *itertools.islice(outcomes, len(batch.images) - 1)]
+            for image, outcome in zip(batch.images, found, strict=True):
+                if isinstance(outcome, NetworkImage):
+                    for text in outcome.warnings:
+                        logger.warning("%s: %s", image.path, text)
+            yield batch, found
 
 
-def _outcome(path: str) -> Outcome:
+def outcome_of(path: str) -> Outcome:
+    """The image, or why it can't be read."""
     try:
         return load(path)
     except ImageReadError as error:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import struct
-import threading
 import warnings
-import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,29 +29,12 @@ CONVERSIONS = {
     "rotation": "with an EXIF rotation (not applied)",
     "CMYK": "CMYK (converted without a colour profile)",
 }
-_ORIENTATION, _UPRIGHT = 0x0112, 1  # EXIF's tag, and its value for an image that isn't rotated
-
-_reading = threading.local()  # path: the file that this thread decodes; None: only its header
+_ORIENTATION = 0x0112  # EXIF's tag
 
 ImageSource = str | Path | Image.Image | np.ndarray
 
 SHORT_SIDE = 800
 LONG_SIDE = 1333
-
-# Errors that Pillow's decoders raise for files that are damaged or no images.
-_DECODING_ERRORS = (
-    OSError,
-    EOFError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 
 
 @dataclass(frozen=True)
@@ -66,6 +46,7 @@ class NetworkImage:
         scale: network pixels per original pixel.
         width, height: in original pixels.
         conversions: those of :data:`CONVERSIONS` that its pixels went through.
+        warnings: Pillow's texts, such as of damaged EXIF.
     """
 
     tensor: Tensor
@@ -73,6 +54,7 @@ class NetworkImage:
     width: int
     height: int
     conversions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def padded_size(self) -> tuple[int, int]:
@@ -82,7 +64,7 @@ class NetworkImage:
 
 def read_size(path: str | Path) -> tuple[int, int]:
     """(height, width) in original pixels, from the file's header. Raises ImageReadError."""
-    with _opened(path, header_only=True) as image:
+    with _opened(path) as image:
         return image.height, image.width
 
 
@@ -98,13 +80,17 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         ImageReadError: missing, unreadable, damaged, or no image.
     """
-    return _read(path)[0]
+    return _decode(path)[0]
 
 
-def _read(path: str | Path) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The pixels of an image file, and those of :data:`CONVERSIONS` that they went through."""
-    with _opened(path) as image:
-        return to_rgb(image), tuple(_conversions(image))
+def _decode(path: str | Path) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
+    """The pixels of an image file, and ``conversions`` and ``warnings`` of its NetworkImage."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with _opened(path) as image:
+            rgb, conversions = to_rgb(image), tuple(_conversions(image))
+    texts = (" ".join(str(warning.message).split()) for warning in caught)
+    return rgb, conversions, tuple(dict.fromkeys(texts))
 
 
 def _conversions(image: Image.Image) -> Iterator[str]:
@@ -117,17 +103,9 @@ def _conversions(image: Image.Image) -> Iterator[str]:
         yield "CMYK"
     if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         yield "alpha"
-    if "exif" in image.info and _orientation(image) != _UPRIGHT:
-        yield "rotation"
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF's orientation, 1 to 8; that of a TIFF is 1, since Pillow rotates it."""
-    try:
-        value = image.getexif().get(_ORIENTATION, _UPRIGHT)
-    except Exception:  # damaged EXIF doesn't make an image unreadable
-        value = _UPRIGHT
-    return value if value in range(1, 9) else _UPRIGHT
+    with contextlib.suppress(Exception):  # damaged EXIF doesn't make an image unreadable
+        if "exif" in image.info and image.getexif().get(_ORIENTATION) in range(2, 9):
+            yield "rotation"  # not for a TIFF, which Pillow rotates
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
@@ -136,50 +114,19 @@ def to_rgb(image: Image.Image) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def warnings_to(tell: Callable[[str], None]) -> Iterator[None]:
-    """Within the block, warnings while a file is decoded go to ``tell``, with the file's path.
-
-    Each text comes once per file. Warnings while only a header is read are dropped, since decoding
-    repeats them. Other warnings are shown as before. ``tell`` is called in the thread that decodes.
-    """
-
-    def show(message, *where, **more) -> None:
-        if not hasattr(_reading, "path"):
-            before(message, *where, **more)
-        elif _reading.path is not None:
-            text = f"{_reading.path}: {' '.join(str(message).split())}"
-            if text not in _reading.told:
-                _reading.told.add(text)
-                tell(text)
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("always", module=r"PIL\.")
-        before, warnings.showwarning = warnings.showwarning, show
-        yield
-
-
-@contextlib.contextmanager
-def _opened(path: str | Path, header_only: bool = False) -> Iterator[Image.Image]:
-    _reading.path, _reading.told = None if header_only else path, set()
+def _opened(path: str | Path) -> Iterator[Image.Image]:
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
             os.scandir(path).close()  # raises, if it was listed as one that can't be read
-            raise ImageReadError(f"{path}: is a folder")
         if not stat.S_ISREG(mode):  # opening a pipe would block
-            raise ImageReadError(f"{path}: is no file")
+            raise ValueError("is no file")
         with Image.open(path) as image:
             yield image
-    except _DECODING_ERRORS as error:
-        raise _read_error(path, error) from error
-    finally:
-        del _reading.path
-
-
-def _read_error(path, error: Exception) -> ImageReadError:
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    reason = reason.replace(f" {str(path)!r}", "")  # in Pillow's own messages
-    return ImageReadError(f"{path}: {' '.join(reason.split())}")
+    except Exception as error:  # Pillow's decoders raise many kinds
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = reason.replace(f" {str(path)!r}", "")  # in Pillow's own messages
+        raise ImageReadError(f"{path}: {' '.join(reason.split())}") from error
 
 
 def resize_scale(height: int, width: int) -> float:
@@ -213,12 +160,11 @@ def read_padded_size(path: str | Path) -> tuple[int, int]:
     return padded_size(*network_size(*read_size(path)))
 
 
-def preprocess(rgb: np.ndarray, conversions: tuple[str, ...] = ()) -> NetworkImage:
+def preprocess(rgb: np.ndarray) -> NetworkImage:
     """Subtract the mean, then resize.
 
     Args:
         rgb: uint8 (H, W, 3), RGB.
-        conversions: those of :data:`CONVERSIONS` that its pixels went through.
 
     Raises:
         ImageReadError: so narrow that its short side would be less than a pixel.
@@ -235,7 +181,7 @@ def preprocess(rgb: np.ndarray, conversions: tuple[str, ...] = ()) -> NetworkIma
     np.subtract(rgb[:, :, ::-1], np.array(PIXEL_MEAN_BGR), out=bgr, casting="unsafe")
     resized = cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
     tensor = torch.from_numpy(resized.transpose(2, 0, 1))
-    return NetworkImage(tensor, scale, width, height, conversions)
+    return NetworkImage(tensor, scale, width, height)
 
 
 def load(source: ImageSource) -> NetworkImage:
@@ -258,8 +204,8 @@ def load(source: ImageSource) -> NetworkImage:
         return preprocess(to_rgb(source))
     if not isinstance(source, (str, Path)):
         raise TypeError(f"{type(source).__name__}: images are paths, PIL images or uint8 arrays")
-    rgb, conversions = _read(source)
+    rgb, conversions, texts = _decode(source)
     try:
-        return preprocess(rgb, conversions)
+        return replace(preprocess(rgb), conversions=conversions, warnings=texts)
     except ImageReadError as error:
         raise ImageReadError(f"{source}: {error}") from error

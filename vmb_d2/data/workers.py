@@ -13,7 +13,6 @@ import contextlib
 import ctypes
 import functools
 import itertools
-import logging
 import math
 import mmap
 import multiprocessing
@@ -22,6 +21,7 @@ import re
 import signal
 import threading
 from collections.abc import Generator, Iterable, Iterator
+from dataclasses import fields
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -30,17 +30,16 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ..errors import ConfigError, ImageReadError
-from .preprocessing import LONG_SIDE, SHORT_SIDE, NetworkImage, load, warnings_to
+from .loading import Outcome, outcome_of
+from .preprocessing import LONG_SIDE, SHORT_SIDE, NetworkImage
 
 MOST_VALUES = 3 * SHORT_SIDE * LONG_SIDE  # of an image's tensor
 _PR_SET_PDEATHSIG = 1  # prctl's option: the signal that a process gets when its parent ends
 _SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
 
-logger = logging.getLogger(__name__)
-
-# What a process answers: the warnings while it read the image; then the shape of its tensor and the
-# other fields of a NetworkImage, or why it can't be read; None after any other error.
-_Answer = tuple[list[str], tuple[Any, ...] | ImageReadError | None]
+# What a process answers: the shape of the image's tensor and the other fields of a NetworkImage, or
+# why it can't be read.
+_Answer = tuple[Any, ...] | ImageReadError
 
 
 class _ImageFiles(Dataset[_Answer]):
@@ -62,17 +61,12 @@ class _ImageFiles(Dataset[_Answer]):
         worker = get_worker_info()
         assert worker is not None
         self.reading[worker.id] = torch.tensor([os.getpid(), place])
-        told: list[str] = []
-        with warnings_to(told.append):
-            try:
-                image = load(path)
-            except ImageReadError as error:
-                return told, error
-            except Exception:
-                return told, None
+        image = outcome_of(path)
+        if isinstance(image, ImageReadError):
+            return image
         shape = image.tensor.shape
         self.pixels[place, : math.prod(shape)].view(shape).copy_(image.tensor)
-        return told, (shape, image.scale, image.width, image.height, image.conversions)
+        return shape, *(getattr(image, field.name) for field in fields(image)[1:])
 
 
 def _shared(dtype: torch.dtype, *shape: int) -> torch.Tensor:
@@ -83,7 +77,7 @@ def _shared(dtype: torch.dtype, *shape: int) -> torch.Tensor:
 
 def read_in_processes(
     paths: Iterable[str], workers: int, *, ahead: int, kept: int
-) -> Generator[NetworkImage | ImageReadError]:
+) -> Generator[Outcome]:
     """Read images in processes.
 
     Args:
@@ -111,12 +105,8 @@ def read_in_processes(
             errors.append(error)
 
     with contextlib.closing(_answers(files, indices(), workers, ahead)) as answers:
-        for place, (told, answer) in zip(itertools.cycle(range(places)), answers, strict=False):
-            for text in told:
-                logger.warning("%s", text)
-            if answer is None:
-                yield load(files.paths[place])  # raises the error
-            elif isinstance(answer, ImageReadError):
+        for place, answer in zip(itertools.cycle(range(places)), answers, strict=False):
+            if isinstance(answer, ImageReadError):
                 yield answer
             else:
                 shape, *more = answer

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tqdm import tqdm
+
 from ..config import VMBModel
 from ..data.batching import Batching
 from ..data.given_boxes import GivenBoxes
 from ..data.image_list import is_folder
+from ..data.loading import default_workers
 from ..errors import ConfigError
 from ..output.failures import FailureLog
 from ..output.foreign import CHOICES, ForeignImages
@@ -26,9 +30,8 @@ from ..structures.class_names import NO_NAMES, ClassNames
 from ..structures.input_image import InputImage
 from ..utils import interruption
 from ..utils.devices import check_precision, device_name, estimated_batch_size
-from ..utils.lease import Lease, LeaseLost
-from ..utils.text import bytes_in_words
-from .pipeline import Counts, ExtractionPipeline, pending_images
+from ..utils.lease import Lease
+from .pipeline import Counts, ExtractionPipeline
 
 if TYPE_CHECKING:  # a run with nothing to do doesn't import torch
     from ..extractor import RegionFeatureExtractor
@@ -54,7 +57,8 @@ class ExtractionJob:
         naming: how the images got their names.
         batching: how images are grouped into batches. For the batch size ``"auto"`` see
             :func:`vmb_d2.utils.devices.estimated_batch_size`.
-        max_failures, workers: see :class:`vmb_d2.engine.pipeline.ExtractionPipeline`.
+        max_failures, workers: see :class:`vmb_d2.engine.pipeline.ExtractionPipeline`. Without a
+            number of workers, :func:`vmb_d2.data.loading.default_workers`.
         allow_mismatch: write into a folder whose features come of other settings.
         foreign: what to do with whole images that are there and that the folder's manifest doesn't
             vouch for: ``"keep"`` or ``"redo"``. Damaged ones are extracted again.
@@ -121,7 +125,7 @@ class ExtractionJob:
         with contextlib.ExitStack() as stack:
             lease = stack.enter_context(sole_use(self.folder, self.shard))
             manifest = Manifest(self.folder, self.shard)
-            manifest.require(settings, self.allow_mismatch)
+            mismatch = manifest.require(settings, self.allow_mismatch)
             foreign = ForeignImages(
                 stores,
                 (image.name for image in images if not is_folder(image.path)),
@@ -129,44 +133,59 @@ class ExtractionJob:
                 redo=self.foreign == "redo",
             )
             foreign.read_files()
-            content = self._content(manifest, stores, lease)
             stack.enter_context(manifest.recorded(lambda: _outcome(manifest, lease, counts)))
-            if self.shard:  # whose manifest says from the start that it runs
-                before = manifest.content.get("counts", counts.totals())
-                known = manifest.settings or settings
-                manifest.begin({}, **content, settings=known, counts=before)
+            content = {**self.record, "stores": stores.describe()}
+            if not manifest.runs:
+                content["began"] = lease.path.stat().st_mtime
+            # Those of a whole run bind no later one until features are made with them.
+            content["settings"] = manifest.settings or (settings if self.shard else {})
+            content["counts"] = manifest.content.get("counts", counts.totals())
+            manifest.begin({"mismatch": mismatch}, **content)
             stack.enter_context(stores)
             foreign.read_folders()
-            if description is not None:
-                self._require_dimension(foreign, description.feature_dimension)
-            manifest.content["foreign"] = foreign.known
-            pending = pending_images(images, stores)
+            if description is not None and not self.allow_mismatch:
+                foreign.require(description.feature_dimension)
+            done = stores.present(image.name for image in images)
+            pending = [i for i in images if i.name not in done or is_folder(i.path)]
             counts.skipped = len(images) - len(pending)
             failures = FailureLog(manifest.folder)
             # Whether a folder still can't be listed, its entry in the list of images says again.
             failures.settle(lambda name: is_folder(name) or name in stores)
             if not pending:
                 logger.info("%s: nothing to do, %d images are there", self.name, len(images))
-                if _is_news(manifest, foreign, counts):
-                    mismatch = manifest.require(settings, self.allow_mismatch)
-                    manifest.begin({"mismatch": mismatch}, **content, settings=manifest.settings)
                 return counts
             _show(lease, counts)
             extractor = load_extractor()
-            batching = self._chosen_batching(extractor, len(pending))
-            self._require_dimension(foreign, extractor.model.feature_dimension)
+            device, model = extractor.model.device, extractor.model
+            self.class_names.require(model.num_classes)
+            settings = self._settings(extractor.description, extractor)
+            manifest.share(settings)
+            mismatch = manifest.require(settings, self.allow_mismatch)
+            if not self.allow_mismatch:
+                foreign.require(model.feature_dimension)
             foreign.remove()
-            self._record_begin(manifest, content, extractor, batching, counts)
-            self._log_begin(stores, extractor, len(pending), len(images))
+            batching = self._chosen_batching(extractor, len(pending))
+            run = {
+                "device": str(device),
+                "device_name": device_name(device),
+                "precision": extractor.precision,
+                "batch_size": batching.most,
+                "mismatch": mismatch,
+            }
+            settings["clip_boxes"] = manifest.clip_boxes | settings["clip_boxes"]
+            manifest.update(run, settings=settings, counts=counts.totals())
+            words = "%s: %d of %d images to extract, on %s"
+            logger.info(words, self.name, len(pending), len(images), device)
+            self._log_space(stores, extractor, len(pending))
             pipeline = ExtractionPipeline(
                 extractor,
                 stores,
                 failures,
+                counts,
                 batching=batching,
                 boxes=self.boxes,
                 max_failures=self.max_failures,
-                workers=self.workers,
-                counts=counts,
+                workers=default_workers(device) if self.workers is None else self.workers,
                 before_write=lambda: _show(lease, counts),
             )
             # A signal waits until the stores are closed and the end is recorded.
@@ -222,27 +241,6 @@ class ExtractionJob:
             "names": self.naming,
         }
 
-    def _content(self, manifest: Manifest, stores: StoreSet, lease: Lease) -> dict[str, Any]:
-        """What the manifest holds beside settings, counts and runs."""
-        content = {**self.record, "stores": stores.describe()}
-        if not manifest.runs:
-            with contextlib.suppress(OSError):  # the lease is lost, which shows later
-                content["began"] = lease.path.stat().st_mtime
-        before, now = manifest.content.get("shard"), self.record.get("shard")
-        if before and now and before != now:
-            logger.warning(
-                "%s: the input is not what it was, %d images then and %d now: some may have come "
-                "into another shard, and be stored twice in formats with one file",
-                manifest.folder,
-                before["of_images"],
-                now["of_images"],
-            )
-        return content
-
-    def _require_dimension(self, foreign: ForeignImages, dimension: int) -> None:
-        if not self.allow_mismatch:
-            foreign.require(dimension)
-
     def _chosen_batching(self, extractor: RegionFeatureExtractor, pending: int) -> Batching:
         if not self.batching.is_auto:
             return self.batching
@@ -250,55 +248,20 @@ class ExtractionJob:
         logger.info("batch size: %d, as an estimate of what memory allows", batch_size)
         return replace(self.batching, batch_size=batch_size)
 
-    def _record_begin(
-        self,
-        manifest: Manifest,
-        content: dict[str, Any],
-        extractor: RegionFeatureExtractor,
-        batching: Batching,
-        counts: Counts,
-    ) -> None:
-        """Record what is known of the run now that the model is loaded."""
-        self.class_names.require(extractor.model.num_classes)
-        settings = self._settings(extractor.description, extractor)
-        manifest.share(settings)
-        device = extractor.model.device
-        run = {
-            "device": str(device),
-            "device_name": device_name(device),
-            "precision": extractor.precision,
-            "batch_size": batching.most,
-            "mismatch": manifest.require(settings, self.allow_mismatch),
-        }
-        settings["clip_boxes"] = manifest.clip_boxes | settings["clip_boxes"]
-        record = manifest.update if manifest.has_begun else manifest.begin
-        record(run, **content, settings=settings, counts=counts.totals())
-
-    def _log_begin(
-        self, stores: StoreSet, extractor: RegionFeatureExtractor, pending: int, count: int
-    ) -> None:
-        """Log how many images are to be extracted, and whether the disk has room for them."""
-        model = extractor.model
-        words = "%s: %d of %d images to extract, on %s"
-        logger.info(words, self.name, pending, count, model.device)
+    def _log_space(self, stores: StoreSet, extractor: RegionFeatureExtractor, pending: int) -> None:
+        """Log what the images will take on the disk, as a warning where it hasn't the room."""
         regions = self.boxes.mean_count() if self.boxes else self.options.most_regions
-        classes = model.num_classes + self.options.background
-        need = pending * stores.bytes_per_image(regions, model.feature_dimension, classes)
-        free = stores.free_bytes()
+        classes = extractor.model.num_classes + self.options.background
+        dimension = extractor.model.feature_dimension
+        need = pending * stores.bytes_per_image(regions, dimension, classes)
+        free = shutil.disk_usage(stores.folder).free
         log = logger.warning if need > free else logger.info
-        log("they will take about %s; %s are free", bytes_in_words(need), bytes_in_words(free))
-
-
-def _is_news(manifest: Manifest, foreign: ForeignImages, counts: Counts) -> bool:
-    """Whether a manifest of earlier runs doesn't say yet that all images are there."""
-    if manifest.has_begun or not manifest.runs:
-        return False
-    finished = manifest.runs[-1].get("state") == "finished"
-    return not finished or manifest.content.get("counts") != counts.totals() or foreign.has_news
+        sizes = (tqdm.format_sizeof(size, "B") for size in (need, free))
+        log("they will take about %s; %s are free", *sizes)
 
 
 def _show(lease: Lease, counts: Counts) -> None:
-    """Let others see in the lease how far the run is. Raises LeaseLost."""
+    """Let others see in the lease how far the run is. Raises OutputError where it is lost."""
     lease.require()
     seconds = round(counts.seconds, 3)
     lease.note = {**counts.totals(), "extracted": counts.extracted, "seconds": seconds}
@@ -309,13 +272,9 @@ def _outcome(
 ) -> tuple[dict[str, int], dict[str, Any]]:
     """The counts for the manifest, and values for the run's record.
 
-    Raises LeaseLost where another process has the lease, and with it the manifest.
+    Raises OutputError where this process has lost the lease, and with it the manifest.
     """
-    try:
-        lease.require()
-    except LeaseLost as error:
-        if error.holder is not None:
-            raise
+    lease.require()
     totals = counts.totals() if counts.skipped is not None else manifest.content["counts"]
     return totals, {
         "extracted": counts.extracted,

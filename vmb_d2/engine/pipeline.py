@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..data.batching import Batch, Batching, Size, planned_batches
 from ..data.given_boxes import GivenBoxes
-from ..data.image_list import is_folder
-from ..data.loading import Outcome, default_workers, loaded_batches
-from ..data.preprocessing import CONVERSIONS, NetworkImage, warnings_to
+from ..data.loading import Outcome, loaded_batches
+from ..data.preprocessing import CONVERSIONS, NetworkImage
 from ..errors import BoxesError, ImageReadError, TooManyFailures
 from ..output.failures import FailureLog
 from ..output.store_set import StoreSet
@@ -69,66 +68,49 @@ class _Loaded(NamedTuple):
     boxes: Tensor | None
 
 
-def pending_images(images: Sequence[InputImage], stores: StoreSet) -> list[InputImage]:
-    """The images that aren't in every store, and the folders that couldn't be listed."""
-    done = stores.present(image.name for image in images)
-    return [image for image in images if image.name not in done or is_folder(image.path)]
-
-
+@dataclass
 class ExtractionPipeline:
     """Extracts images into stores.
 
     While the network computes, images are read ahead in processes, and the batches before are
     written in a thread, :data:`MOST_UNWRITTEN` at most.
 
-    Args:
+    Attributes:
         extractor: gives the regions.
         stores: open.
         failures: where images that fail are recorded.
+        counts: to fill in, also where the run is stopped.
         batching: how images are grouped into batches.
         boxes: to take instead of the proposals.
         max_failures: with more failures than this the run stops; None for no limit.
-        workers: how many processes read images; 0: none but this one; None: as
-            :func:`vmb_d2.data.loading.default_workers` says.
-        counts: to fill in, also where the run is stopped; None for new ones.
+        workers: how many processes read images; 0: none but this one.
         before_write: called before each write, in the thread that writes. What it raises ends the
             run, and nothing more is written.
     """
 
-    def __init__(
-        self,
-        extractor: RegionFeatureExtractor,
-        stores: StoreSet,
-        failures: FailureLog,
-        *,
-        batching: Batching,
-        boxes: GivenBoxes | None = None,
-        max_failures: int | None = None,
-        workers: int | None = None,
-        counts: Counts | None = None,
-        before_write: Callable[[], None] = lambda: None,
-    ):
-        self.extractor = extractor
-        self.stores = stores
-        self.failures = failures
-        self.batching = batching
-        self.boxes = boxes
-        self.max_failures = max_failures
-        self.workers = default_workers(extractor.model.device) if workers is None else workers
-        self.counts = counts or Counts()
-        self.before_write = before_write
+    extractor: RegionFeatureExtractor
+    stores: StoreSet
+    failures: FailureLog
+    counts: Counts
+    batching: Batching
+    boxes: GivenBoxes | None
+    max_failures: int | None
+    workers: int
+    before_write: Callable[[], None]
+
+    def __post_init__(self) -> None:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
-        self._most_at_once = batching.most
+        self._most_at_once = self.batching.most
         self._unwritten: deque[Future[None]] = deque()
         self._conversions: Counter[str] = Counter()  # images of each kind
 
-    def run(self, images: Sequence[InputImage], pending: Sequence[InputImage]) -> Counts:
+    def run(self, images: Sequence[InputImage], pending: Sequence[InputImage]) -> None:
         """Extract ``pending``, once.
 
         Args:
             images: all images of the run: those that are done can have a part in the padded size
                 of a batch.
-            pending: what :func:`pending_images` gave for them.
+            pending: those of them that are to be extracted.
 
         Raises:
             OutputError: features can't be written; what was written before stays.
@@ -137,12 +119,11 @@ class ExtractionPipeline:
         """
         self._began = time.perf_counter()
         with contextlib.ExitStack() as stack:
-            stack.enter_context(warnings_to(lambda text: logger.warning("%s", text)))
             progress = stack.enter_context(progress_of(len(pending)))
             stack.callback(lambda: progress.show(self.counts.extracted, self.counts.failed))
             # However the block ends, what was extracted is written first. The error of a write
             # goes before the one that ended the block: the stores aren't closed as usual then.
-            stack.callback(self._check_writes, most_unwritten=0)
+            stack.callback(self._wait_for_writes, 0)
             stack.enter_context(self._writer)
             if self.boxes is not None:
                 stack.callback(self.boxes.log_outside)
@@ -150,14 +131,12 @@ class ExtractionPipeline:
                 images,
                 pending,
                 self.batching,
-                ahead=self.workers > 0,
                 fail=lambda image, error: self._fail(image, error, "read"),
             )
             stack.enter_context(contextlib.closing(batches))
             loaded = loaded_batches(batches, self.workers, self.batching.most)
             for batch, outcomes in stack.enter_context(contextlib.closing(loaded)):
                 interruption.check()
-                self._check_writes()
                 self._extract(self._loaded(batch, outcomes), batch.padded_size)
                 progress.show(self.counts.extracted, self.counts.failed)
         self.counts.seconds = time.perf_counter() - self._began
@@ -165,33 +144,27 @@ class ExtractionPipeline:
             pairs = ((self._conversions[kind], words) for kind, words in CONVERSIONS.items())
             modes = ", ".join(f"{count} {words}" for count, words in pairs if count)
             logger.info("image modes: %s", modes)
-        return self.counts
 
     def _loaded(self, batch: Batch[InputImage], outcomes: Sequence[Outcome]) -> list[_Loaded]:
         """The images of a batch that can be extracted; the others are recorded as failures."""
         loaded = []
-        for image, outcome in zip(batch.images, outcomes, strict=True):
-            try:
-                content = self._checked(image.path, outcome, batch.padded_size)
-                boxes = None
-                if self.boxes is not None:
+        for image, content in zip(batch.images, outcomes, strict=True):
+            if isinstance(content, ImageReadError):
+                self._fail(image, content, "read")
+                continue
+            if not self.batching.fits(content.padded_size, batch.padded_size):
+                self._fail(image, "was exchanged for another image while being read", "read")
+                continue
+            boxes = None
+            if self.boxes is not None:
+                try:
                     boxes = self.boxes.of(image.name, content.width, content.height)
-            except ImageReadError as error:
-                self._fail(image, error, "read")
-            except BoxesError as error:
-                self._fail(image, error, "boxes")
-            else:
-                loaded.append(_Loaded(image, content, boxes))
-                self._conversions.update(content.conversions)
+                except BoxesError as error:
+                    self._fail(image, error, "boxes")
+                    continue
+            loaded.append(_Loaded(image, content, boxes))
+            self._conversions.update(content.conversions)
         return loaded
-
-    def _checked(self, path: str, outcome: Outcome, padded_size: Size) -> NetworkImage:
-        """The image that was read. Raises ImageReadError where it isn't the one expected."""
-        if isinstance(outcome, ImageReadError):
-            raise outcome
-        if not self.batching.fits(outcome.padded_size, padded_size):
-            raise ImageReadError(f"{path}: was exchanged for another image while being read")
-        return outcome
 
     def _extract(self, loaded: list[_Loaded], padded_size: Size) -> None:
         """Extract images of one padded size; in halves where memory isn't enough for all."""
@@ -234,15 +207,17 @@ class ExtractionPipeline:
 
     def _write_later(self, loaded: list[_Loaded], regions: list[RegionFeatures]) -> None:
         """Have the thread write what can be stored; the other images are recorded as failures."""
-        reasons = {item.image: self._unusable(r) for item, r in zip(loaded, regions, strict=True)}
-        pairs = zip(reasons.items(), regions, strict=True)
-        usable = {image.name: r for (image, reason), r in pairs if reason is None}
-        self._check_writes(most_unwritten=MOST_UNWRITTEN - 1)
+        usable, failed = {}, {}
+        for item, of_image in zip(loaded, regions, strict=True):
+            if reason := self._unusable(of_image):
+                failed[item.image] = reason
+            else:
+                usable[item.image.name] = of_image
+        self._wait_for_writes(MOST_UNWRITTEN - 1)
         previous = self._unwritten[-1] if self._unwritten else None
         self._unwritten.append(self._writer.submit(self._write, usable, previous))
-        for image, reason in reasons.items():
-            if reason is not None:
-                self._fail(image, reason, "network")
+        for image, reason in failed.items():
+            self._fail(image, reason, "network")
 
     def _unusable(self, regions: RegionFeatures) -> str | None:
         """Why regions can't be stored; None where they can."""
@@ -252,15 +227,9 @@ class ExtractionPipeline:
             return reason
         return self.stores.unfit(regions)
 
-    def _check_writes(self, most_unwritten: int = MOST_UNWRITTEN) -> None:
-        """Raise the error of the first write that failed, of those that have ended.
-
-        Args:
-            most_unwritten: wait until no more batches than these are left to be written.
-        """
-        while self._unwritten and (
-            len(self._unwritten) > most_unwritten or self._unwritten[0].done()
-        ):
+    def _wait_for_writes(self, most_unwritten: int) -> None:
+        """Wait until at most so many batches are left to be written. Raises a write's error."""
+        while len(self._unwritten) > most_unwritten:
             self._unwritten[0].result()
             self._unwritten.popleft()
 

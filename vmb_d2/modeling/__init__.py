@@ -8,20 +8,15 @@ prepare_detectron2()
 
 # isort: split
 from ..config import get_cfg
-from .anchors import InclusiveBox2BoxTransform, VMBAnchorGenerator, cell_anchors
+from .anchors import InclusiveBox2BoxTransform, cell_anchors
 from .meta_arch import VMBRCNN
-from .poolers import InclusiveROIPooler
-from .roi_heads import TwoFCHead, VMBOutputLayers, VMBRes5ROIHeads, VMBStandardROIHeads
+from .roi_heads import VMBRes5ROIHeads, VMBStandardROIHeads
 from .rpn import VMBRPN
 
 __all__ = [
     "VMBRCNN",
     "VMBRPN",
     "InclusiveBox2BoxTransform",
-    "InclusiveROIPooler",
-    "TwoFCHead",
-    "VMBAnchorGenerator",
-    "VMBOutputLayers",
     "VMBRes5ROIHeads",
     "VMBStandardROIHeads",
     "cell_anchors",

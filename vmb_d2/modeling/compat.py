@@ -19,23 +19,11 @@ INSTALL_HINT = (
 )
 
 
-def shim_extension(package: str = "detectron2") -> bool:
-    """Put an empty module in the place of ``<package>._C`` if that is missing. True if it was.
-
-    An extension that exists but fails to import is not replaced: its own error says more.
-    """
-    name = f"{package}._C"
-    if name in sys.modules or importlib.util.find_spec(name) is not None:
-        return False
-    empty = types.ModuleType(name, "This detectron2 was installed without compiled operators.")
-    sys.modules[name] = sys.modules[package].__dict__["_C"] = empty
-    return True
-
-
 def prepare_detectron2() -> None:
     """Apply the shims that this environment needs. Call before any ``import detectron2.*``.
 
-    Raises ModuleNotFoundError with installation hints where detectron2 is missing.
+    An extension that exists but fails to import is not replaced: its own error says more. Raises
+    ModuleNotFoundError with installation hints where detectron2 is missing.
     """
     if importlib.util.find_spec("detectron2") is None:
         raise ModuleNotFoundError(INSTALL_HINT, name="detectron2")
@@ -43,6 +31,9 @@ def prepare_detectron2() -> None:
 
     if not hasattr(PIL.Image, "LINEAR"):
         PIL.Image.LINEAR = PIL.Image.BILINEAR  # type: ignore[attr-defined]  # until Pillow 10
-    shim_extension()
+    name = "detectron2._C"
+    if name not in sys.modules and importlib.util.find_spec(name) is None:
+        empty = types.ModuleType(name, "This detectron2 was installed without compiled operators.")
+        sys.modules[name] = sys.modules["detectron2"].__dict__["_C"] = empty
     # Detectron2 calls meshgrid without its `indexing` argument.
     warnings.filterwarnings("ignore", message=r"torch\.meshgrid: ", category=UserWarning)

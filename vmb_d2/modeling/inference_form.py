@@ -1,4 +1,4 @@
-"""A model in the form in which it is run: batch norm folded, another dtype or memory format.
+"""A model in a faster form: batch norm folded, channels-last maps, another dtype.
 
 In bfloat16 on a CPU, convolutions additionally use oneDNN's operators: the weights are reordered
 once instead of in each call, and sums and ReLUs are fused into the convolutions.
@@ -15,23 +15,18 @@ from detectron2.modeling.backbone.resnet import BottleneckBlock
 from torch import Tensor, nn
 
 
-def inference_form(
-    model: nn.Module,
-    dtype: torch.dtype = torch.float32,
-    memory_format: torch.memory_format = torch.contiguous_format,
-) -> Any:
+def inference_form(model: nn.Module, dtype: torch.dtype) -> Any:
     """A copy of a VMB model for inference, whose results are the same up to rounding.
 
     Each frozen batch norm is folded into the convolution before it. Backbone, RPN and box head
-    compute in ``dtype``. RoI pooling stays in float32, which the precision of boxes needs, and so
-    do the last layers (objectness, classes, boxes), whose rounded outputs would often be equal
-    where they are ranked. All outputs are float32.
+    compute in ``dtype``, with channels-last maps. RoI pooling stays in float32, which the precision
+    of boxes needs, and so do the last layers (objectness, classes, boxes), whose rounded outputs
+    would often be equal where they are ranked. All outputs are float32.
 
     Args:
         model: in evaluation mode, in float32. It is not changed; the copy shares the weights that
             stay the same.
         dtype: of the weights and feature maps.
-        memory_format: of the convolutions' weights and feature maps.
     """
     shared: dict[int, Any] = {id(b): b for b in model.buffers()}
     for p in model.parameters():
@@ -44,8 +39,8 @@ def inference_form(
     last = {head.objectness_logits, head.anchor_deltas, predictor.cls_score, predictor.bbox_pred}
     for module in result.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)) and module not in last:
-            # the stubs lack this overload
-            module.to(dtype=dtype, memory_format=memory_format)  # type: ignore[call-overload]
+            to: Any = module.to  # the stubs lack this overload
+            to(dtype=dtype, memory_format=torch.channels_last)
         elif isinstance(module, ROIAlign):
             module.register_forward_pre_hook(_float_inputs)
             module.register_forward_hook(lambda _, inputs, pooled: pooled.to(dtype))
@@ -56,18 +51,16 @@ def inference_form(
     if dtype == torch.bfloat16 and model.device.type == "cpu" and can_fuse():
         fuse(result)
     result.backbone.register_forward_pre_hook(
-        lambda _, inputs: (inputs[0].to(dtype=dtype, memory_format=memory_format),)
+        lambda _, inputs: (inputs[0].to(dtype=dtype, memory_format=torch.channels_last),)
     )
     return result
 
 
 def _fold(convolution: Conv2d) -> None:
-    """Fold a frozen batch norm into the convolution's weight and bias, computed in float64."""
+    """Fold a frozen batch norm into a convolution without a bias, computed in float64."""
     norm = convolution.norm
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     bias = norm.bias.double() - norm.running_mean.double() * scale
-    if convolution.bias is not None:
-        bias += convolution.bias.double() * scale
     weight = convolution.weight.double() * scale[:, None, None, None]
     convolution.weight = nn.Parameter(weight.float(), requires_grad=False)
     convolution.bias = nn.Parameter(bias.float(), requires_grad=False)
@@ -80,13 +73,10 @@ def _float_inputs(_, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 def can_fuse() -> bool:
     """Whether PyTorch has oneDNN's fused operators, and they support bfloat16 on this CPU."""
-    operators = torch.ops.mkldnn
     return (
         torch.backends.mkldnn.is_available()
-        and hasattr(operators, "_convolution_pointwise")
-        and hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight")
-        and hasattr(operators, "_is_mkldnn_bf16_supported")
-        and operators._is_mkldnn_bf16_supported()
+        and hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported")
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )
 
 
@@ -108,7 +98,10 @@ def fuse(module: nn.Module) -> None:
 
 
 class PackedConv2d(Conv2d):
-    """Detectron2's ``Conv2d`` without a norm. The first call reorders the weights for oneDNN."""
+    """Detectron2's ``Conv2d`` without a norm, of which an activation has to be a ReLU.
+
+    The first call reorders the weights for oneDNN.
+    """
 
     weight: nn.Parameter
 
@@ -126,10 +119,8 @@ class PackedConv2d(Conv2d):
         if shortcut is not None:
             add_ = torch.ops.mkldnn._convolution_pointwise_.binary
             return add_(shortcut, x, *convolution, "add", 1.0, "relu", [], "")
-        is_relu = isinstance(self.activation, nn.ReLU)
-        function = "relu" if is_relu else "none"
-        x = torch.ops.mkldnn._convolution_pointwise(x, *convolution, function, [], "")
-        return x if is_relu or self.activation is None else self.activation(x)
+        function = "none" if self.activation is None else "relu"
+        return torch.ops.mkldnn._convolution_pointwise(x, *convolution, function, [], "")
 
 
 class FusedBottleneckBlock(BottleneckBlock):

@@ -58,18 +58,9 @@ class VMBRCNN(GeneralizedRCNN):
         """Classes without the background."""
         return self.roi_heads.num_classes
 
-    @property
-    def most_proposals(self) -> int:
-        """The largest number of proposals of an image."""
-        return self.proposal_generator.most_proposals
-
-    def for_inference(
-        self,
-        dtype: torch.dtype = torch.float32,
-        memory_format: torch.memory_format = torch.contiguous_format,
-    ) -> VMBRCNN:
+    def for_inference(self, dtype: torch.dtype = torch.float32) -> VMBRCNN:
         """A faster copy; see :func:`vmb_d2.modeling.inference_form.inference_form`."""
-        return inference_form(self, dtype, memory_format)
+        return inference_form(self, dtype)
 
     @torch.no_grad()
     def regions(

@@ -32,8 +32,7 @@ class InclusiveROIPooler(nn.Module):
         self.output_size = output_size
         self.min_level = round(-math.log2(scales[0]))
         self.level_poolers = nn.ModuleList(
-            BagROIAlign((output_size, output_size), scale, sampling_ratio, aligned=False)
-            for scale in scales
+            BagROIAlign((output_size, output_size), scale, sampling_ratio) for scale in scales
         )
 
     def forward(self, features: list[Tensor], boxes: list[Boxes]) -> Tensor:
@@ -60,16 +59,14 @@ class InclusiveROIPooler(nn.Module):
 
 
 class BagROIAlign(ROIAlign):
-    """ROIAlign computed on the CPU as weighted sums of pixels, by ``embedding_bag``.
+    """ROIAlign, not aligned, computed on the CPU as weighted sums of pixels by ``embedding_bag``.
 
     It is many times as fast as torchvision's kernel, which is used on other devices. Samples and
     weights are the same, but are added in another order: results differ by rounding.
     """
 
-    @classmethod
-    def like(cls, pooler: ROIAlign) -> BagROIAlign:
-        """A copy of ``pooler`` that computes this way."""
-        return cls(pooler.output_size, pooler.spatial_scale, pooler.sampling_ratio, pooler.aligned)
+    def __init__(self, output_size: tuple[int, int], spatial_scale: float, sampling_ratio: int):
+        super().__init__(output_size, spatial_scale, sampling_ratio, aligned=False)
 
     def forward(self, input: Tensor, rois: Tensor) -> Tensor:
         """See :meth:`detectron2.layers.ROIAlign.forward`. The memory format is kept."""
@@ -86,8 +83,6 @@ class BagROIAlign(ROIAlign):
         pooled = pixels.new_zeros(len(rois), rows, columns, channels)
         for each in samples.unique(dim=0):
             across, down = each.tolist()
-            if across < 1 or down < 1:  # a region that ends before it begins
-                continue
             regions = (samples == each).all(dim=1).nonzero().squeeze(1)
             (left, top), (bin_width, bin_height) = starts[regions].T, bins[regions].T
             x, x_weights = _taps(left, bin_width, columns, across, width)
@@ -115,8 +110,8 @@ class BagROIAlign(ROIAlign):
         Returns:
             float32 (R, 2) twice, in pixels of the map, and int64 (R, 2); x before y.
         """
-        starts, ends = (boxes * self.spatial_scale - (0.5 if self.aligned else 0.0)).split(2, dim=1)
-        sides = ends - starts if self.aligned else (ends - starts).clamp(min=1)
+        starts, ends = (boxes * self.spatial_scale).split(2, dim=1)
+        sides = (ends - starts).clamp(min=1)
         bins = sides / sides.new_tensor(self.output_size[::-1])
         if self.sampling_ratio > 0:
             samples = torch.full_like(bins, self.sampling_ratio)

@@ -13,11 +13,11 @@ from detectron2.modeling.roi_heads import (
     StandardROIHeads,
 )
 from detectron2.structures import Boxes, Instances
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..structures.box_geometry import to_exclusive
 from .anchors import InclusiveBox2BoxTransform
-from .poolers import BagROIAlign, InclusiveROIPooler
+from .poolers import InclusiveROIPooler
 
 
 class VMBOutputLayers(FastRCNNOutputLayers):
@@ -115,8 +115,11 @@ class VMBRes5ROIHeads(RegionReadout, Res5ROIHeads):
         args = super().from_config(cfg, input_shape)
         channels = args["box_predictor"].cls_score.in_features
         args["box_predictor"] = VMBOutputLayers(cfg, ShapeSpec(channels=channels))
-        poolers = args["pooler"].level_poolers
-        args["pooler"].level_poolers = nn.ModuleList(map(BagROIAlign.like, poolers))
+        args["pooler"] = InclusiveROIPooler(
+            cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION,
+            [1.0 / input_shape[name].stride for name in args["in_features"]],
+            cfg.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO,
+        )
         return args
 
     def region_features(self, features, boxes):

@@ -40,13 +40,6 @@ class VMBRPN(RPN):
         args["post_nms_topk_per_level"] = cfg.MODEL.RPN.POST_NMS_TOPK_PER_LEVEL_TEST
         return args
 
-    @property
-    def most_proposals(self) -> int:
-        """The largest number of proposals of an image."""
-        levels = len(self.in_features)
-        most = levels * self.post_nms_topk_per_level
-        return min(most, self.post_nms_topk[self.training]) if levels > 1 else most
-
     def forward(self, images: ImageList, features, gt_instances=None):
         """See :meth:`detectron2.modeling.proposal_generator.RPN.forward`."""
         padded_size = tuple(images.tensor.shape[-2:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -47,12 +48,8 @@ class FailureLog:
             raise OutputError(f"{self.path}: {error.strerror}") from error
         entries = []
         for line in lines:
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if isinstance(entry, dict) and "name" in entry:
-                entries.append(entry)
+            with contextlib.suppress(json.JSONDecodeError):
+                entries.append(json.loads(line))
         return entries
 
     def settle(self, is_done: Callable[[str], bool]) -> None:

@@ -31,7 +31,7 @@ def sole_use(folder: str | Path, shard: Shard | None = None) -> Iterator[Lease]:
             lease = stack.enter_context(Lease(own / LEASE_NAME).acquire())
             # After the lease, so that of two that come at the same time one sees the other.
             if shard is None:
-                require_free(other.folder(folder) / LEASE_NAME for other in shards_in(folder))
+                require_free([s.folder(folder) / LEASE_NAME for s in shards_in(folder)])
             else:
                 _require_same_count(folder, shard)
                 remove_dead(folder / LEASE_NAME)  # or every shard would watch it

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import socket
@@ -15,24 +16,25 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError, first_line
-from ..utils.files import write_new, write_whole
-from ..utils.lease import job_name
+from ..stores.base import output_errors
+from ..utils.files import write_whole
+from ..utils.lease import job_name, lease_beside
 from ..version import __version__
-from .foreign import Vouched
 from .shards import Shard, shards_in
 
 FILE_NAME = "manifest.json"
 MOST_RUNS = 100  # in the file
-_EARLIER = {"precision": "fp32"}  # settings that folders of earlier versions don't have
-_PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "opencv-python", "pillow")
-_DETECTRON2 = ("detectron2", "pb1-detectron2")
+_PACKAGES = (
+    *("torch", "torchvision", "numpy", "opencv-python-headless", "opencv-python", "pillow"),
+    *("detectron2", "pb1-detectron2"),
+)
 
 
 class Manifest:
     """The manifest of an output folder, or that of one of its shards.
 
-    A run is recorded by :meth:`begin`, :meth:`update` and :meth:`end`. Each writes the file, and
-    raises OutputError where it can't be written.
+    A run is recorded by :meth:`begin`, :meth:`update` and :meth:`recorded`. Each writes the file,
+    and raises OutputError where it can't be written.
 
     Args:
         folder: the output folder. Where there is no manifest yet, the content is empty.
@@ -53,7 +55,7 @@ class Manifest:
         self.content: dict[str, Any] = {}
         self._shared = Manifest(folder) if shard else None
         self._changed = 0.0
-        self._started: float | None = None
+        self._started = 0.0  # of the run that has begun and not ended; else 0
         try:
             content = json.loads(self.path.read_bytes())
             self._changed = self.path.stat().st_mtime
@@ -70,7 +72,7 @@ class Manifest:
     def settings(self) -> dict[str, Any]:
         """All that changes features, as nested plain values; empty where nothing is known."""
         known = self.content.get("settings")
-        return {**_EARLIER, **known, "clip_boxes": self.clip_boxes} if known else {}
+        return {**known, "clip_boxes": self.clip_boxes} if known else {}
 
     @property
     def clip_boxes(self) -> dict[str, bool]:
@@ -95,27 +97,28 @@ class Manifest:
             return self._changed
         return self.content.get("vouched_until")
 
-    def vouched(self) -> Vouched | None:
-        """Which of the folder's files the records vouch for; None where there is no record yet.
+    @property
+    def _died(self) -> bool:
+        """Whether the last run died while it extracted: what is newer is taken for its own."""
+        last = self.runs[-1] if self.runs else {}
+        return "device" in last and last.get("state") == "running" and not self.has_begun
 
-        For a shard's images that are its own records and the whole folder's. Raises OutputError.
+    def vouched(self) -> tuple[float, float] | None:
+        """Between which times the files that the records vouch for were last changed.
+
+        In seconds since 1970; None where there is no record yet. For a shard's images it is told by
+        its own records and the whole folder's. Raises OutputError.
         """
         if self._shared is not None:
             manifests = [self._shared, self]
         else:
             shards = shards_in(self.folder)
             manifests = [self, *(Manifest(self.folder, shard) for shard in shards)]
-        known = {m: m.vouched_until for m in manifests}
-        ends = [end for end in known.values() if end is not None]
-        if not ends:
+        manifests = [m for m in manifests if m.vouched_until is not None]
+        if not manifests:
             return None
-        found = [m for m in manifests if known[m] is not None]
-        return Vouched(
-            begin=min(m.content.get("began", 0.0) for m in found),
-            end=max(ends),
-            died=any(m.runs[-1].get("state") == "running" for m in found),
-            known=self.content.get("foreign"),
-        )
+        ends = [math.inf if m._died else m.vouched_until or 0.0 for m in manifests]
+        return min(m.content.get("began", 0.0) for m in manifests), max(ends)
 
     def require(self, settings: Mapping[str, Any], allow_mismatch: bool = False) -> list[str]:
         """Raise OutputError where ``settings`` differ from those of the folder or the shard.
@@ -138,18 +141,19 @@ class Manifest:
         Of several shards that do this at the same time, the first one writes them; those of the
         others are compared with them by :meth:`require`. Raises OutputError.
         """
-        shared = self._shared
-        if shared is None or shared.content:
+        if self._shared is None or self._shared.content:
             return
-        content = {"format": 1, "settings": settings, "stores": [], "runs": []}
-        with contextlib.suppress(FileExistsError):
-            _write(shared.path, content, write_new)
-        self._shared = Manifest(shared.folder)
+        path = self._shared.path
+        with output_errors(path, "can't be written"), lease_beside(path).acquire(wait=True):
+            self._shared = Manifest(path.parent)
+            if not self._shared.content:
+                self._shared.content = {"format": 1, "settings": settings, "stores": [], "runs": []}
+                self._shared._write()
 
     @property
     def has_begun(self) -> bool:
         """Whether a run of this process has begun and not ended."""
-        return self._started is not None
+        return self._started > 0
 
     def begin(self, run: Mapping[str, Any], **content: Any) -> None:
         """Record that a run begins.
@@ -158,6 +162,10 @@ class Manifest:
             run: values of the run's record.
             **content: values of the file's other keys.
         """
+        if self._died:  # what it wrote is older than now, by the clock of the file system
+            with output_errors(self.path, "can't be written"):
+                os.utime(self.path)
+                self._changed = self.path.stat().st_mtime
         content["vouched_until"] = self.vouched_until
         for earlier in self.runs:
             if earlier.get("state") == "running":  # with this process' lease, it isn't
@@ -166,20 +174,13 @@ class Manifest:
         self.content = {"format": 1, **self.content, **content}
         self.content["runs"] = [*self.runs, record][-MOST_RUNS:]
         self._started = time.monotonic()
-        _write(self.path, self.content)
+        self._write()
 
     def update(self, run: Mapping[str, Any], **content: Any) -> None:
         """Add to the record of the run that has begun; arguments as for :meth:`begin`."""
         self.runs[-1].update(run)
         self.content.update(content)
-        _write(self.path, self.content)
-
-    def end(self, state: str, run: Mapping[str, Any], **content: Any) -> None:
-        """Record that the run that has begun ends: ``finished``, ``interrupted`` or ``failed``."""
-        assert self._started is not None
-        seconds = round(time.monotonic() - self._started, 3)
-        self._started = None
-        self.update({"state": state, "ended": _now(), "seconds": seconds, **run}, **content)
+        self._write()
 
     @contextlib.contextmanager
     def recorded(self, outcome: Callable[[], tuple[dict, dict]]) -> Iterator[None]:
@@ -204,9 +205,16 @@ class Manifest:
             if self.has_begun:
                 with contextlib.suppress(*([] if state == "finished" else [OutputError])):
                     counts, run = outcome()
+                    seconds = round(time.monotonic() - self._started, 3)
+                    run = {"state": state, "ended": _now(), "seconds": seconds, **run}
                     if error:
-                        run = {**run, "error": error}
-                    self.end(state, run, counts=counts)
+                        run["error"] = error
+                    self._started = 0.0
+                    self.update(run, counts=counts)
+
+    def _write(self) -> None:
+        with output_errors(self.path, "can't be written"):
+            write_whole(self.path, json.dumps(self.content, indent=2).encode("ascii") + b"\n")
 
 
 def read_manifest(folder: str | Path) -> tuple[dict[str, Any], str | None]:
@@ -239,30 +247,15 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:16]}..."
 
 
-def _write(
-    path: Path,
-    content: Mapping[str, Any],
-    write: Callable[[Path, bytes], None] = write_whole,
-) -> None:
-    try:
-        write(path, json.dumps(content, indent=2).encode("ascii") + b"\n")
-    except FileExistsError:
-        raise
-    except OSError as error:
-        raise OutputError(f"{path}: can't be written: {error.strerror}") from error
-
-
 def _now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def _surroundings() -> dict[str, Any]:
     versions = {"vmb_d2": __version__, "python": platform.python_version()}
-    for package in (*_PACKAGES, *_DETECTRON2):
-        try:
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package.removeprefix("pb1-")] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     found = {"host": socket.gethostname(), "pid": os.getpid(), "versions": versions}
     if job := job_name(os.environ):
         found["job"] = job

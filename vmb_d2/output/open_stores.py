@@ -48,10 +48,14 @@ def open_reader(
         wanted = format_named(format_name)
         in_folder = [store for store in in_folder if store[0] is wanted]
         of_shards = [store for store in of_shards if store[0] is wanted]
-    left_out = [store for store in in_folder if leave_out and _are_same(store, leave_out)]
+    left_out = []
+    if leave_out:
+        place = leave_out[1].resolve()
+        left_out = [s for s in in_folder if s[0] is leave_out[0] and s[1].resolve() == place]
     if of_shards or len(in_folder) > len(left_out):
         in_folder = [store for store in in_folder if store not in left_out]
-    formats = _by_format({format_ for format_, _ in in_folder + of_shards})
+    found = {format_ for format_, _ in in_folder + of_shards}
+    formats = [format_ for format_ in FORMATS.values() if format_ in found]
     if not formats:
         kind = format_name or f"of the formats {', '.join(FORMATS)}"
         raise StoreError(f"{path}: no store {kind}")
@@ -66,21 +70,6 @@ def open_reader(
     if len(places) == 1:
         return reader(places[0])
     return UnionReader(path, reader, places, first_is_merged=bool(in_folder))
-
-
-def find_stores(path: str | Path) -> list[Store]:
-    """(format, path) of the stores at ``path``: a store itself, or all in an output folder.
-
-    They are in the order of the formats, and the shards' stores of one format in that of the
-    shards. A shard's store that is missing is among them where its manifest says that it has stored
-    images, and other shards have theirs.
-
-    Raises StoreError where the shards can't be listed.
-    """
-    path = Path(path)
-    found = [*_stores_in_folder(path), *_stores_of_shards(path)]
-    order = list(FORMATS.values())
-    return sorted(found, key=lambda store: order.index(store[0]))
 
 
 def sharded_output(path: str | Path) -> tuple[Path, str] | None:
@@ -112,10 +101,6 @@ def features_apart(folder: str | Path) -> list[str]:
                 features = [store.get("feature") for store in stores]
                 return list(dict.fromkeys(filter(None, features)))
     return []
-
-
-def _by_format(formats: set[Format]) -> list[Format]:
-    return [format_ for format_ in FORMATS.values() if format_ in formats]
 
 
 def _stores_in_folder(path: Path) -> Iterator[Store]:
@@ -155,7 +140,3 @@ def _has_content(place: Path) -> bool:
         return False
     except OSError:
         return True  # opening it says why it can't be read
-
-
-def _are_same(a: Store, b: Store) -> bool:
-    return a[0] is b[0] and b[1].exists() and a[1].samefile(b[1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, InputError, OutputError
-from ..stores.base import FEATURE_DTYPES, FeatureWriter
+from ..stores.base import FEATURE_DTYPES, FeatureWriter, output_errors
 from ..stores.folder import FolderWriter
 from ..stores.formats import Format, format_named
 from ..structures.class_names import NO_NAMES, ClassNames
@@ -119,15 +118,14 @@ class StoreSet:
         """
         if self.shard:
             return
-        shards = list(shards_in(self.folder))
-        for format_, _, place in self.places():
-            if format_.one_file and not (self.folder / place).exists():
-                for shard in shards:
-                    if (shard.folder(self.folder) / place).exists():
-                        raise ConfigError(
-                            f"`output_dir`={self.folder} has its {format_.name} in shards: give "
-                            f"`shard_count`={shard.count} and `shard_index`, or another folder"
-                        )
+        own = [(f, place) for f, _, place in self.places() if not (self.folder / place).exists()]
+        for shard in shards_in(self.folder):
+            for format_, place in own:
+                if format_.one_file and (shard.folder(self.folder) / place).exists():
+                    raise ConfigError(
+                        f"`output_dir`={self.folder} has its {format_.name} in shards: give "
+                        f"`shard_count`={shard.count} and `shard_index`, or another folder"
+                    )
 
     def bytes_per_image(self, regions: int, dimension: int, classes: int) -> int:
         """About how much one image takes on the disk, in all stores together."""
@@ -137,21 +135,15 @@ class StoreSet:
             total += format_.writer.bytes_per_image(regions, dimension, classes, itemsize)
         return total * len(self.features)
 
-    def free_bytes(self) -> int:
-        """How much is free on the disk of the folder."""
-        return shutil.disk_usage(self.folder).free
-
     def __enter__(self) -> StoreSet:
         try:
-            for format_, feature, place in self.places():
-                path = self.folder / place
-                if feature:
-                    (self.folder / feature).mkdir(exist_ok=True)
-                    path.parent.mkdir(exist_ok=True)
-                self._writers.append(format_.writer(path, self.dtype, self.class_names))
-        except OSError as error:
-            self._abandon()
-            raise OutputError(f"{error.filename}: {error.strerror}") from error
+            with output_errors(self.folder):
+                for format_, feature, place in self.places():
+                    path = self.folder / place
+                    if feature:
+                        (self.folder / feature).mkdir(exist_ok=True)
+                        path.parent.mkdir(exist_ok=True)
+                    self._writers.append(format_.writer(path, self.dtype, self.class_names))
         except BaseException:
             self._abandon()
             raise
@@ -160,9 +152,8 @@ class StoreSet:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             if not isinstance(error, OutputError):
-                while self._writers:
-                    self._writers[0].close()
-                    self._writers.pop(0)
+                for writer in self._writers:
+                    writer.close()
         finally:
             self._abandon()
 
@@ -182,18 +173,12 @@ class StoreSet:
 
     def unfit(self, regions: RegionFeatures) -> str | None:
         """Why finite features can't be stored in the stores' dtype; None where they can."""
-        halves = [writer for writer in self._writers if writer.dtype == np.float16]
-        if not halves:
+        if all(writer.dtype != np.float16 for writer in self._writers):
             return None
-        hint = "the dtype float32 keeps them"
-        if any(writer.only_dtype for writer in halves):
-            hint = "a format that was asked for has no other dtype"
         most = float(np.finfo(np.float16).max)
         for name, values in {"features": regions.features, **regions.further}.items():
             if count := int((np.abs(values) > most).sum()):
-                return (
-                    f"{name}: {count} of {values.size} values are beyond float16's {most:g}; {hint}"
-                )
+                return f"{name}: {count} of {values.size} values are beyond float16's {most:g}"
         return None
 
     def write(self, name: str, regions: RegionFeatures) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import functools
-import threading
-import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from ..errors import StoreError
 from ..stores.base import FeatureReader
@@ -16,69 +13,63 @@ from ..structures.regions import RegionFeatures
 # A process may often have 1024 files open. A store is one file, or two.
 MOST_OPEN = 64
 
-_T = TypeVar("_T")
-_lock = threading.RLock()
-# In the order of their last use, as long as they are referenced.
-_open: weakref.WeakKeyDictionary[PooledReader, FeatureReader] = weakref.WeakKeyDictionary()
-
 
 class PooledReader(FeatureReader):
     """Reads a store that is open while it is used.
 
-    Of all readers of this kind in the process, the ``MOST_OPEN`` last used ones stay open. One
-    thread at a time reads.
-
     Args:
         path: of the store.
         kind: the reader of its format.
+        pool: the open stores that share one limit, in the order of their last use.
 
     Raises:
         StoreError: no such store, or it is damaged; later also where it can't be opened again.
     """
 
-    def __init__(self, path: str | Path, kind: type[FeatureReader]):
+    def __init__(
+        self, path: str | Path, kind: type[FeatureReader], pool: dict[Path, FeatureReader]
+    ):
         super().__init__(path)
         self._kind = kind
-        self._use(lambda reader: None)  # so that damage shows now
+        self._pool = pool
+        self._reader()  # so that damage shows now
 
     @property
     def kind(self) -> type[FeatureReader]:
         return self._kind
 
-    def _use(self, function: Callable[[FeatureReader], _T]) -> _T:
-        with _lock:
-            reader = _open.pop(self, None)
-            if reader is None:
-                while len(_open) >= MOST_OPEN:
-                    _open.pop(next(iter(_open))).close()
-                reader = self._kind(self.path)
-            _open[self] = reader
-            return function(reader)
+    def _reader(self) -> FeatureReader:
+        """The store's reader; of all in the pool, the ``MOST_OPEN`` last used ones stay open."""
+        reader = self._pool.pop(self.path, None)
+        if reader is None:
+            while len(self._pool) >= MOST_OPEN:
+                self._pool.pop(next(iter(self._pool))).close()
+            reader = self._kind(self.path)
+        self._pool[self.path] = reader
+        return reader
 
     def names(self) -> Iterator[str]:
-        return iter(self._use(lambda reader: list(reader.names())))
+        return iter(list(self._reader().names()))
 
     def __len__(self) -> int:
-        return self._use(len)
+        return len(self._reader())
 
     def __contains__(self, name: str) -> bool:
-        return self._use(lambda reader: name in reader)
+        return name in self._reader()
 
     def read(self, name: str) -> RegionFeatures:
-        return self._use(lambda reader: reader.read(name))
+        return self._reader().read(name)
 
     def close(self) -> None:
-        with _lock:
-            reader = _open.pop(self, None)
-            if reader is not None:
-                reader.close()
+        if reader := self._pool.pop(self.path, None):
+            reader.close()
 
 
 class UnionReader(FeatureReader):
     """Reads several stores of one format as one. Of images with the same name, the first counts.
 
     The names are listed once, when they are first asked for; images that are added to the stores
-    after that aren't listed.
+    after that aren't seen.
 
     Args:
         path: the folder in which the stores lie, for error messages.
@@ -98,15 +89,16 @@ class UnionReader(FeatureReader):
         self,
         path: str | Path,
         kind: type[FeatureReader],
-        places: Sequence[str | Path],
+        places: Sequence[Path],
         first_is_merged: bool = False,
     ):
         super().__init__(path)
         self._kind = kind
+        pool: dict[Path, FeatureReader] = {}
         self.parts: list[PooledReader] = []
         try:
             for place in places:
-                self.parts.append(PooledReader(place, kind))
+                self.parts.append(PooledReader(place, kind, pool))
         except BaseException:
             self.close()
             raise
@@ -124,12 +116,6 @@ class UnionReader(FeatureReader):
                 part_of.setdefault(name, part)
         return part_of
 
-    def _part(self, name: str) -> PooledReader | None:
-        """The first part with an image of this name."""
-        if len(self.parts) > MOST_OPEN:  # asking each would open each
-            return self._part_of.get(name)
-        return next((part for part in self.parts if name in part), None)
-
     def names(self) -> Iterator[str]:
         return iter(self._part_of)
 
@@ -137,13 +123,12 @@ class UnionReader(FeatureReader):
         return len(self._part_of)
 
     def __contains__(self, name: str) -> bool:
-        return self._part(name) is not None
+        return name in self._part_of
 
     def read(self, name: str) -> RegionFeatures:
-        part = self._part(name)
-        if part is None:
+        if name not in self:
             raise StoreError(f"{self.path}: has no image {name!r}")
-        return part.read(name)
+        return self._part_of[name].read(name)
 
     def close(self) -> None:
         for part in self.parts:

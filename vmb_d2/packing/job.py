@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import ConfigError, OutputError
@@ -17,8 +17,8 @@ from ..status import RUNNING, UNFINISHED, read_status
 from ..stores import format_named
 from ..structures.class_names import NO_NAMES, ClassNames
 from ..utils.text import listed
-from .packing import Packing, PackingResult
-from .sources import ERROR, Source, check_target, common_settings, list_sources
+from .packing import PackingResult, copy_images, first_differences
+from .sources import ERROR, check_target, common_settings, list_sources
 
 logger = logging.getLogger(__name__)
 
@@ -73,24 +73,22 @@ def pack(
         settings = common_settings([manifest, *origins], allow_mismatch)
         if settings.get("regions", {}).get("background"):
             class_names = dataclasses.replace(class_names, with_background=True)
-        written = _folders_written(folder)
-        there = (Manifest(written[0]).clip_boxes | manifest.clip_boxes).get(target.name)
+        locked = _folders_to_lock(folder)
+        there = (Manifest(locked[0]).clip_boxes | manifest.clip_boxes).get(target.name)
         clips = target.clips(there if clip_boxes is None else clip_boxes)
         if there not in (None, clips) and not allow_mismatch:
             raise ConfigError(
                 f"{place}: the boxes that are there are{'' if there else ' not'} clipped to the "
-                "image: leave out `clip_boxes`, or take another folder (`allow_mismatch` packs "
-                "them nevertheless)"
+                "image; `allow_mismatch` packs others nevertheless"
             )
-        packing = Packing(
-            target, stores, dtype, clip_boxes=clips, skip=skip, class_names=class_names
-        )
-        packing.result.left_out.update(left_out)
-        clipped = {True} if clips else _clipped(stores, origins)
+        differences = first_differences(target, stores, dtype, clips, class_names)
+        pairs = zip(stores, origins, strict=True)
+        were_clipped = {bool(m.clip_boxes.get(s.format.name)) for s, m in pairs} or {False}
+        clipped = {True} if clips else were_clipped
         if len(clipped | {there} - {None}) > 1:
             logger.warning("%s: some boxes are clipped to the image already, others are not", place)
         if settings:
-            settings["dtype"] = packing.dtype.name
+            settings["dtype"] = differences.dtype.name
             del settings["clip_boxes"]  # of the sources; the manifest has the store's own
         if manifest.settings and any(shards_in(folder)):
             settings = manifest.settings  # of the shards, to which others may still be added
@@ -101,11 +99,14 @@ def pack(
             "settings": settings,
             "stores": [*others, {**store, "boxes_clipped": True in clipped}],
         }
-        for used in written:
+        for used in locked:
             stack.enter_context(sole_use(used))
-        with manifest.recorded(lambda: (_counts(packing.result), {})):
+        result = PackingResult(left_out=left_out)
+        with manifest.recorded(lambda: (result.counts(), {})):
             manifest.begin({"program": "pack", "format": target.name}, **content)
-            return packing.run(target.writer(place, packing.dtype.name, class_names))
+            writer = target.writer(place, differences.dtype.name, class_names)
+            copy_images(stores, writer, differences, result, skip)
+        return result
 
 
 def _warn_of_unfinished(source: str | Path) -> None:
@@ -118,24 +119,8 @@ def _warn_of_unfinished(source: str | Path) -> None:
                 logger.warning("%s: shards that are not finished: %s", source, listed(shards))
 
 
-def _folders_written(folder: Path) -> list[Path]:
+def _folders_to_lock(folder: Path) -> list[Path]:
     """The output folder; before it the one in which it is a feature's folder, where it is one."""
     run_folder = folder.resolve().parent
     is_feature = folder.resolve().name in features_apart(run_folder)
     return [run_folder, folder] if is_feature else [folder]
-
-
-def _clipped(sources: Iterable[Source], manifests: Iterable[Manifest]) -> set[bool]:
-    """Whether the sources' boxes are clipped to the image; not, where no manifest says it."""
-    pairs = zip(sources, manifests, strict=True)
-    found = {manifest.clip_boxes.get(source.format.name) for source, manifest in pairs}
-    return {clipped for clipped in found if clipped is not None} or {False}
-
-
-def _counts(result: PackingResult) -> dict[str, int]:
-    counts = {
-        "packed": result.packed,
-        "there_before": result.there_before,
-        "failed": len(result.failures),
-    }
-    return {**counts, "left_out": len(result.left_out)} if result.left_out else counts

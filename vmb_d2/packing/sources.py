@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,24 +63,20 @@ def list_sources(readers: Iterable[FeatureReader], duplicates: str = ERROR) -> l
     seen: set[str] = set()
     sources: list[Source] = []
     repeated: list[str] = []
-    hint = ""
     for reader in readers:
-        parts: Sequence[FeatureReader] = [reader]
+        union = reader if isinstance(reader, UnionReader) else None
         merged: set[str] = set()
-        if isinstance(reader, UnionReader):
-            parts = reader.parts
-            hint = "; shards share names where images came to the input between their runs"
-        for part in parts:
+        for part in union.parts if union else [reader]:
             names = list(part.names())
             repeated += [name for name in names if name in seen and name not in merged]
             sources.append(Source(part, [name for name in names if name not in seen]))
             seen.update(names)
-            if isinstance(reader, UnionReader) and part is reader.merged:
+            if union and part is union.merged:
                 merged = set(names)
     if repeated and duplicates == ERROR:
         raise InputError(
             f"{len(repeated)} names are in more than one source: {listed(repeated)} "
-            f"(`duplicates`=first takes the first source's{hint})"
+            "(`duplicates`=first takes the first source's)"
         )
     if repeated:
         logger.info("%d images passed over: an earlier source has their name", len(repeated))
@@ -108,34 +104,30 @@ def check_target(
         if _share_files(target, path, source):
             raise ConfigError(f"{path}: shares files with the source {source.reader.path}")
     names = [name for source in sources for name in source.names]
-    problems = list(target.writer.problems(names))
-    if problems and not skip:
+    left_out = dict(target.writer.problems(names))
+    if left_out and not skip:
         raise InputError(
-            f"{len(problems)} names can't be stored as {target.name}: {explained(problems)} "
+            f"{len(left_out)} names can't be stored as {target.name}: {explained(left_out)} "
             "(`skip` leaves such images out)"
         )
-    left_out = target.writer.fewest_problems(names) if problems else {}
-    for source in sources:
-        source.names[:] = [name for name in source.names if name not in left_out]
     if left_out:
-        reasons = explained(left_out.items())
+        for source in sources:
+            source.names[:] = [name for name in source.names if name not in left_out]
+        reasons = explained(left_out)
         logger.warning("%s: %d images left out: %s", target.name, len(left_out), reasons)
     for line in target.writer.mistaken(name for name in names if name not in left_out):
         logger.warning("%s: %s", target.name, line)
     return left_out
 
 
-def explained(reasons: Iterable[tuple[str, str]]) -> str:
+def explained(reasons: Mapping[str, str]) -> str:
     """The first names, each with its reason, in one line."""
-    return listed(
-        [f"{name if name.isprintable() else repr(name)} ({reason})" for name, reason in reasons]
-    )
+    return listed([f"{name!r} ({reason})" for name, reason in reasons.items()])
 
 
 def _share_files(target: Format, path: Path, source: Source) -> bool:
-    store = source.reader.path
-    is_same = path.exists() and path.samefile(store)
-    here, there = path.resolve(), store.resolve()
+    is_same = path.exists() and path.samefile(source.reader.path)
+    here, there = path.resolve(), source.reader.path.resolve()
     if source.format is target:
         return is_same or here.is_relative_to(there) or there.is_relative_to(here)
     if source.format.one_file:

@@ -1,26 +1,22 @@
 """MMF's choice of the most confident regions, for all images of a batch together.
 
-The number of times that the host waits for a GPU, about ten, doesn't depend on the number of
-images, as long as they fit into one part (``NUMBERS``).
+The number of times that the host waits for a GPU doesn't depend on the number of images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from ..structures import box_geometry
 from . import suppression
 
 NMS_THRESHOLD = 0.5
-
-# Largest number of scores, or of pairs of regions, that are processed together; each takes about
-# 50 bytes. A larger batch is processed in parts of at least one image.
-NUMBERS = 3 * 2**20
 
 
 class Selection(NamedTuple):
@@ -56,30 +52,27 @@ def select_regions(
     """
     if not scores:
         return []
-    best = _padded([s.amax(dim=1) for s in scores], -torch.inf)
+    all_boxes, all_scores = _padded(boxes, 0), _padded(scores, -torch.inf)
+    best = all_scores.amax(dim=2)
     counts = best > threshold
     best = best.where(counts, -torch.inf)
     eligible = counts.sum(dim=1).tolist()
-    by_best = best.argsort(dim=1, descending=True, stable=True)
-    images = [_Image(*each) for each in zip(boxes, scores, eligible, best, by_best, strict=True)]
-    found = list(torch.zeros_like(best))
-    confident = [0] * len(images)
+    confidences = torch.zeros_like(best)
+    confident = [0] * len(eligible)
     number = 2 * num_features
     left = [i for i, count in enumerate(eligible) if count]
     while left:
-        for part in _parts(left, min(number, max(eligible)), scores[0].shape[1]):
-            confidences = _confidences([images[i] for i in part], threshold, number)
-            for i, row in zip(part, confidences, strict=True):
-                found[i] = row
-        confident = (torch.stack(found) > 0).sum(dim=1).tolist()
+        images = torch.tensor(left, device=best.device)
+        taken = min(number, max(eligible[i] for i in left))
+        confidences[images] = _confidences(all_boxes, all_scores, best, images, taken, threshold)
+        confident = (confidences > 0).sum(dim=1).tolist()
         left = [i for i in left if number < eligible[i] and confident[i] < num_features]
         number *= 2
-    confidences = torch.stack(found)
     order = confidences.argsort(dim=1, descending=True, stable=True)[:, :num_features]
     ranked = confidences.gather(1, order)
     result = []
-    for s, indices, values, count in zip(scores, order, ranked, confident, strict=True):
-        kept = slice(min(len(s), num_features))
+    for own, indices, values, count in zip(scores, order, ranked, confident, strict=True):
+        kept = slice(min(len(own), num_features))
         result.append(Selection(indices[kept], values[kept], min(count, num_features)))
     return result
 
@@ -101,7 +94,7 @@ def select_adaptively(
     most = select_regions(boxes, scores, max_features)
     if not most:
         return []
-    above = (_padded([m.confidences for m in most], -torch.inf) > threshold).sum(dim=1).tolist()
+    above = (_padded([m.confidences for m in most], 0) > threshold).sum(dim=1).tolist()
     counts = [max(count, min_features) for count in above]
     return [
         Selection(m.indices[:count], m.confidences[:count], min(m.num_boxes, count))
@@ -109,75 +102,50 @@ def select_adaptively(
     ]
 
 
-class _Image(NamedTuple):
-    """The regions of an image of a batch. R is the largest number of regions in the batch.
-
-    Attributes:
-        boxes, scores: see :func:`select_regions`.
-        eligible: number of regions that have a score above the threshold.
-        best: (R,), the highest score of each eligible region, -inf for others.
-        by_best: int64 (R,), the regions by falling ``best``.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    eligible: int
-    best: Tensor
-    by_best: Tensor
-
-
-def _confidences(images: Sequence[_Image], threshold: float, number: int) -> Tensor:
+def _confidences(
+    boxes: Tensor, scores: Tensor, best: Tensor, images: Tensor, number: int, threshold: float
+) -> Tensor:
     """Confidences computed from the highest scores only.
 
     Let the pairs of a region and a class be ordered as suppression ranks them: by falling score,
     equal scores in the order of the regions. Which of the first pairs survive doesn't depend on
-    later pairs. Taken are the pairs down to the best one of the region ``by_best[number - 1]``:
-    all belong to the first ``number`` regions of ``by_best``. So a confidence above 0 is exact, and
-    a region that gets none from these pairs ranks behind all that do.
+    later pairs. Taken are the pairs down to the best one of the region that ranks ``number`` by its
+    best score: all belong to the first ``number`` regions of that rank. So a confidence above 0 is
+    exact, and a region that gets none from these pairs ranks behind all that do.
 
     Args:
-        images: N of them, each with an eligible region.
-        threshold: see :func:`select_regions`.
+        boxes: (N, R, 4) of all images.
+        scores: (N, R, C).
+        best: (N, R), the highest score of each region that has one above the threshold, else -inf.
+        images: int64 (M,), which of the N to work on.
         number: number of regions to take. All scores of an image are taken where it has no more
-            eligible ones.
+            with a score above the threshold.
+        threshold: see :func:`select_regions`.
 
     Returns:
-        float32 (N, R); 0 where there is no confidence, or where it is not known yet.
+        float32 (M, R); 0 where there is no confidence, or where it is not known yet.
     """
-    best = torch.stack([image.best for image in images])
-    beyond = best.shape[1]  # sorts after all regions
-    taken = [image.by_best[: min(number, image.eligible)] for image in images]
-    regions = _padded(taken, beyond).sort(dim=1).values  # equal scores rank in the order given
-    part = best.new_empty(*regions.shape, images[0].scores.shape[1])
-    boxes = []
-    for image, first, rows, target in zip(images, taken, regions, part, strict=True):
-        own = rows[: len(first)]
-        boxes.append(image.boxes.index_select(0, own))
-        torch.index_select(image.scores, 0, own, out=target[: len(own)])
-        target[len(own) :] = -torch.inf
-    limits: Tensor | float = threshold
-    if number < max(image.eligible for image in images):
-        last = torch.stack([image.by_best[number - 1 : number] for image in images])
-        bound = best.gather(1, last)  # -inf where no score is left out
-        # Scores equal to the bound are ranked by their region: those up to the last one are taken.
-        below = torch.nextafter(bound, torch.full_like(bound, -torch.inf))
-        limits = below.where(regions <= last, bound).clamp(min=threshold)[..., None]
-    candidates = part > limits
-    overlapping = box_geometry.overlapping(_padded(boxes, torch.nan), NMS_THRESHOLD)
+    best = best[images]
+    count, beyond = best.shape  # as the index of a region, the latter sorts after all others
+    ranked, by_best = best.sort(dim=1, descending=True, stable=True)
+    first, further = by_best[:, :number], pad(ranked, (0, 1), value=-torch.inf)[:, number, None]
+    regions = first.where(ranked[:, :number] > -torch.inf, beyond).sort(dim=1).values
+    own = regions.clamp(max=beyond - 1)  # equal scores rank in the order given
+    part = scores[images[:, None], own]
+    # Scores equal to the last one are ranked by their region: those up to the last one are taken.
+    last = first[:, -1:]
+    bound = ranked[:, number - 1 : number].where(further > -torch.inf, -torch.inf)
+    below = torch.nextafter(bound, torch.full_like(bound, -torch.inf))
+    limits = below.where(regions <= last, bound).clamp(min=threshold)
+    candidates = (part > limits[..., None]) & (regions < beyond)[..., None]
+    overlapping = box_geometry.overlapping(boxes[images[:, None], own], NMS_THRESHOLD)
     survives = suppression.survivors(part, candidates, overlapping)
     values = part.where(survives, 0.0).amax(dim=2)
-    return best.new_zeros(len(images), beyond + 1).scatter(1, regions, values)[:, :beyond]
+    return best.new_zeros(count, beyond + 1).scatter(1, regions, values)[:, :beyond]
 
 
-def _parts(images: list[int], regions: int, classes: int) -> Iterator[list[int]]:
-    """The images in parts as large as ``NUMBERS`` allows, given the size of each image."""
-    at_once = max(NUMBERS // (regions * max(regions, classes)), 1)
-    for begin in range(0, len(images), at_once):
-        yield images[begin : begin + at_once]
-
-
-def _padded(rows: list[Tensor], value: float) -> Tensor:
+def _padded(rows: Sequence[Tensor], value: float) -> Tensor:
     """Tensors (R_i, ...) as one (N, R, ...), padded with ``value``."""
     if len(rows) == 1:
         return rows[0][None]
-    return pad_sequence(rows, batch_first=True, padding_value=value)
+    return pad_sequence(list(rows), batch_first=True, padding_value=value)

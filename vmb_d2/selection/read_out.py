@@ -1,8 +1,4 @@
-"""The regions that an extraction keeps of the network's output, as NumPy arrays.
-
-All images of a batch are processed together, so that the number of times that the host waits for a
-GPU doesn't grow with the number of images.
-"""
+"""The regions that an extraction keeps of the network's output, as NumPy arrays."""
 
 from __future__ import annotations
 
@@ -57,7 +53,7 @@ def chosen_regions(
         rows_of(scores),
         num_boxes=[selection.num_boxes for selection in kept],
         choice_is_finite=[_is_finite(r) for r in regions],
-        confidence=[selection.confidences.clone() for selection in kept],
+        confidence=[selection.confidences for selection in kept],
     )
 
 
@@ -95,63 +91,39 @@ def _to_regions(
     **further: list[Tensor],
 ) -> list[RegionFeatures]:
     """RegionFeatures of each image, from tensors of each image in the order of storage."""
-    names = list(features)
+    if not images:
+        return []
+    of_features = {name: _to_host([own.float() for own in each]) for name, each in features.items()}
     arrays = {
-        **{f"feature {name}": [own.float() for own in features[name]] for name in names},
         "bbox": [own.float() for own in boxes],
         "objects": [own.argmax(dim=1) for own in scores],
         "cls_prob": scores,
         **further,
     }
-    on_host = dict(zip(arrays, to_host(list(arrays.values())), strict=True))
+    on_host = {name: _to_host(each) for name, each in arrays.items()}
     result = []
     for i, image in enumerate(images):
-        values: dict[str, Any] = {name: pieces[i] for name, pieces in on_host.items()}
-        of_features = {name: values.pop(f"feature {name}") for name in names}
+        values: dict[str, Any] = {name: each[i] for name, each in on_host.items()}
         if "choice_is_finite" in values:
             values["choice_is_finite"] = bool(values["choice_is_finite"].all())
+        first, *others = of_features
         result.append(
             RegionFeatures(
-                features=of_features.pop(names[0]),
+                features=of_features[first][i],
                 num_boxes=num_boxes[i],
                 image_width=image.width,
                 image_height=image.height,
-                further=of_features,
+                further={name: of_features[name][i] for name in others},
                 **values,
             )
         )
     return result
 
 
-def to_host(arrays: Sequence[Sequence[Tensor]]) -> list[list[np.ndarray]]:
-    """Copy tensors to the host as NumPy arrays.
-
-    From a GPU, each sequence is one copy, and the host waits once for all copies. Tensors on the
-    host are not copied; they share their memory with the result.
-
-    Args:
-        arrays: sequences of tensors (n_i, ...), such as one for each image. The tensors of one
-            sequence are on one device.
-
-    Returns:
-        Arrays in the same sequences. From a GPU, each array has memory of its own.
-    """
-    copies = {
-        number: torch.cat(list(pieces)).to("cpu", non_blocking=True)  # into pinned memory
-        for number, pieces in enumerate(arrays)
-        if pieces and pieces[0].device.type != "cpu"
-    }
-    for device in {arrays[number][0].device for number in copies}:
-        torch.cuda.current_stream(device).synchronize()
-    result = []
-    for number, pieces in enumerate(arrays):
-        if number in copies:
-            parts = copies[number].split([len(piece) for piece in pieces])
-            # Copied again, so that no result keeps pinned memory, or the whole batch, alive.
-            result.append([part.numpy().copy() for part in parts])
-        else:
-            result.append([piece.numpy() for piece in pieces])
-    return result
+def _to_host(tensors: list[Tensor]) -> list[np.ndarray]:
+    """Tensors (n_i, ...) of the images of a batch as arrays, which share the batch's memory."""
+    together = torch.cat(tensors).cpu()
+    return [part.numpy() for part in together.split([len(own) for own in tensors])]
 
 
 def _is_finite(proposals: Instances) -> Tensor:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .part import RUNNING, STATES, UNFINISHED, Part
-from .status import Status, Totals, read_status
+from .status import Status, read_status
 
-__all__ = ["RUNNING", "STATES", "UNFINISHED", "Part", "Status", "Totals", "read_status"]
+__all__ = ["RUNNING", "STATES", "UNFINISHED", "Part", "Status", "read_status"]

@@ -5,7 +5,6 @@ Both files may be replaced or removed while they are read.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..output.lock import LEASE_NAME
-from ..output.manifest import FILE_NAME, read_manifest
+from ..output.manifest import read_manifest
 from ..output.shards import Shard
 from ..utils import lease
 from ..utils.lease import lives
@@ -41,12 +40,11 @@ class Part:
         shard: None for a run without shards.
         state: one of :data:`STATES`.
         images: number of its images; None where it isn't known.
-        at_most: ``images`` is an upper bound, since some may be left out.
         done, failed: numbers of images.
         images_per_second: of a running one, where it is known.
-        last_sign_of_life: seconds since 1970; of one that is dead or halted, else None.
+        last_sign_of_life: seconds since 1970; of one that is dead, where it left a lease.
         reason: why it failed or can't be read, in one line.
-        host, job, pid: of the process that runs it, or did last.
+        host, job: of the process that runs it, or did last.
         content: of its manifest.
     """
 
@@ -54,7 +52,6 @@ class Part:
     shard: Shard | None
     state: str
     images: int | None = None
-    at_most: bool = False
     done: int = 0
     failed: int = 0
     images_per_second: float | None = None
@@ -62,7 +59,6 @@ class Part:
     reason: str | None = None
     host: str | None = None
     job: str | None = None
-    pid: int | None = None
     content: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -70,18 +66,9 @@ class Part:
         return self.shard.name if self.shard else "this run"
 
     @property
-    def begun(self) -> str:
-        """When its last run began, ISO 8601 in UTC; "" where that isn't known."""
-        return str(last_run(self.content).get("started", ""))
-
-    @property
-    def ended(self) -> str:
-        """When its last run ended, as ``begun``; "" where it didn't."""
-        return str(last_run(self.content).get("ended", ""))
-
-    @property
-    def is_packing(self) -> bool:
-        return last_run(self.content).get("program") == "pack"
+    def run(self) -> Mapping[str, Any]:
+        """The entry of its last run in the manifest; empty where there is none."""
+        return _last_run(self.content)
 
     @property
     def left(self) -> int | None:
@@ -100,11 +87,11 @@ class Part:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         sign = self.last_sign_of_life
-        names = "name state images at_most done failed left images_per_second reason host job"
+        names = "name state images done failed left images_per_second reason host job"
         return {
             **{name: getattr(self, name) for name in names.split()},
             "last_sign_of_life": None if sign is None else utc(sign),
-            "ended": None if self.state in (RUNNING, DEAD) else self.ended or None,
+            "ended": None if self.state in (RUNNING, DEAD) else self.run.get("ended"),
             "folder": str(self.folder),
             "log": None if self.log is None else str(self.log),
         }
@@ -121,15 +108,12 @@ def read_part(folder: Path, shard: Shard | None, now: float) -> Part:
     for _ in range(2):  # again where the run began or ended between the two files
         holder, written = _read_lease(folder)
         content, damage = read_manifest(folder)
-        run = last_run(content)
+        run = _last_run(content)
         if damage is None and (holder is not None or run.get("state") != "running"):
             break
     silent = written is not None and now - written > lease.EXPIRY_SECONDS
     state, reason = _state(run, damage, holder, silent)
-    if state == DEAD and written is None:
-        with contextlib.suppress(OSError):
-            written = (folder / FILE_NAME).stat().st_mtime
-    owner = run
+    owner: Mapping[str, Any] = run
     note: Mapping[str, Any] = {}
     if holder and state in (RUNNING, DEAD):
         owner, note = holder, holder.get("note") or {}
@@ -145,17 +129,15 @@ def read_part(folder: Path, shard: Shard | None, now: float) -> Part:
         state,
         **counts,
         images_per_second=rate,
-        last_sign_of_life=written if state == DEAD or (state == RUNNING and silent) else None,
+        last_sign_of_life=written if state == DEAD else None,
         reason=reason,
         host=owner.get("host"),
         job=owner.get("job"),
-        pid=owner.get("pid"),
         content=content,
     )
 
 
-def last_run(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The entry of the last run in a manifest; empty where there is none."""
+def _last_run(content: Mapping[str, Any]) -> Mapping[str, Any]:
     return (content.get("runs") or [{}])[-1]
 
 

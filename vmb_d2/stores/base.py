@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,12 @@ from ..structures.class_names import NO_NAMES, ClassNames
 from ..structures.regions import RegionFeatures
 
 FEATURE_DTYPES = ("float32", "float16")
+NOT_UTF8 = "not UTF-8"
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a name can be written as UTF-8, unlike some names of files."""
+    return not re.search("[\ud800-\udfff]", name)
 
 
 @contextlib.contextmanager
@@ -39,12 +46,13 @@ def store_errors(place: object) -> Iterator[None]:
     """Raise whatever reading damaged content raises as a StoreError of one line."""
     try:
         yield
+    except StoreError as error:
+        raise StoreError(f"{place}: {error}") from error
     except OSError as error:
-        raise StoreError(f"{place}: can't be read: {error.strerror or first_line(error)}") from (
-            error
-        )
+        reason = error.strerror or first_line(error)
+        raise StoreError(f"{place}: can't be read: {reason}") from error
     except Exception as error:
-        raise StoreError(f"{place}: {first_line(error)}") from error
+        raise StoreError(f"{place}: is damaged ({first_line(error)})") from error
 
 
 class FeatureWriter(ABC):
@@ -66,12 +74,12 @@ class FeatureWriter(ABC):
     keeps: ClassVar[frozenset[str]]
     #: Of fields that the format demands: how an image without the field is written.
     without: ClassVar[Mapping[str, str]] = {}
-    #: Keys of ``RegionFeatures.extra`` that are kept, with the fields that each stands in for.
-    kept_keys: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     #: The only dtype of features in this format; None: any of ``FEATURE_DTYPES``.
     only_dtype: ClassVar[str | None] = None
     #: Whether the names of the classes are written.
     needs_class_names: ClassVar[bool] = False
+    #: Whether arrays are written as base64.
+    is_base64: ClassVar[bool] = False
 
     def __init__(
         self, path: str | Path, dtype: str = "float32", class_names: ClassNames = NO_NAMES
@@ -79,6 +87,7 @@ class FeatureWriter(ABC):
         self.path = Path(path)
         self.dtype = self.dtype_for(dtype)
         self.class_names = class_names
+        self._opened = contextlib.ExitStack()
         try:
             with output_errors(self.path):
                 self._open()
@@ -88,7 +97,10 @@ class FeatureWriter(ABC):
 
     @abstractmethod
     def _open(self) -> None:
-        """Open the store. Raises OSError, StoreError or OutputError."""
+        """Open the store; how to close it goes onto the stack ``_opened``.
+
+        Raises OSError, StoreError or OutputError.
+        """
 
     @classmethod
     def dtype_for(cls, dtype: str) -> np.dtype:
@@ -97,17 +109,12 @@ class FeatureWriter(ABC):
 
     @classmethod
     def problems(cls, names: Iterable[str]) -> Iterator[tuple[str, str]]:
-        """(name, reason) of each name under which this format can't keep an image.
+        """(name, reason) of as few names as possible, without which all others can be kept.
 
         Args:
             names: of all images of a run, without repetition.
         """
         return iter(())
-
-    @classmethod
-    def fewest_problems(cls, names: Iterable[str]) -> dict[str, str]:
-        """The smallest set of names without which the others can be kept, with the reasons."""
-        return dict(cls.problems(names))
 
     @classmethod
     def mistaken(cls, names: Iterable[str]) -> Iterator[str]:
@@ -119,10 +126,18 @@ class FeatureWriter(ABC):
         """Why the format's own readers can't read a store with this image; None if they can."""
         return None
 
-    @staticmethod
-    @abstractmethod
-    def bytes_per_image(regions: int, dimension: int, classes: int, itemsize: int) -> int:
-        """About how many bytes one image takes on the disk."""
+    @classmethod
+    def bytes_per_image(cls, regions: int, dimension: int, classes: int, itemsize: int) -> int:
+        """About how many bytes one image takes on the disk.
+
+        Args:
+            regions, dimension, classes: how many of each.
+            itemsize: bytes of a feature's number.
+        """
+        a_region = dimension * itemsize + 32  # the box, and what is known of the best class
+        if "cls_prob" in cls.keeps:
+            a_region += classes * (itemsize if cls.only_dtype else 4)
+        return regions * a_region * 4 // 3 if cls.is_base64 else regions * a_region + 3500
 
     @abstractmethod
     def __contains__(self, name: str) -> bool:
@@ -148,9 +163,9 @@ class FeatureWriter(ABC):
         self.flush()
         self.abandon()
 
-    @abstractmethod
     def abandon(self) -> None:
-        """Close the store without a further write; what was flushed stays. Never raises."""
+        """Close the store without a further write; what was flushed stays."""
+        self._opened.close()
 
     def features_of(self, regions: RegionFeatures) -> np.ndarray:
         """The features in the writer's dtype, C-contiguous."""
@@ -169,6 +184,7 @@ class FeatureReader(ABC):
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self._opened = contextlib.ExitStack()
         try:
             self._open()
         except BaseException as error:
@@ -179,7 +195,7 @@ class FeatureReader(ABC):
             raise StoreError(f"{self.path}: can't be read: {reason}") from error
 
     def _open(self) -> None:  # noqa: B027 (folders needn't be opened)
-        """Open the store. What this raises beside StoreErrors becomes one."""
+        """Open the store, as the writer's. What this raises beside StoreErrors becomes one."""
 
     @classmethod
     def is_store(cls, path: Path) -> bool:
@@ -207,8 +223,9 @@ class FeatureReader(ABC):
     def read(self, name: str) -> RegionFeatures:
         """One image. Raises StoreError where it isn't there or is damaged."""
 
-    def close(self) -> None:  # noqa: B027 (folders needn't be closed)
+    def close(self) -> None:
         """Close the store."""
+        self._opened.close()
 
     def __enter__(self):
         return self

@@ -25,7 +25,7 @@ FIELDS = (
     "image_height",
 )
 _NUMBERS = ("num_boxes", "image_width", "image_height")
-_COLUMNS = {"bbox": 4, "cls_prob": None, "class_logits": None}  # of 2-D arrays; None: any number
+_TABLES = ("bbox", "cls_prob", "class_logits")  # 2-D arrays; the others have a value a region
 
 _REQUIRED = ("bbox", "num_boxes", "objects", "cls_prob", "image_width", "image_height")
 _OPTIONAL = ("class_logits", "objects_conf", "attrs_id", "attrs_conf")
@@ -60,35 +60,25 @@ def regions_of(
     if features.ndim != 2:
         raise StoreError(f"features of shape {features.shape}, not (N, D)")
     # Tables first: their shapes explain what is wrong better than those of lists made of them.
-    known: dict[str, Any] = {key: info.get(key) for key in (*_COLUMNS, *_REQUIRED, *_OPTIONAL)}
+    known: dict[str, Any] = {key: info.get(key) for key in (*_TABLES, *_REQUIRED, *_OPTIONAL)}
     extra = {key: value for key, value in info.items() if key not in known}
     known["confidence"] = confidence
     for key, value in known.items():
-        if value is not None:
-            number = key in _NUMBERS
-            known[key] = _number(key, value) if number else _checked(key, value, len(features))
+        if key in _NUMBERS and value is not None:
+            known[key] = _number(key, value)
+        elif value is not None:
+            known[key] = array = _array(key, value)
+            rank = 2 if key in _TABLES else 1
+            is_whole = array.ndim == rank and len(array) == len(features)
+            if not is_whole or (key == "bbox" and array.shape[1] != 4):
+                raise StoreError(f"{key} of shape {array.shape} with {len(features)} features")
     if known["num_boxes"] is None:
         known["num_boxes"] = len(features)
     return RegionFeatures(features=features, **known, extra=extra)
 
 
-def _checked(key: str, value: Any, rows: int) -> np.ndarray:
-    array = _array(key, value)
-    two_dimensional = key in _COLUMNS
-    if (
-        array.ndim != 1 + two_dimensional
-        or len(array) != rows
-        or (two_dimensional and _COLUMNS[key] not in (None, array.shape[1]))
-    ):
-        raise StoreError(f"{key} of shape {array.shape} with {rows} features")
-    return array
-
-
 def _array(key: str, value: Any) -> np.ndarray:
-    try:
-        array = np.asarray(value)
-    except (ValueError, TypeError) as error:
-        raise StoreError(f"{key} is no array ({first_line(error)})") from error
+    array = np.asarray(value)
     if array.dtype.kind not in "fiu":
         raise StoreError(f"{key} is no array of numbers")
     return array

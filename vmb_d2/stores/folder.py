@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -38,19 +39,16 @@ def first_file(
     Args:
         leave_out: see :func:`names_below`.
     """
-    folders = [folder]
-    while folders:
-        searched = folders.pop()
-        try:
-            with os.scandir(searched) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        if searched != folder or entry.name not in leave_out:
-                            folders.append(Path(entry.path))
-                    elif not entry.name.startswith(".") and is_image(entry.name):
-                        return Path(entry.path)
-        except OSError:
-            continue
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            found = None
+            if not entry.is_dir(follow_symlinks=False):
+                is_first = is_image(entry.name) and not entry.name.startswith(".")
+                found = Path(entry.path) if is_first else None
+            elif entry.name not in leave_out:
+                found = first_file(Path(entry.path), is_image)
+            if found is not None:
+                return found
     return None
 
 
@@ -73,15 +71,10 @@ class FolderWriter(FeatureWriter):
 
     @classmethod
     def problems(cls, names):
-        names = set(names)
         longest = LONGEST_FILE_NAME - len("..tmp") - max(map(len, cls.suffixes))
         for name in sorted(names):
             if any(len(os.fsencode(part)) > longest for part in name.split("/")):
                 yield name, f"longer than the {longest} bytes that a file's name can have"
-            for suffix in cls.suffixes[:-1]:  # x_info.npy belongs to x, and features to x_info
-                other = f"{name}{suffix}".removesuffix(cls.suffixes[-1])
-                if other in names:
-                    yield name, f"{name}{suffix} would also be a file of {other}"
 
     @abstractmethod
     def contents(self, name: str, regions: RegionFeatures) -> Iterator[bytes]:
@@ -138,7 +131,6 @@ class FolderWriter(FeatureWriter):
                 file.unlink(missing_ok=True)
 
     def write(self, name: str, regions: RegionFeatures) -> None:
-        self._check_owner(name)
         self._make_folder_of(name)
         for suffix, content in zip(self.suffixes, self.contents(name, regions), strict=True):
             file = self.path / f"{name}{suffix}"
@@ -146,16 +138,6 @@ class FolderWriter(FeatureWriter):
                 write_whole(file, content)
         self._unsynced.update((self.path / name).parents[: name.count("/") + 1])
         self._files.update(name + suffix for suffix in self.suffixes)
-
-    def _check_owner(self, name: str) -> None:
-        """Raise OutputError where a file of the image is one of another that is there already."""
-        for suffix in self.suffixes[:-1]:
-            ending = suffix.removesuffix(self.suffixes[-1])
-            for other in (name + ending, name.removesuffix(ending)):
-                if other != name and other in self:
-                    raise OutputError(
-                        f"{self.path}: {name!r} would share a file with {other!r}, which is there"
-                    )
 
     def _make_folder_of(self, name: str) -> None:
         """Make the subfolders of a name, but not the store itself should it have been deleted."""
@@ -171,9 +153,6 @@ class FolderWriter(FeatureWriter):
             for folder in self._unsynced:
                 sync_folder(folder)
         self._unsynced.clear()
-
-    def abandon(self) -> None:
-        """Nothing is open."""
 
 
 class FolderReader(FeatureReader):

@@ -14,13 +14,12 @@ from .base import FeatureReader, FeatureWriter
 from .fields import FIELDS
 from .folder import FolderWriter
 from .hdf5 import HDF5Reader, HDF5Writer
-from .lmdb_store import VILBERT_PLACE, LMDBReader, LMDBWriter
+from .lmdb_store import VILBERT_PLACE, LMDBReader, LMDBWriter, ViLBERTReader, ViLBERTWriter
 from .mmf import MMFReader, MMFWriter
 from .npz import NpzReader, NpzWriter, OpenVQAReader, OpenVQAWriter
 from .oscar import OscarReader, OscarWriter
 from .tsv import BUTDReader, BUTDWriter, LXMERTReader, LXMERTWriter
 from .uniter import UniterReader, UniterWriter
-from .vilbert import ViLBERTReader, ViLBERTWriter
 
 logger = logging.getLogger(__name__)
 
@@ -94,40 +93,34 @@ class Differences:
 
     def log(self, images: Iterable[tuple[Format, RegionFeatures]]) -> None:
         """Log what is new in these images, each with the format that it was read from."""
-        writer = self.target.writer
         lost = []
         for source, regions in images:
-            lost += [
-                label
-                for label, field in _contents(regions).items()
-                if field not in writer.keeps
-                and label not in writer.kept_keys
-                and self._is_new(label)
-            ]
-            replaced: set[str] = set()
-            for key in writer.kept_keys.keys() & regions.extra.keys():
-                replaced |= set(writer.kept_keys[key])
-            lacking: dict[str, list[str]] = {}  # by what is written instead
-            for field in FIELDS:
-                if (
-                    field in writer.without
-                    and getattr(regions, field) is None
-                    and field not in replaced
-                    and self._is_new(source.name, field)
-                ):
-                    lacking.setdefault(writer.without[field], []).append(field)
-            for instead, fields in lacking.items():
-                logger.info("%s has no %s: written %s", source.name, ", ".join(fields), instead)
-            no_size = None in (regions.image_width, regions.image_height)
-            cant_clip = self.clips and no_size and regions.bbox is not None
-            if cant_clip and self._is_new(source.name, "clips"):
-                words = "%s has images of unknown size: their boxes can't be clipped"
-                logger.warning(words, source.name)
+            if source is not self.target:
+                lost += [
+                    label
+                    for label, field in _contents(regions).items()
+                    if field not in self.target.writer.keeps and self._is_new(label)
+                ]
+                self._log_lacking(source, regions)
             dtype = regions.features.dtype
             if dtype.itemsize > self.dtype.itemsize and self._is_new("features", dtype.name):
                 logger.info("features of %s are written as %s", dtype, self.dtype)
         if lost:
             logger.info("%s has no place for %s", self.target.name, ", ".join(lost))
+
+    def _log_lacking(self, source: Format, regions: RegionFeatures) -> None:
+        lacking: dict[str, list[str]] = {}  # by what is written instead
+        for field in FIELDS:
+            instead = self.target.writer.without.get(field)
+            if instead and getattr(regions, field) is None and self._is_new(source.name, field):
+                lacking.setdefault(instead, []).append(field)
+        for instead, fields in lacking.items():
+            logger.info("%s has no %s: written %s", source.name, ", ".join(fields), instead)
+        no_size = None in (regions.image_width, regions.image_height)
+        cant_clip = self.clips and no_size and regions.bbox is not None
+        if cant_clip and self._is_new(source.name, "clips"):
+            words = "%s has images of unknown size: their boxes can't be clipped"
+            logger.warning(words, source.name)
 
     def _is_new(self, *what: str) -> bool:
         new = what not in self._said

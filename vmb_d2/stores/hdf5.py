@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,14 @@ import numpy as np
 
 from ..errors import OutputError, StoreError, first_line
 from ..structures.regions import RegionFeatures
-from .base import FeatureReader, FeatureWriter, output_errors, store_errors
+from .base import (
+    NOT_UTF8,
+    FeatureReader,
+    FeatureWriter,
+    is_utf8,
+    output_errors,
+    store_errors,
+)
 from .fields import regions_of
 from .journaled_file import JournaledFile, journal_path
 
@@ -44,16 +50,6 @@ def _close(h5: h5py.File, file: JournaledFile | None) -> None:
         file.close()
 
 
-@contextlib.contextmanager
-def _damage(path: Path, kind: type[OutputError] | type[StoreError]) -> Iterator[None]:
-    try:
-        yield
-    except kind:
-        raise
-    except Exception as error:  # h5py raises many kinds of errors for damage
-        raise kind(f"{path}: is damaged ({first_line(error)})") from error
-
-
 def _folders_of(name: str) -> list[str]:
     parts = name.split("/")
     return ["/".join(parts[:end]) for end in range(1, len(parts))]
@@ -69,63 +65,46 @@ class HDF5Writer(FeatureWriter):
 
     keeps = frozenset({*_DATASETS, "num_boxes"})
     without = dict.fromkeys(_ATTRIBUTES, "as zeros")
-    _finalizer: Callable[[], object] | None = None
 
     def _open(self) -> None:
         self._file = JournaledFile(self.path)
-        mode = "r+" if self._file.seek(0, 2) else "w"
-        self._waits = mode == "w"  # whether HDF5 has what the file on the disk hasn't
-        try:
+        self._opened.callback(self._file.close)
+        with store_errors(self.path):
+            mode = "r+" if self._file.seek(0, 2) else "w"
+            self._waits = mode == "w"  # whether HDF5 has what the file on the disk hasn't
             self._h5 = h5py.File(self._file, mode, libver=_VERSION)
-        except Exception as error:
-            self._file.close()
-            raise OutputError(f"{self.path}: can't be opened: {first_line(error)}") from error
-        self._finalizer = weakref.finalize(self, _close, self._h5, self._file)
+        self._opened.callback(weakref.finalize(self, _close, self._h5, self._file))
 
     @classmethod
     def problems(cls, names):
         names = set(names)
-        for name in sorted(names):
-            if above := names.intersection(_folders_of(name)):
-                yield name, f"is below {min(above)}, which is an image too"
-            if "." in name.split("/"):
-                yield name, "a part of it is a dot"
-            try:
-                name.encode()
-            except UnicodeEncodeError:
-                yield name, "not UTF-8"
-
-    @classmethod
-    def fewest_problems(cls, names):
-        names = set(names)
-        alone = {n: reason for n in names for _, reason in cls.problems([n])}
-        below = {f: n for n in sorted(names - alone.keys(), reverse=True) for f in _folders_of(n)}
+        bad = {name: "a part of it is a dot" for name in names if "." in name.split("/")}
+        bad |= {name: NOT_UTF8 for name in names if not is_utf8(name)}
+        below = {f: n for n in sorted(names - bad.keys(), reverse=True) for f in _folders_of(n)}
         # At least one image is below each of them, and can be kept where they are left out.
         above = {name: f"{below[name]}, an image too, is below it" for name in names & below.keys()}
-        return above | alone
-
-    @staticmethod
-    def bytes_per_image(regions: int, dimension: int, classes: int, itemsize: int) -> int:
-        return regions * (dimension * itemsize + 4 * 4 + 2 * (8 + 4)) + 6000
+        yield from sorted((above | bad).items())
 
     def __contains__(self, name: str) -> bool:
-        with _damage(self.path, OutputError):
+        with output_errors(self.path), store_errors(self.path):
             return f"{name}/features" in self._h5
 
     def present(self, names: Iterable[str]) -> set[str]:
-        by_folder: dict[str, dict[bytes, str]] = {}
+        by_folder: dict[str, list[tuple[str, str]]] = {}
         for name in names:
             folder, _, own = name.rpartition("/")
-            by_folder.setdefault(folder, {})[os.fsencode(own)] = name
-        found = set()
-        with _damage(self.path, OutputError):
+            by_folder.setdefault(folder, []).append((own, name))
+        found: set[str] = set()
+        with (
+            output_errors(self.path),
+            store_errors(self.path),
             # HDF5 reads the file itself where it has all: much faster than through Python.
-            file = contextlib.nullcontext(self._h5) if self._waits else _opened_to_look(self.path)
-            with file as h5:
-                for folder, named in by_folder.items():
-                    for key, has_features in _those_of(h5, folder, named):
-                        if has_features or named[key] in self:
-                            found.add(named[key])
+            contextlib.nullcontext(self._h5) if self._waits else _to_look(self.path) as h5,
+        ):
+            for folder, inside in by_folder.items():
+                group = h5.get(folder or "/")
+                keys = set(group) if isinstance(group, h5py.Group) else set()
+                found.update(n for own, n in inside if own in keys and _is_image(group, own))
         return found
 
     def write(self, name: str, regions: RegionFeatures) -> None:
@@ -160,10 +139,6 @@ class HDF5Writer(FeatureWriter):
         self._commit(self._h5.close)
         self.abandon()
 
-    def abandon(self) -> None:
-        if self._finalizer is not None:
-            self._finalizer()
-
     def _commit(self, flush: Callable[[], None]) -> None:
         with output_errors(self.path, "can't be written"):
             flush()
@@ -171,7 +146,14 @@ class HDF5Writer(FeatureWriter):
         self._waits = False
 
 
-def _opened_to_look(path: Path) -> h5py.File:
+def _is_image(group: h5py.Group, key: str) -> bool:
+    try:
+        return group.id.links.exists(f"{key}/features".encode())
+    except (KeyError, RuntimeError):  # a link that leads to nothing, or elsewhere
+        return False
+
+
+def _to_look(path: Path) -> h5py.File:
     """The file as it is on the disk, with a cache that holds the index of all names."""
     h5 = h5py.File(path, "r", locking=False)
     cache = h5.id.get_mdc_config()
@@ -181,72 +163,32 @@ def _opened_to_look(path: Path) -> h5py.File:
     return h5
 
 
-def _those_of(h5: h5py.File, folder: str, keys: Collection[bytes]) -> Iterator[tuple[bytes, bool]]:
-    """Which of ``keys`` a group has, in their order; and whether each surely is an image.
-
-    Args:
-        folder: the group's path, which needn't be there; ``""`` for the file itself.
-    """
-    group = h5 if not folder else h5.get(folder)
-    if isinstance(group, h5py.Group):
-        there: set[bytes] = set()
-        group.id.links.iterate(there.add, order=h5py.h5.ITER_NATIVE)
-        for key in keys:
-            if key in there:
-                try:
-                    yield key, group.id.links.exists(key + b"/features")
-                except (KeyError, RuntimeError):  # a link that leads to nothing, or elsewhere
-                    yield key, False
-
-
 class HDF5Reader(FeatureReader):
     """Reads such a file, as of its last flush. Of a group only ``features`` has to be there."""
 
-    _finalizer: Callable[[], object] | None = None
-
     def _open(self) -> None:
-        file = JournaledFile(self.path, False) if journal_path(self.path).exists() else None
-        try:
-            if file is not None and not file.seek(0, 2):  # the first flush was interrupted
-                self._h5 = h5py.File(io.BytesIO(), "w")
-            else:
-                # Not every network file system has HDF5's locks, and our writer takes none.
-                self._h5 = h5py.File(file or self.path, "r", locking=False)
-        except BaseException:
-            if file is not None:
-                file.close()
-            raise
-        self._finalizer = weakref.finalize(self, _close, self._h5, file)
+        file = None
+        if journal_path(self.path).exists():
+            file = JournaledFile(self.path, False)
+            self._opened.callback(file.close)
+        if file is not None and not file.seek(0, 2):  # the first flush was interrupted
+            self._h5 = h5py.File(io.BytesIO(), "w")
+        else:
+            # Not every network file system has HDF5's locks, and our writer takes none.
+            self._h5 = h5py.File(file or self.path, "r", locking=False)
+        self._opened.callback(weakref.finalize(self, _close, self._h5, file))
 
     @classmethod
     def is_store(cls, path: Path) -> bool:
         return path.is_file() and h5py.is_hdf5(path)
 
     def names(self) -> Iterator[str]:
-        with _damage(self.path, StoreError):
-            yield from self._images_below(self._h5.id, "", set())
-
-    def _images_below(self, group, prefix: str, seen: set[int]) -> Iterator[str]:
-        """The images of a group, and of those in it. Links to elsewhere are not followed."""
-        seen.add(h5py.h5o.get_info(group).addr)
-        for key in group:
-            if group.links.get_info(key).type != h5py.h5l.TYPE_HARD:
-                continue
-            child = h5py.h5o.open(group, key)
-            if not isinstance(child, h5py.h5g.GroupID):
-                continue
-            name = f"{prefix}{key.decode()}"
-            if b"features" in child:
-                yield name
-            elif h5py.h5o.get_info(child).addr not in seen:
-                yield from self._images_below(child, f"{name}/", seen)
+        with store_errors(self.path):
+            yield from _images_below(self._h5.id, "")
 
     def __contains__(self, name: str) -> bool:
-        with _damage(self.path, StoreError):
-            try:
-                return f"{name}/features" in self._h5
-            except UnicodeEncodeError:
-                return False
+        with store_errors(self.path):
+            return is_utf8(name) and f"{name}/features" in self._h5
 
     def read(self, name: str) -> RegionFeatures:
         if name not in self:
@@ -255,14 +197,22 @@ class HDF5Reader(FeatureReader):
             group = self._h5[name]
             info: dict[str, Any] = {}
             for field, (dataset, _) in _DATASETS.items():
-                for key in (dataset, field):  # older files have attributes under the field's name
-                    if key in group:
-                        info.setdefault(field, group[key][()])
+                if dataset in group:
+                    info[field] = group[dataset][()]
             if "attrs_conf" in info and not info["attrs_conf"].any():
                 info |= dict.fromkeys(_ATTRIBUTES)
             info["num_boxes"] = group.attrs.get("num_boxes")
             return regions_of(group["features"][()], info)
 
-    def close(self) -> None:
-        if self._finalizer is not None:
-            self._finalizer()
+
+def _images_below(group: h5py.h5g.GroupID, prefix: str) -> Iterator[str]:
+    """The images of a group, and of those in it. Links to elsewhere are not followed."""
+    for key in group:
+        if group.links.get_info(key).type == h5py.h5l.TYPE_HARD:
+            child = h5py.h5o.open(group, key)
+            if isinstance(child, h5py.h5g.GroupID):
+                name = f"{prefix}{key.decode()}"
+                if b"features" in child:
+                    yield name
+                else:
+                    yield from _images_below(child, f"{name}/")

@@ -1,13 +1,12 @@
 """A file that is in one of its committed states after every crash.
 
-Beside the file ``x`` there can be a journal, ``x.journal``, with the steps that bring the file to a
-committed state; without a journal it is in one. A commit takes these steps, each of them synced to
-the disk before the next begins:
+Beside the file ``x`` there can be a journal, ``x.journal``, with what brings the file to a
+committed state: its size, and the content of ranges. Without a journal it is in one. A commit takes
+these steps, each of them synced to the disk before the next begins:
 
-1. Write a journal: truncate the file to its old size.
-2. Append what is new beyond the old size.
-3. Write a journal: set the file's new size, and overwrite these ranges.
-4. Do that, and remove the journal.
+1. Write a journal with the old size, and the old content of what is overwritten.
+2. Write the new content.
+3. Remove the journal.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import contextlib
 import errno
 import hashlib
 import io
-import itertools
 import os
 import struct
 from pathlib import Path
@@ -64,14 +62,14 @@ def decode_journal(journal: bytes) -> tuple[int, _Patches]:
 class JournaledFile(io.RawIOBase):
     """A binary file whose changes wait in memory for :meth:`commit`. Reading sees them.
 
-    A commit that a crash interrupted is finished or undone on opening.
+    A commit that a crash interrupted is undone on opening.
 
     Args:
         path: of the file; it is made where there is none.
         writable: False: the file has to be there, and nothing is done on the disk.
 
     Raises:
-        StoreError: the journal is damaged, or of another file.
+        StoreError: the journal is damaged.
         OSError: from the disk. Apart from the opening, only :meth:`commit` writes to it.
     """
 
@@ -106,12 +104,10 @@ class JournaledFile(io.RawIOBase):
             raise StoreError(f"{self._journal}: {error}, without which the file may be half") from (
                 error
             )
-        if self._committed < size:
-            raise StoreError(f"{self._journal}: is no journal of the file beside it")
         if self._writable:
-            self._carry_out(size, patches)
+            self._apply(size, patches)
             return
-        self._committed = self._size = size
+        self._committed, self._size = min(self._committed, size), size
         for offset, content in patches:
             self.seek(offset)
             self.write(content)
@@ -120,33 +116,29 @@ class JournaledFile(io.RawIOBase):
     def commit(self) -> None:
         """Make the present content the one that a crash leaves.
 
-        Raises OSError; then the file is in the old state or in the new one, and is to be closed.
+        Raises OSError; then the file is in the old state, and is to be closed.
         """
-        patches, appended = self._changes()
-        if not patches and self._size == self._committed:
+        if not self._pages and self._size == self._committed:
             return
         check_in_place(os.fstat(self._descriptor), self.path)
+        old, new = [], []
+        for index, page in sorted(self._pages.items()):
+            offset = index * PAGE
+            if before := self._committed_page(index):
+                old.append((offset, before))
+            new.append((offset, bytes(page[: max(self._size - offset, 0)])))
+        write_whole(self._journal, encode_journal(self._committed, old))
+        sync_folder(self.path.parent)
         try:
-            if self._size > self._committed:
-                write_whole(self._journal, encode_journal(self._committed, []))
-                sync_folder(self.path.parent)
-                for offset, content in appended:
-                    write_at(self._descriptor, content, offset)
-                os.ftruncate(self._descriptor, self._size)
-                os.fsync(self._descriptor)
-            write_whole(self._journal, encode_journal(self._size, patches))
+            self._apply(self._size, new)
         except OSError:
             with contextlib.suppress(OSError):
-                os.ftruncate(self._descriptor, self._committed)
-                os.fsync(self._descriptor)
-                self._journal.unlink(missing_ok=True)
+                self._apply(self._committed, old)
             raise
-        sync_folder(self.path.parent)
-        self._carry_out(self._size, patches)
         self._pages.clear()
 
-    def _carry_out(self, size: int, patches: _Patches) -> None:
-        """Apply the journal, and remove it."""
+    def _apply(self, size: int, patches: _Patches) -> None:
+        """Bring the file to a state on the disk, and remove the journal. Raises OSError."""
         os.ftruncate(self._descriptor, size)
         for offset, content in patches:
             write_at(self._descriptor, content, offset)
@@ -155,54 +147,25 @@ class JournaledFile(io.RawIOBase):
         sync_folder(self.path.parent)
         self._committed = self._size = size
 
-    def _changes(self) -> tuple[_Patches, _Patches]:
-        """What waits, in ranges as long as possible: below the committed size, and beyond it."""
-        patches, appended = [], []
-        inside = sorted(index for index in self._pages if index * PAGE < self._size)
-        # Successive pages have the same difference of index and rank.
-        for _, pages in itertools.groupby(enumerate(inside), lambda pair: pair[1] - pair[0]):
-            indices = [index for _, index in pages]
-            offset = indices[0] * PAGE
-            content = b"".join(map(self._pages.__getitem__, indices))[: self._size - offset]
-            below = min(max(self._committed - offset, 0), len(content))
-            if below:
-                patches.append((offset, content[:below]))
-            if below < len(content):
-                appended.append((offset + below, content[below:]))
-        return patches, appended
+    def _committed_page(self, index: int) -> bytes:
+        """What is committed of a page; less than a page at the end, and nothing behind it."""
+        begin = index * PAGE
+        return os.pread(self._descriptor, min(PAGE, max(self._committed - begin, 0)), begin)
 
     def _page(self, index: int) -> bytearray:
-        """A page to be changed."""
+        """A page as it is now. What is changed in it waits once it is in ``_pages``."""
         page = self._pages.get(index)
-        if page is None:
-            page = bytearray(PAGE)
-            self._read_committed(index * PAGE, memoryview(page))
-            self._pages[index] = page
-        return page
-
-    def _read_committed(self, begin: int, into: memoryview) -> None:
-        """Read committed content; what lies beyond it stays as it is."""
-        into = into[: max(self._committed - begin, 0)]
-        while into:
-            count = os.preadv(self._descriptor, [into], begin)
-            if not count:
-                raise OSError(errno.EIO, "is shorter than it was", str(self.path))
-            into, begin = into[count:], begin + count
+        return bytearray(self._committed_page(index).ljust(PAGE, b"\0")) if page is None else page
 
     def readinto(self, buffer) -> int:
         into = memoryview(buffer).cast("B")
-        into = into[: max(self._size - self._position, 0)]
-        begin, end = self._position, self._position + len(into)
-        into[:] = bytes(len(into))
-        self._read_committed(begin, into)
-        for index in range(begin // PAGE, -(-end // PAGE)):
-            if index in self._pages:
-                first, last = max(index * PAGE, begin), min((index + 1) * PAGE, end)
-                page = memoryview(self._pages[index])
-                into[first - begin : last - begin] = page[
-                    first - index * PAGE : last - index * PAGE
-                ]
-        self._position = end
+        rest = into = into[: max(self._size - self._position, 0)]
+        while rest:
+            index, at = divmod(self._position, PAGE)
+            part = self._page(index)[at : at + len(rest)]
+            rest[: len(part)] = part
+            self._position += len(part)
+            rest = rest[len(part) :]
         return len(into)
 
     def write(self, content) -> int:
@@ -211,7 +174,8 @@ class JournaledFile(io.RawIOBase):
         while rest:
             index, at = divmod(self._position, PAGE)
             part = rest[: PAGE - at]
-            self._page(index)[at : at + len(part)] = part
+            page = self._pages[index] = self._page(index)
+            page[at : at + len(part)] = part
             self._position += len(part)
             rest = rest[len(part) :]
         self._size = max(self._size, self._position) if written else self._size
@@ -221,7 +185,8 @@ class JournaledFile(io.RawIOBase):
         size = self._position if size is None else size
         # What is cut off reads as zeros, should the file grow again.
         for index in range(size // PAGE, -(-self._size // PAGE)):
-            page, begin = self._page(index), max(size - index * PAGE, 0)
+            page = self._pages[index] = self._page(index)
+            begin = max(size - index * PAGE, 0)
             page[begin:] = bytes(PAGE - begin)
         self._size = size
         return size

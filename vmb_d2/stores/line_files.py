@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import StoreError
 from ..utils.files import check_in_place, sync_folder, write_at, write_whole
-from .base import FeatureReader, FeatureWriter, output_errors
+from .base import NOT_UTF8, FeatureReader, FeatureWriter, is_utf8, output_errors
 from .line_index import Index, Line, list_lines
 
 
@@ -22,8 +22,9 @@ class LineWriter:
     Args:
         path: of the TSV, which is made where there is none.
         index: which kind of index it has.
-        check: raises StoreError for a line that isn't whole.
+        check: raises an error for a line that isn't whole.
         keep: names of the lines with which the TSV has to begin; lines after these are cut off.
+        opened: gets what closes the files.
 
     Attributes:
         found: the names of the lines that were there, in their order.
@@ -38,40 +39,31 @@ class LineWriter:
         path: Path,
         index: type[Index],
         check: Callable[[bytes], object],
+        opened: contextlib.ExitStack,
         keep: Sequence[str] | None = None,
     ):
         self.path = path
         self._index = index
-        self._index_path = index.path(path)
-        self._index_file = -1
         self._waiting: list[tuple[str, bytes]] = []
-        self._tsv_file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            self._recover(check, keep)
-        except BaseException:
-            self.close()
-            raise
-
-    def _recover(self, check: Callable[[bytes], object], keep: Sequence[str] | None) -> None:
+        self._tsv_file = _open(path, os.O_RDWR | os.O_CREAT, opened)
         size = os.fstat(self._tsv_file).st_size
-        listing = list_lines(self.path, self._index, check, check_all=True)
+        listing = list_lines(path, index, check, check_all=True)
         if size and not listing.lines and not listing.has_index:
-            raise StoreError(f"{self.path}: has no whole line")
+            raise StoreError(f"{path}: has no whole line")
         if keep is not None:
             listing.complete &= len(listing.lines) == len(keep)
             del listing.lines[len(keep) :]
             if [line.name for line in listing.lines] != list(keep):
-                raise StoreError(
-                    f"{self.path}: its lines are not of the images of the file beside it"
-                )
+                raise StoreError(f"{path}: its lines are not of the images of the file beside it")
+        self._index_path = index.path(path)
         if not listing.complete:
             os.fsync(self._tsv_file)  # before the index lists it
-            write_whole(self._index_path, b"".join(map(self._index.entry, listing.lines)))
-        self._index_file = os.open(self._index_path, os.O_RDWR)
+            write_whole(self._index_path, b"".join(map(index.entry, listing.lines)))
+        self._index_file = _open(self._index_path, os.O_RDWR, opened)
         if size > listing.end:
             os.ftruncate(self._tsv_file, listing.end)
             os.fsync(self._tsv_file)
-        sync_folder(self.path.parent)
+        sync_folder(path.parent)
         self.found = [line.name for line in listing.lines]
         self._names = set(self.found)
         self._end = listing.end
@@ -112,13 +104,6 @@ class LineWriter:
         self._end = end
         self._index_end += sum(map(len, entries))
 
-    def close(self) -> None:
-        """Close the files without a further write."""
-        for descriptor in (self._tsv_file, self._index_file):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._tsv_file = self._index_file = -1
-
 
 class LineReader:
     """Reads such a TSV; one without an index, or with one that doesn't fit, is read once at first.
@@ -126,7 +111,7 @@ class LineReader:
     Of several lines with one name, the last counts.
 
     Args:
-        path, index, check: see :class:`LineWriter`.
+        path, index, check, opened: see :class:`LineWriter`.
 
     Attributes:
         names: of the lines, each once, in the TSV's order.
@@ -136,13 +121,19 @@ class LineReader:
         StoreError: it is something else, or ends in the middle of a line.
     """
 
-    def __init__(self, path: Path, index: type[Index], check: Callable[[bytes], object]):
+    def __init__(
+        self,
+        path: Path,
+        index: type[Index],
+        check: Callable[[bytes], object],
+        opened: contextlib.ExitStack,
+    ):
         self.path = path
         listing = list_lines(path, index, check, check_all=False)
         if listing.is_cut:
             raise StoreError(f"{path}: ends in the middle of an image: was it cut?")
         self.names = {line.name: line for line in listing.lines}
-        self._tsv_file = os.open(path, os.O_RDONLY)
+        self._tsv_file = _open(path, os.O_RDONLY, opened)
 
     def line(self, name: str) -> bytes:
         """The line of that name. Raises StoreError where there is none, or it is elsewhere."""
@@ -157,28 +148,28 @@ class LineReader:
             raise StoreError(f"{self.path}: {name!r}: not where the index says")
         return content
 
-    def close(self) -> None:
-        """Close the file."""
-        if self._tsv_file >= 0:
-            os.close(self._tsv_file)
-            self._tsv_file = -1
+
+def _open(path: Path, flags: int, opened: contextlib.ExitStack) -> int:
+    """The descriptor of a file, which ``opened`` closes."""
+    descriptor = os.open(path, flags, 0o666)
+    opened.callback(os.close, descriptor)
+    return descriptor
 
 
 class LinesWriter(FeatureWriter):
     """Writes a store of TSVs, flushed in their order. An image is there if the last file has it."""
 
     only_dtype = "float32"
-    _files: Sequence[LineWriter] = ()
+    is_base64 = True
+    _files: Sequence[LineWriter]
 
     @classmethod
     def problems(cls, names):
         for name in names:
             if any(character in name for character in '\t\n\r"\0'):
                 yield name, "a tab, line break or quotation mark, which a TSV can't hold"
-            try:
-                name.encode()
-            except UnicodeEncodeError:
-                yield name, "not UTF-8"
+            if not is_utf8(name):
+                yield name, NOT_UTF8
 
     @classmethod
     def problem_of(cls, regions):
@@ -191,30 +182,17 @@ class LinesWriter(FeatureWriter):
         for file in self._files:
             file.flush()
 
-    def abandon(self) -> None:
-        for file in self._files:
-            file.close()
-
 
 class LinesReader(FeatureReader):
     """Reads a store of TSVs, whose images are those of ``_lines``."""
 
-    _lines: LineReader | None = None
+    _lines: LineReader
 
     def names(self) -> Iterator[str]:
-        return iter(self._main.names)
+        return iter(self._lines.names)
 
     def __len__(self) -> int:
-        return len(self._main.names)
+        return len(self._lines.names)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._main.names
-
-    @property
-    def _main(self) -> LineReader:
-        assert self._lines is not None
-        return self._lines
-
-    def close(self) -> None:
-        if self._lines is not None:
-            self._lines.close()
+        return name in self._lines.names

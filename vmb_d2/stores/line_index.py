@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ..errors import StoreError
+from .base import store_errors
 
-_SAMPLES = 16  # lines of an index that are compared with the TSV
 _LONGEST_NAME = 4096  # bytes, with the tab
-_MOST_DIGITS = 18  # of an offset that a file can have
+_BEGINNING = 1 << 20  # bytes of a TSV that show what it is
 
 
 class Line(NamedTuple):
@@ -44,25 +44,14 @@ class Index:
         return f"{line.offset}\t{line.length}\t{line.name}\n".encode()
 
     @staticmethod
-    def lines(tsv: BinaryIO, entries: Sequence[bytes]) -> Iterator[Line]:
-        """The lines of the entries, up to the first entry that can't be one of this TSV."""
-        for entry in entries:
-            offset, _, rest = entry.partition(b"\t")
-            length, _, name = rest.partition(b"\t")
-            try:
-                line = Line(int(offset), int(length), name.decode().removesuffix("\n"))
-            except ValueError:
-                return
-            if Index.entry(line) != entry or line.length <= 0:
-                return
-            yield line
+    def begin(entry: bytes) -> tuple[int, str | None]:
+        """The offset in an entry, and the name if it has one. Raises ValueError."""
+        offset, _length, name = entry.decode().removesuffix("\n").split("\t")
+        return int(offset), name
 
 
 class OffsetIndex(Index):
-    """``x.lineidx`` of ``x.tsv``, as Oscar has it: the byte at which each line begins.
-
-    A line ends where the next one begins, and its name is read from the TSV.
-    """
+    """``x.lineidx`` of ``x.tsv``, as Oscar has it: the byte at which each line begins."""
 
     @staticmethod
     def path(tsv: Path) -> Path:
@@ -73,25 +62,8 @@ class OffsetIndex(Index):
         return b"%d\n" % line.offset
 
     @staticmethod
-    def lines(tsv: BinaryIO, entries: Sequence[bytes]) -> Iterator[Line]:
-        begun: list[tuple[int, str]] = []
-        for entry in entries:
-            digits = entry.strip()
-            offset = int(digits) if digits.isdigit() and len(digits) <= _MOST_DIGITS else -1
-            name = _name_at(tsv, offset) if offset > (begun[-1][0] if begun else -1) else None
-            if name is None:
-                break
-            begun.append((offset, name))
-        # A crash can leave the last entry in part. Other programs' offsets may count characters.
-        if len(begun) < len(entries) - 1 or not begun:
-            return
-        tsv.seek(begun[-1][0])
-        last = tsv.readline()
-        if not last.endswith(b"\n"):
-            return
-        ends = [offset for offset, _ in begun[1:]] + [begun[-1][0] + len(last)]
-        for (offset, name), end in zip(begun, ends, strict=True):
-            yield Line(offset, end - offset, name)
+    def begin(entry: bytes) -> tuple[int, str | None]:
+        return int(entry), None
 
 
 @dataclass
@@ -125,7 +97,7 @@ def list_lines(
 
     Args:
         index: which kind of index it has.
-        check: raises StoreError for a line that isn't whole.
+        check: raises an error for a line that isn't whole.
         check_all: whether to check the lines of a TSV without index too.
 
     Raises:
@@ -140,13 +112,14 @@ def list_lines(
         for content in tsv:
             if content.endswith(b"\n") and content.strip(b"\r\n"):
                 try:
-                    line = Line(offset, len(content), _name_of(content))
-                    if listing.has_index or check_all:
-                        check(content)
-                except StoreError as error:
+                    with store_errors(f"{path}: at byte {offset}"):
+                        line = Line(offset, len(content), _name_of(content))
+                        if listing.has_index or check_all:
+                            check(content)
+                except StoreError:
                     if listing.has_index:
                         break
-                    raise StoreError(f"{path}: at byte {offset}: {error}") from error
+                    raise
                 listing.lines.append(line)
                 listing.complete = False
             offset += len(content)
@@ -161,44 +134,46 @@ def _indexed(tsv: BinaryIO, index: type[Index], index_path: Path) -> Listing:
         content = index_path.read_bytes()
     except FileNotFoundError:
         return Listing()
-    listing = Listing(has_index=True)
-    for line in index.lines(tsv, content.splitlines(keepends=True)):
-        if line.offset < listing.end:
-            break
-        listing.lines.append(line)
-    lines = listing.lines
-    listing.complete = content == b"".join(map(index.entry, lines))
-    samples = lines[:: len(lines) // _SAMPLES + 1] + lines[-1:]
-    if (content and not lines) or not all(_fits(tsv, line) for line in samples):
-        return Listing()
-    return listing
-
-
-def _fits(tsv: BinaryIO, line: Line) -> bool:
-    name = line.name.encode() + b"\t"
-    begin = os.pread(tsv.fileno(), len(name), line.offset)
-    end = os.pread(tsv.fileno(), 1, line.end - 1)
-    return begin == name and end == b"\n"
-
-
-def _name_of(line: bytes) -> str:
-    """The name in a line's first column. Raises StoreError where there is none."""
-    name, tab, _ = line.partition(b"\t")
-    if not name or not tab:
-        raise StoreError("no image's line")
+    entries = content.splitlines(keepends=True)
+    if entries and not entries[-1].endswith(b"\n"):
+        del entries[-1]
     try:
-        return name.decode()
-    except UnicodeDecodeError as error:
-        raise StoreError("a name that is not UTF-8") from error
+        begins = [index.begin(entry) for entry in entries]
+        named = [(offset, name or _name_at(tsv, offset)) for offset, name in begins]
+        fits = all(_name_at(tsv, offset) == name for offset, name in named[:1] + named[-1:])
+        tsv.seek(begins[-1][0] if begins else 0)
+    except (ValueError, OverflowError, OSError, StoreError):  # no numbers, or not of this TSV
+        return Listing()
+    last = tsv.readline()
+    offsets = [offset for offset, _ in begins]
+    if not fits or offsets != sorted(set(offsets)) or not (last.endswith(b"\n") or not begins):
+        return Listing()
+    ends = [*offsets[1:], offsets[-1] + len(last)] if offsets else []
+    lines = [Line(at, end - at, name) for (at, name), end in zip(named, ends, strict=True)]
+    return Listing(lines, has_index=True, complete=content == b"".join(map(index.entry, lines)))
 
 
-def _name_at(tsv: BinaryIO, offset: int) -> str | None:
-    """The name of the line that begins at ``offset``; None where none does."""
+def _name_at(tsv: BinaryIO, offset: int) -> str:
+    """The name of the line that begins at ``offset``. Raises an error where none does."""
     before = min(offset, 1)
     found = os.pread(tsv.fileno(), before + _LONGEST_NAME, offset - before)
     if found[:before] not in (b"", b"\n"):
-        return None
+        raise StoreError("no beginning of a line")
+    return _name_of(found[before:])
+
+
+def _name_of(line: bytes) -> str:
+    """The name in a line's first column. Raises StoreError, or ValueError where it isn't UTF-8."""
+    name, tab, _ = line.partition(b"\t")
+    if not name or not tab:
+        raise StoreError("no image's line")
+    return name.decode()
+
+
+def first_line_of(path: Path) -> bytes:
+    """The first line of a file, or its beginning; empty where it can't be read."""
     try:
-        return _name_of(found[before:])
-    except StoreError:
-        return None
+        with open(path, "rb") as file:
+            return file.readline(_BEGINNING)
+    except OSError:
+        return b""

@@ -1,7 +1,8 @@
-"""MMF's LMDB: an image a key, its value a pickled dict; ``keys`` lists all keys."""
+"""The LMDBs of MMF and ViLBERT: an image a key, its value a pickled dict."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
 import itertools
@@ -9,8 +10,10 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 import lmdb
+import numpy as np
 
 from ..errors import OutputError, StoreError, first_line
 from ..structures.regions import RegionFeatures
@@ -45,9 +48,9 @@ def lmdb_kind(path: Path) -> str | None:
         with LMDBReader(path) as reader:
             for name in itertools.islice(reader.names(), 1):
                 item = reader.item(name)
+                is_vilbert = "boxes" in item or "image_id" in item
                 is_mmf = "feature_path" in item or "bbox" in item
-                is_vilbert = not is_mmf and ("boxes" in item or "image_id" in item)
-                return "vilbert" if is_vilbert else "lmdb"
+                return "vilbert" if is_vilbert and not is_mmf else "lmdb"
     except OSError:
         return None
     except StoreError:
@@ -55,7 +58,7 @@ def lmdb_kind(path: Path) -> str | None:
     return "vilbert" if path.name == VILBERT_PLACE else "lmdb"
 
 
-def _opened(path: Path, **options: Any) -> lmdb.Environment:
+def _environment(path: Path, **options: Any) -> lmdb.Environment:
     """Open an LMDB without its lock file. Raises StoreError."""
     failed = "can't be read" if options.get("readonly") else "can't be opened"
     try:
@@ -81,11 +84,11 @@ class LMDBWriter(FeatureWriter):
 
     keeps = IN_INFO
     map_size: ClassVar[int] = 1 << 30  # bytes that the LMDB can have at first; it grows as needed
-    _environment: lmdb.Environment | None = None
 
     def _open(self) -> None:
         self._waiting: dict[bytes, bytes] = {}
-        self._environment = _opened(self.path, map_size=self.map_size)
+        self._environment = _environment(self.path, map_size=self.map_size)
+        self._opened.callback(self._environment.close)
         self._file = os.stat(self.path / "data.mdb")
         sync_folder(self.path)
         sync_folder(self.path.parent)
@@ -111,17 +114,13 @@ class LMDBWriter(FeatureWriter):
                 f"the number after a name's last _ first: {examples}"
             )
 
-    @staticmethod
-    def bytes_per_image(regions: int, dimension: int, classes: int, itemsize: int) -> int:
-        return regions * (dimension * itemsize + classes * 4 + 4 * 4 + 8) + 3500
-
     def __contains__(self, name: str) -> bool:
         return bool(self.present([name]))
 
     def present(self, names: Iterable[str]) -> set[str]:
         found = set()
         # With buffers nothing is copied.
-        with self._errors(), self._lmdb.begin(buffers=True) as transaction:
+        with self._errors(), self._environment.begin(buffers=True) as transaction:
             for name in names:
                 key = os.fsencode(name)
                 if key in self._waiting or (key != KEYS and transaction.get(key) is not None):
@@ -141,37 +140,25 @@ class LMDBWriter(FeatureWriter):
 
     def close(self) -> None:
         self.flush()
-        with self._errors(), self._lmdb.begin() as transaction:
+        with self._errors(), self._environment.begin() as transaction:
             keys = [key for key in transaction.cursor().iternext(values=False) if key != KEYS]
             stored = transaction.get(KEYS)
         if (value := pickles.dumps(keys)) != stored:
             self._put({KEYS: value})
         self.abandon()
 
-    def abandon(self) -> None:
-        if self._environment is not None:
-            self._environment.close()
-
-    @property
-    def _lmdb(self) -> lmdb.Environment:
-        assert self._environment is not None
-        return self._environment
-
     def _put(self, values: Mapping[bytes, bytes]) -> None:
         """Write all values or none. The map grows until they fit."""
         with self._errors():
             check_in_place(self._file, self.path / "data.mdb")
-            while not self._fits(values):
-                self._lmdb.set_mapsize(2 * self._lmdb.info()["map_size"])
-
-    def _fits(self, values: Mapping[bytes, bytes]) -> bool:
-        try:
-            with self._lmdb.begin(write=True) as transaction:
-                for key, value in values.items():
-                    transaction.put(key, value)
-        except lmdb.MapFullError:
-            return False
-        return True
+            while True:
+                try:
+                    with self._environment.begin(write=True) as transaction:
+                        for key, value in values.items():
+                            transaction.put(key, value)
+                    return
+                except lmdb.MapFullError:
+                    self._environment.set_mapsize(2 * self._environment.info()["map_size"])
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -193,7 +180,8 @@ def _looked_up_first(name: str) -> str | None:
         return None
 
 
-_environments: dict[Path, tuple[lmdb.Environment, int]] = {}  # a process opens a file only once
+# A process opens a file only once: the readers of one share it, and the last one closes it.
+_environments: WeakValueDictionary[Path, lmdb.Environment] = WeakValueDictionary()
 
 
 class LMDBReader(FeatureReader):
@@ -207,11 +195,10 @@ class LMDBReader(FeatureReader):
 
     def _open(self) -> None:
         self._file = data_file(self.path).resolve()
-        environment, readers = _environments.get(self._file, (None, 0))
-        if environment is None:
-            environment = _opened(self.path, readonly=True, subdir=self.path.is_dir())
-        self._environment = environment
-        _environments[self._file] = environment, readers + 1
+        self._environment = _environments.get(self._file)
+        if self._environment is None:
+            self._environment = _environment(self.path, readonly=True, subdir=self.path.is_dir())
+            _environments[self._file] = self._environment
 
     @classmethod
     def is_store(cls, path: Path) -> bool:
@@ -220,11 +207,8 @@ class LMDBReader(FeatureReader):
     @contextlib.contextmanager
     def _reading(self) -> Iterator[lmdb.Transaction]:
         assert self._environment is not None
-        try:
-            with self._environment.begin(buffers=True) as transaction:
-                yield transaction
-        except lmdb.Error as error:
-            raise StoreError(f"{self._file}: is damaged ({first_line(error)})") from error
+        with store_errors(self._file), self._environment.begin(buffers=True) as transaction:
+            yield transaction
 
     def names(self) -> Iterator[str]:
         with self._reading() as transaction:
@@ -266,11 +250,49 @@ class LMDBReader(FeatureReader):
         return regions_of(item["features"], info)
 
     def close(self) -> None:
-        if self._environment is None:
-            return
-        environment, readers = _environments.pop(self._file)
-        if readers > 1:
-            _environments[self._file] = environment, readers - 1
-        else:
-            environment.close()
         self._environment = None
+
+
+# Keys of an item that are fields of RegionFeatures.
+_KEYS = {"boxes": "bbox", "image_h": "image_height", "image_w": "image_width"}
+
+
+class ViLBERTWriter(LMDBWriter):
+    """Writes ViLBERT's LMDB, which has nothing of classes. What is unknown is left out."""
+
+    keeps = frozenset(_KEYS.values())
+
+    def item(self, name: str, regions: RegionFeatures) -> dict[str, Any]:
+        values = {key: getattr(regions, field) for key, field in _KEYS.items()}
+        return {
+            "image_id": name,
+            **{key: value for key, value in values.items() if value is not None},
+            "num_boxes": len(regions),  # some of its readers reshape by it
+            "features": self.features_of(regions),
+        }
+
+
+class ViLBERTReader(LMDBReader):
+    """Reads ViLBERT's LMDBs, those with arrays in base64 too, and with more in their items."""
+
+    format_name = "vilbert"
+
+    def regions(self, name: str, item: Mapping[str, Any]) -> RegionFeatures:
+        known = {_KEYS.get(key, key): value for key, value in item.items()}
+        if str(known.get("image_id")) == name:
+            del known["image_id"]
+        boxes = known["bbox"] = _table(known.get("bbox"), (-1, 4))
+        count = known.get("num_boxes") if boxes is None else len(boxes)
+        if count is not None:
+            shape = (int(count), -1 if int(count) else 0)
+            for key in ("features", "cls_prob"):
+                known[key] = _table(known.get(key), shape)
+        return regions_of(known.pop("features"), known)
+
+
+def _table(value: Any, shape: tuple[int, int]) -> Any:
+    """An array of a shape where ``value`` is flat, or base64 of float32; else the value."""
+    if isinstance(value, (str, bytes)):
+        value = np.frombuffer(base64.b64decode(value, validate=True), "<f4").astype(np.float32)
+    is_flat = isinstance(value, np.ndarray) and value.ndim == 1
+    return value.reshape(shape) if is_flat else value

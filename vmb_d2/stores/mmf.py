@@ -23,15 +23,18 @@ class MMFWriter(FolderWriter):
     suffixes = ("_info.npy", ".npy")
     keeps = IN_INFO
 
+    @classmethod
+    def problems(cls, names):
+        for name in names:
+            yield from super().problems([name])
+            if name.endswith("_info"):
+                yield name, "its file would be taken for a part of another image"
+
     def contents(self, name: str, regions: RegionFeatures) -> Iterator[bytes]:
         features = io.BytesIO()
         np.save(features, self.features_of(regions))
         yield pickles.dump_npy(info_of(regions))
         yield features.getvalue()
-
-    @staticmethod
-    def bytes_per_image(regions: int, dimension: int, classes: int, itemsize: int) -> int:
-        return regions * (dimension * itemsize + classes * 4 + 4 * 4 + 8) + 1000
 
 
 class MMFReader(FolderReader):

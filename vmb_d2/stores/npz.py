@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -21,9 +22,13 @@ from .folder import FolderReader, FolderWriter, first_file, names_below
 # such a folder aren't among the npz files of the folder around it.
 PLACES = ("openvqa", "uniter")
 
-# Names of fields of RegionFeatures in bottom-up-attention.pytorch's files, and their dtypes.
-_NUMBERS = {"image_height": "image_h", "image_width": "image_w", "num_boxes": "num_boxes"}
-_ARRAYS = {
+# Keys of bottom-up-attention.pytorch's files, as RegionFeatures calls them.
+_FIELDS = {"image_h": "image_height", "image_w": "image_width", "objects_id": "objects"}
+# Of each field of `info` that can be unknown, key and dtype.
+_INFO = {
+    "image_height": ("image_h", int),
+    "image_width": ("image_w", int),
+    "num_boxes": ("num_boxes", int),
     "objects": ("objects_id", np.int64),
     "objects_conf": ("objects_conf", np.float32),
     "cls_prob": ("cls_prob", np.float32),
@@ -31,53 +36,42 @@ _ARRAYS = {
     "attrs_id": ("attrs_id", np.int64),
     "attrs_conf": ("attrs_conf", np.float32),
 }
-_FIELDS = {
-    "bbox": "bbox",
-    "num_bbox": "num_boxes",
-    "image_h": "image_height",
-    "image_w": "image_width",
-}
 
 
 def npz_kind(folder: Path) -> str | None:
     """The format of the npz files below a folder: "npz", or one of ``PLACES``; None: no files.
 
-    The first file found tells; where it is damaged, the folder's name.
+    The first file found tells; where it doesn't, the folder's name.
     """
-    file = first_file(folder, lambda file: file.endswith(".npz"), _stores_below(folder))
+    file = first_file(folder, lambda file: file.endswith(".npz"), PLACES)
     if file is None:
         return None
-    try:
-        with zipfile.ZipFile(file) as archive:
-            return _kind_of_file(archive)
-    except Exception:  # a damaged zip file raises anything
-        return folder.name if folder.name in PLACES else "npz"
+    kind = folder.name if folder.name in PLACES else "npz"
+    with contextlib.suppress(StoreError):
+        values = _load(file)
+        if "norm_bb" in values or "features" in values:
+            return "uniter"
+        if (transposed := _is_transposed(values)) is not None:
+            return "openvqa" if transposed else "npz"
+    return kind
 
 
-def _stores_below(folder: Path) -> set[str]:
-    """The folders below one with npz files that are stores of their own."""
-    return {p for p in PLACES if (folder / p).is_dir() and npz_kind(folder / p) == p}
+def _load(file: Path) -> dict[str, Any]:
+    """The arrays of an npz file, by key. Raises StoreError."""
+    values = {}
+    with store_errors(file), zipfile.ZipFile(file) as archive:
+        for member in archive.namelist():
+            # Read whole: only then zipfile compares the checksum.
+            content = io.BytesIO(archive.read(member))
+            values[member.removesuffix(".npy")] = pickles.load_npy(content)
+    return values
 
 
-def _kind_of_file(archive: zipfile.ZipFile) -> str:
-    members = archive.namelist()
-    if "norm_bb.npy" in members or "features.npy" in members:
-        return "uniter"
-    shape, fortran_order = _header(archive, "x.npy")
-    count = _header(archive, "bbox.npy")[0][0] if "bbox.npy" in members else None
-    return "openvqa" if _is_transposed(shape, count, fortran_order) else "npz"
-
-
-def _header(archive: zipfile.ZipFile, member: str) -> tuple[tuple[int, ...], bool]:
-    """Shape of an array, and whether it is stored column by column."""
-    with archive.open(member) as content:
-        return pickles.read_npy_header(content)[:2]
-
-
-def _is_transposed(shape: tuple[int, ...], count: int | None, otherwise: bool) -> bool:
-    """Whether ``x`` is (D, N) rather than (N, D), by the number of boxes N where that tells."""
+def _is_transposed(values: Mapping[str, Any]) -> bool | None:
+    """Whether ``x`` is (D, N) rather than (N, D); None where the number of boxes doesn't tell."""
+    shape, count = np.shape(values.get("x", ())), len(values.get("bbox", ()))
     if len(shape) != 2 or (shape[0] == count) == (shape[1] == count):
-        return otherwise
+        return None
     return shape[1] == count
 
 
@@ -114,12 +108,9 @@ class NpzWriter(FolderWriter):
     def arrays(self, name: str, regions: RegionFeatures) -> dict[str, Any]:
         """What is in an image's file, by key; None for what isn't."""
         info = {**regions.extra, "image_id": regions.extra.get("image_id", name)}
-        for field, key in _NUMBERS.items():
-            if (number := getattr(regions, field)) is not None:
-                info[key] = number
-        for field, (key, dtype) in _ARRAYS.items():
-            if (array := getattr(regions, field)) is not None:
-                info[key] = np.asarray(array, dtype)
+        for field, (key, dtype) in _INFO.items():
+            if (value := getattr(regions, field)) is not None:
+                info[key] = value if dtype is int else np.asarray(value, dtype)
         return {
             "x": self.features_of(regions),
             "bbox": None if regions.bbox is None else np.asarray(regions.bbox, np.float32),
@@ -128,10 +119,6 @@ class NpzWriter(FolderWriter):
             "image_w": regions.image_width,
             "info": info,
         }
-
-    @staticmethod
-    def bytes_per_image(regions: int, dimension: int, classes: int, itemsize: int) -> int:
-        return regions * (dimension * itemsize + classes * 4 + 4 * 4 + 8 + 4) + 2500
 
 
 class NpzReader(FolderReader):
@@ -149,17 +136,12 @@ class NpzReader(FolderReader):
         return npz_kind(path) == cls.format_name
 
     def names(self) -> Iterator[str]:
-        return names_below(self.path, self.suffix, _stores_below(self.path))
+        return names_below(self.path, self.suffix, PLACES)
 
     def read(self, name: str) -> RegionFeatures:
         file = self.path / f"{name}.npz"
-        values = {}
+        values = _load(file)
         with store_errors(file):
-            with zipfile.ZipFile(file) as archive:
-                for member in archive.namelist():
-                    # Read whole: only then zipfile compares the checksum.
-                    content = io.BytesIO(archive.read(member))
-                    values[member.removesuffix(".npy")] = pickles.load_npy(content)
             return self.regions(name, values)
 
     def regions(self, name: str, values: dict[str, Any]) -> RegionFeatures:
@@ -167,34 +149,27 @@ class NpzReader(FolderReader):
         info = values.pop("info", {})
         if "x" not in values or not isinstance(info, Mapping):
             raise StoreError("has no features x, or an info that is no dict")
-        known = dict(info)
+        transposed = _is_transposed(values)
+        known = {_FIELDS.get(key, key): value for key, value in {**info, **values}.items()}
         if known.get("image_id") == name:
             del known["image_id"]
-        features = values.pop("x")
-        for key, field in _FIELDS.items():
-            of_info, of_file = known.pop(key, None), values.pop(key, None)
-            if known.get(field) is None:
-                known[field] = of_info if of_file is None else of_file
-        objects = known.pop("objects_id", None)
-        if known.get("objects") is None:
-            known["objects"] = objects
+        features, rows = known.pop("x"), known.pop("num_bbox", None)
+        known.setdefault("num_boxes", rows)
         attributes = known.get("attrs_id")
         if isinstance(attributes, np.ndarray) and attributes.ndim == 2:
             # In newer files: the probability of each attribute.
             known["attrs_prob"] = attributes
             known["attrs_id"] = attributes.argmax(axis=1)
             known["attrs_conf"] = attributes.max(axis=1)
-        count = None if known["bbox"] is None else len(known["bbox"])
-        if _is_transposed(np.shape(features), count, self.transposed):
+        if self.transposed if transposed is None else transposed:
             features = np.ascontiguousarray(np.transpose(features))
-        return regions_of(features, {**values, **known})
+        return regions_of(features, known)
 
 
 class OpenVQAWriter(NpzWriter):
     """Writes the same files but for ``x``, which is (D, N)."""
 
     def arrays(self, name: str, regions: RegionFeatures) -> dict[str, Any]:
-        # Stored column by column, which tells where N is D.
         arrays = super().arrays(name, regions)
         return arrays | {"x": arrays["x"].T}
 

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import StoreError, first_line
+from ..errors import StoreError
 from ..structures.regions import RegionFeatures
 from ..utils.files import sync_folder
 from .base import store_errors
 from .fields import regions_of
 from .line_files import LineReader, LinesReader, LinesWriter, LineWriter
-from .line_index import OffsetIndex
+from .line_index import OffsetIndex, first_line_of
 
 FEATURES = "features.tsv"
 GEOMETRY = 6  # numbers behind the features: RegionFeatures.normalized_boxes
 _GEOMETRY_ERROR = 1e-3  # that rounding can have left in other programs' files
-_BEGINNING = 1 << 20  # bytes of a TSV that show what it is
 
 
 def features_file(path: Path) -> Path:
@@ -57,11 +54,11 @@ class OscarWriter(LinesWriter):
         sync_folder(self.path.parent)
         features = self.path / FEATURES
         labels = labels_file(features)
-        self._features = LineWriter(features, OffsetIndex, _features_of)
-        self._files = [self._features]
+        self._features = LineWriter(features, OffsetIndex, _features_of, self._opened)
         if self._features.found and not labels.exists():
             raise StoreError(f"{labels}: is missing beside {FEATURES}")
-        self._labels = LineWriter(labels, OffsetIndex, _labels_of, self._features.found)
+        names = self._features.found
+        self._labels = LineWriter(labels, OffsetIndex, _labels_of, self._opened, names)
         self._files = [self._labels, self._features]
 
     @classmethod
@@ -70,10 +67,6 @@ class OscarWriter(LinesWriter):
             yield from super().problems([name])
             if name != name.strip():
                 yield name, "blanks at an end, which Oscar cuts off"
-
-    @staticmethod
-    def bytes_per_image(regions: int, dimension: int, classes: int, itemsize: int) -> int:
-        return regions * ((dimension + GEOMETRY) * 4 * 4 // 3 + 160) + 150
 
     def write(self, name: str, regions: RegionFeatures) -> None:
         labels = _row(name, self._labels_to_write(regions))
@@ -115,21 +108,17 @@ class OscarReader(LinesReader):
     def _open(self) -> None:
         features = features_file(self.path)
         labels = labels_file(features)
-        self._lines = LineReader(features, OffsetIndex, _features_of)
+        self._lines = LineReader(features, OffsetIndex, _features_of, self._opened)
         if labels != features and labels.exists():
-            self._labels = LineReader(labels, OffsetIndex, _labels_of)
+            self._labels = LineReader(labels, OffsetIndex, _labels_of, self._opened)
 
     @classmethod
     def is_store(cls, path: Path) -> bool:
-        try:
-            with open(features_file(path), "rb") as file:
-                name, _, content = file.readline(_BEGINNING).partition(b"\t")
-        except OSError:
-            return False
+        name, _, content = first_line_of(features_file(path)).partition(b"\t")
         return bool(name) and content.startswith(b"{") and b'"features"' in content
 
     def read(self, name: str) -> RegionFeatures:
-        row = self._main.line(name)
+        row = self._lines.line(name)
         labels = None
         if self._labels is not None and name in self._labels.names:
             labels = self._labels.line(name)
@@ -140,24 +129,9 @@ class OscarReader(LinesReader):
                 raise StoreError(f"{count} labels of {len(features)} boxes")
             return regions_of(features, known)
 
-    def close(self) -> None:
-        super().close()
-        if self._labels is not None:
-            self._labels.close()
-
 
 def _row(name: str, content: Any) -> bytes:
     return f"{name}\t{json.dumps(content)}\n".encode()
-
-
-@contextlib.contextmanager
-def _whole_row() -> Iterator[None]:
-    try:
-        yield
-    except StoreError:
-        raise
-    except Exception as error:  # a damaged row raises anything
-        raise StoreError(f"no whole row ({first_line(error)})") from error
 
 
 def _content(row: bytes) -> Any:
@@ -167,9 +141,8 @@ def _content(row: bytes) -> Any:
     return json.loads(columns[1])
 
 
-@_whole_row()
 def _features_of(row: bytes) -> dict[str, Any]:
-    """The fields of RegionFeatures that a row of features holds. Raises StoreError."""
+    """The fields of RegionFeatures that a row of features holds. Any error says it is damaged."""
     content = _content(row)
     count = content["num_boxes"]
     values = np.frombuffer(base64.b64decode(content["features"], validate=True), "<f4")
@@ -193,9 +166,11 @@ def _ends_in_boxes(rows: np.ndarray) -> bool:
         return np.allclose(second - first, sides, atol=_GEOMETRY_ERROR)
 
 
-@_whole_row()
 def _labels_of(row: bytes) -> dict[str, Any]:
-    """The fields of RegionFeatures that a row of labels holds, and the ``count`` of labels."""
+    """The fields of RegionFeatures that a row of labels holds, and the ``count`` of labels.
+
+    Any error says that it is damaged.
+    """
     labels = _content(row)
     count = len(labels)
     names = [label["class"] for label in labels]

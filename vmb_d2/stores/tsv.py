@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import base64
+import functools
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import StoreError, first_line
+from ..errors import StoreError
 from ..structures.regions import RegionFeatures
 from .base import store_errors
 from .fields import regions_of
 from .line_files import LineReader, LinesReader, LinesWriter, LineWriter
-from .line_index import Index
+from .line_index import Index, first_line_of
 
 # The columns, as RegionFeatures calls them; the first is the name.
 LXMERT_COLUMNS = (
@@ -39,7 +40,6 @@ _ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     "bbox": ("<f4", (4,)),
     "features": ("<f4", (-1,)),
 }
-_BEGINNING = 1 << 20  # bytes of a TSV that show which it is
 
 
 def _kept(columns: tuple[str, ...]) -> frozenset[str]:
@@ -64,21 +64,17 @@ def encode(columns: tuple[str, ...], name: str, regions: RegionFeatures) -> byte
 def decode(columns: tuple[str, ...], line: bytes) -> RegionFeatures:
     """The inverse of :func:`encode`; what the image lacked is None again.
 
-    Raises StoreError, without the file's name, for anything but a whole line.
+    Raises StoreError or ValueError for anything but a whole line.
     """
     texts = line.rstrip(b"\r\n").split(b"\t")
     if len(texts) != len(columns):
         raise StoreError(f"a line of {len(texts)} columns, not {len(columns)}")
     fields = dict(zip(columns[1:], texts[1:], strict=True))
-    known: dict[str, Any] = {}
-    try:
-        count = int(fields["num_boxes"])
-        if count < 0:
-            raise ValueError(f"num_boxes is {count}")
-        for column, text in fields.items():
-            known[column] = _array(column, text, count) if column in _ARRAYS else int(text)
-    except ValueError as error:
-        raise StoreError(f"no whole line ({first_line(error)})") from error
+    count = int(fields["num_boxes"])
+    known: dict[str, Any] = {
+        column: _array(column, text, count) if column in _ARRAYS else int(text)
+        for column, text in fields.items()
+    }
     lacked = {key for key in ("image_width", "image_height") if not known[key]}
     if "attrs_conf" in known and not known["attrs_conf"].any():
         lacked |= {"attrs_id", "attrs_conf"}
@@ -103,7 +99,8 @@ class TSVWriter(LinesWriter):
     columns: ClassVar[tuple[str, ...]]
 
     def _open(self) -> None:
-        self._files = [LineWriter(self.path, Index, lambda line: decode(self.columns, line))]
+        check = functools.partial(decode, self.columns)
+        self._files = [LineWriter(self.path, Index, check, self._opened)]
 
     def write(self, name: str, regions: RegionFeatures) -> None:
         self._files[0].write(name, encode(self.columns, name, regions))
@@ -115,16 +112,12 @@ class TSVReader(LinesReader):
     columns: ClassVar[tuple[str, ...]]
 
     def _open(self) -> None:
-        self._lines = LineReader(self.path, Index, lambda line: decode(self.columns, line))
+        check = functools.partial(decode, self.columns)
+        self._lines = LineReader(self.path, Index, check, self._opened)
 
     @classmethod
     def is_store(cls, path: Path) -> bool:
-        try:
-            with open(path, "rb") as file:
-                line = file.readline(_BEGINNING)
-        except OSError:
-            return False
-        texts = line.rstrip(b"\r\n").split(b"\t")
+        texts = first_line_of(path).rstrip(b"\r\n").split(b"\t")
         return len(texts) == len(cls.columns) and all(
             text.isdigit()
             for column, text in list(zip(cls.columns, texts, strict=True))[1:]
@@ -132,7 +125,7 @@ class TSVReader(LinesReader):
         )
 
     def read(self, name: str) -> RegionFeatures:
-        line = self._main.line(name)
+        line = self._lines.line(name)
         with store_errors(f"{self.path}: {name!r}"):
             return decode(self.columns, line)
 
@@ -143,10 +136,6 @@ class LXMERTWriter(TSVWriter):
     columns = LXMERT_COLUMNS
     keeps = _kept(columns)
     without = dict.fromkeys(keeps, "as zeros")
-
-    @staticmethod
-    def bytes_per_image(regions: int, dimension: int, classes: int, itemsize: int) -> int:
-        return regions * (dimension * 4 + 4 * 4 + 2 * 8 + 2 * 4) * 4 // 3 + 100
 
 
 class LXMERTReader(TSVReader):
@@ -161,10 +150,6 @@ class BUTDWriter(TSVWriter):
     columns = BUTD_COLUMNS
     keeps = _kept(columns)
     without = dict.fromkeys(keeps, "as zeros")
-
-    @staticmethod
-    def bytes_per_image(regions: int, dimension: int, classes: int, itemsize: int) -> int:
-        return regions * (dimension * 4 + 4 * 4) * 4 // 3 + 100
 
 
 class BUTDReader(TSVReader):

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import StoreError
 from ..structures.regions import RegionFeatures
 from .fields import regions_of
 from .npz import NpzReader, NpzWriter
@@ -27,7 +26,6 @@ class UniterWriter(NpzWriter):
 
     only_dtype = "float16"
     keeps = frozenset({"bbox", "num_boxes", "objects", "objects_conf", "confidence", "cls_prob"})
-    kept_keys: ClassVar = {BOXES: ("bbox", "image_width", "image_height"), BACKGROUND: ()}
     without: ClassVar = {
         "bbox": _NO_BOXES,
         "image_width": _NO_BOXES,
@@ -40,7 +38,7 @@ class UniterWriter(NpzWriter):
     def arrays(self, name: str, regions: RegionFeatures) -> dict[str, Any]:
         boxes = regions.normalized_boxes()
         if boxes is None:
-            boxes = _of_uniter(regions, BOXES, (len(regions), 6))
+            boxes = regions.extra.get(BOXES)
         confidence = _confidence(regions)
         arrays = {
             "norm_bb": boxes,
@@ -54,14 +52,10 @@ class UniterWriter(NpzWriter):
         probabilities = regions.cls_prob
         if probabilities is None or self.class_names.with_background:
             return probabilities
-        background = _of_uniter(regions, BACKGROUND, (len(regions),))
+        background = regions.extra.get(BACKGROUND)
         if background is None:
             background = np.maximum(1 - probabilities.sum(axis=1, dtype=np.float32), 0)
         return np.concatenate([background[:, None], probabilities], axis=1)
-
-    @staticmethod
-    def bytes_per_image(regions: int, dimension: int, classes: int, itemsize: int) -> int:
-        return regions * (dimension * 2 + (classes + 1) * 2 + 6 * 2 + 2) + 1000
 
 
 def _confidence(regions: RegionFeatures) -> np.ndarray | None:
@@ -69,12 +63,6 @@ def _confidence(regions: RegionFeatures) -> np.ndarray | None:
     if regions.confidence is not None or regions.objects_conf is None:
         return regions.confidence
     return np.where(np.arange(len(regions)) < regions.num_boxes, regions.objects_conf, 0)
-
-
-def _of_uniter(regions: RegionFeatures, key: str, shape: tuple[int, ...]) -> np.ndarray | None:
-    """What :class:`UniterReader` has put into ``extra``."""
-    value = regions.extra.get(key)
-    return value if isinstance(value, np.ndarray) and value.shape == shape else None
 
 
 class UniterReader(NpzReader):
@@ -88,8 +76,6 @@ class UniterReader(NpzReader):
 
     def regions(self, name: str, values: dict[str, Any]) -> RegionFeatures:
         features = values.pop("features", None)
-        if features is None:
-            raise StoreError("has no features")
         soft_labels, conf = values.pop("soft_labels", None), values.pop("conf", None)
         known: dict[str, Any] = {}
         confidence = None
@@ -97,8 +83,6 @@ class UniterReader(NpzReader):
             confidence = np.asarray(conf, np.float32).reshape(-1)
             known["num_boxes"] = int((confidence > 0).sum())
         if soft_labels is not None:
-            if np.ndim(soft_labels) != 2 or np.shape(soft_labels)[1] < 2:
-                raise StoreError(f"soft_labels of shape {np.shape(soft_labels)}")
             known["cls_prob"] = np.asarray(soft_labels, np.float32)[:, 1:]
             known["objects"] = known["cls_prob"].argmax(axis=1)
             values[BACKGROUND] = soft_labels[:, 0]

@@ -5,9 +5,6 @@ A VMB box (x1, y1, x2, y2) is *inclusive*: its last column and row belong to it,
 this package are inclusive unless a name says otherwise. All tensors of boxes are float32 of shape
 (R, 4), or (..., R, 4) where it says so, in XYXY order; whether in network pixels or in original
 pixels is up to the caller.
-
-Source of the formulas: the behaviour of vqa-maskrcnn-benchmark and of MMF's
-``extract_features_vmb.py``.
 """
 
 from __future__ import annotations
@@ -55,27 +52,20 @@ def has_sides_of(boxes: Tensor, min_size: float) -> Tensor:
     return (widths >= min_size) & (heights >= min_size)
 
 
-def pairwise_iou(boxes: Tensor) -> Tensor:
-    """Intersection over union of every pair, rounded as VMB's NMS rounds it.
+def overlapping(boxes: Tensor, threshold: float) -> Tensor:
+    """Bool tensor (..., R, R): which pairs overlap so much that NMS drops one of the two.
 
-    Of boxes (..., R, 4), the result is (..., R, R).
+    Their intersection over union is rounded as VMB's NMS rounds it. For an overlap equal to the
+    threshold, VMB's NMS drops the box on the CPU and keeps it on the GPU. The same rule is applied
+    here, by the device of ``boxes`` (..., R, 4). The diagonal is False.
     """
     top_left = torch.maximum(boxes[..., :, None, :2], boxes[..., None, :, :2])
     bottom_right = torch.minimum(boxes[..., :, None, 2:], boxes[..., None, :, 2:])
     overlap = (bottom_right - top_left + 1).clamp(min=0)
     intersection = overlap[..., 0] * overlap[..., 1]
     areas = area(boxes)
-    return intersection / (areas[..., :, None] + areas[..., None, :] - intersection)
-
-
-def overlapping(boxes: Tensor, threshold: float) -> Tensor:
-    """Bool tensor (..., R, R): which pairs overlap so much that NMS drops one of the two.
-
-    For an overlap equal to the threshold, VMB's NMS drops the box on the CPU and keeps it on the
-    GPU. The same rule is applied here, by the device of ``boxes`` (..., R, 4). The diagonal is
-    False, and so are the rows and columns of boxes of NaN.
-    """
-    result = pairwise_iou(boxes) > _exceeded_at(threshold, boxes.device)
+    union = areas[..., :, None] + areas[..., None, :] - intersection
+    result = intersection / union > _exceeded_at(threshold, boxes.device)
     result.diagonal(dim1=-2, dim2=-1).fill_(False)
     return result
 

@@ -13,6 +13,7 @@ from ..utils.downloads import fetch, is_url
 CLASSES_URL = "https://dl.fbaipublicfiles.com/pythia/data/visual_genome_categories.json"
 
 BACKGROUND = "background"
+EXAMPLE = '{"categories": [{"id": 1, "name": "yolk"}, ...]}'
 
 logger = logging.getLogger(__name__)
 
@@ -36,17 +37,12 @@ class ClassNames:
         """The names for a ``cls_prob`` of so many columns.
 
         One column more than there are names is the background's. Raises ConfigError for any
-        other number, and for a background that was stated and has no column.
+        other number.
         """
         if self.names is None:
             return self
-        if columns == len(self.names) and self.with_background:
-            raise ConfigError(
-                f"{self.source} has {len(self.names)} names and the store {columns} columns of "
-                f"probabilities: with the background, it would have {columns + 1}"
-            )
         if columns != len(self.names) + 1:
-            self.require(columns)
+            self.require(columns - self.with_background)
         return replace(self, with_background=columns > len(self.names))
 
     def require(self, classes: int) -> None:
@@ -59,8 +55,7 @@ class ClassNames:
 
     def number(self, index: int) -> int | None:
         """The class at ``index``, counted from 0 without the background; None for that."""
-        number = index - self.with_background
-        return None if number < 0 and self.with_background else number
+        return None if self.with_background and index == 0 else index - self.with_background
 
     def __getitem__(self, index: int) -> str:
         """The name at ``index``; ``class 17`` for index 17 where names aren't known.
@@ -73,11 +68,8 @@ class ClassNames:
         if self.names is None:
             return f"class {index}"
         if not 0 <= number < len(self.names):
-            raise ConfigError(
-                f"{self.source} has {len(self.names)} names, and none for the class {index} that "
-                "is in the store: give the file of their names, or say that the background was "
-                "extracted"
-            )
+            names = len(self.names)
+            raise ConfigError(f"{self.source} has {names} names, none for the class {index}")
         return self.names[number]
 
 
@@ -87,27 +79,36 @@ NO_NAMES = ClassNames()  # classes go by their index
 def read_class_names(
     source: str | None, cache_dir: Path, with_background: bool = False
 ) -> ClassNames:
-    """The names in ``source``, the path or URL of a JSON file; None for :data:`CLASSES_URL`.
-
-    A URL is fetched once.
+    """Read the names of the classes.
 
     Args:
+        source: path or URL of a JSON file ``{"categories": [{"id": 1, "name": "yolk"}, ...]}``,
+            with the background as id 0 or without it. A URL is fetched once. None for
+            :data:`CLASSES_URL`.
         cache_dir: for what is fetched.
         with_background: whether the background was extracted.
 
     Raises:
-        ConfigError: a file that can't be read, or isn't one of class names.
+        ConfigError: a file that can't be read, or isn't one of class names. An id 0 that isn't
+            called background is such: with it, every class would get its neighbour's name.
         DownloadError: the URL can't be fetched.
     """
     source = source or CLASSES_URL
     path = fetch(source, cache_dir) if is_url(source) else Path(source)
     try:
-        names = parse_class_names(path.read_bytes())
+        categories = json.loads(path.read_bytes())["categories"]
+        names = {int(entry["id"]): " ".join(entry["name"].split()) for entry in categories}
     except OSError as error:
         raise ConfigError(f"{path}: can't be read: {error.strerror}") from error
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    return ClassNames(names, with_background, str(path))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path}: is no JSON {EXAMPLE}") from error
+    if len(names) < len(categories):
+        raise ConfigError(f"{path}: an id occurs twice")
+    first = names.pop(0, BACKGROUND)
+    if first.strip("_").lower() != BACKGROUND:
+        raise ConfigError(f"{path}: id 0 is {first!r}, but 0 is the background: ids begin at 1")
+    ordered = tuple(names[number] for number in sorted(names))
+    return ClassNames(ordered, with_background, str(path))
 
 
 def class_names_or_numbers(
@@ -126,36 +127,3 @@ def class_names_or_numbers(
                 raise
             logger.warning("classes go by number: %s, or give a file of their names", error)
     return ClassNames(None, with_background)
-
-
-def parse_class_names(content: bytes) -> tuple[str, ...]:
-    """The names in the order of their ids, the background (id 0) left out.
-
-    Args:
-        content: JSON, ``{"categories": [{"id": 1, "name": "yolk"}, ...]}``; other keys are
-            ignored. Names may repeat, ids may not.
-
-    Raises:
-        ConfigError: anything else. An id 0 that isn't called background is such: with it, every
-            class would get its neighbour's name.
-    """
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"no JSON: {error or type(error).__name__}") from error
-    categories = value.get("categories") if isinstance(value, dict) else None
-    if not isinstance(categories, list) or not categories:
-        raise ConfigError('no class names: there is no list "categories" in it')
-    names: dict[int, str] = {}
-    for entry in categories:
-        number, name = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (-1, "")
-        if type(number) is not int or number < 0 or not isinstance(name, str):
-            raise ConfigError(f"{json.dumps(entry)[:60]} has no number as id and text as name")
-        if number in names:
-            raise ConfigError(f"id {number} occurs twice")
-        text = name.encode(errors="replace").decode()  # JSON can hold halves of characters
-        names[number] = " ".join(text.split())
-    first = names.pop(0, BACKGROUND)
-    if first.strip("_").lower() != BACKGROUND:
-        raise ConfigError(f"id 0 is {first!r}, but 0 is the background: ids begin at 1")
-    return tuple(names[number] for number in sorted(names))

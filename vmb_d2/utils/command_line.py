@@ -61,9 +61,10 @@ def run(
     flags = re.findall(r"--[\w-]+", parser.format_usage())
     options = {flag.strip("-").replace("-", "_"): flag for flag in flags}
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=log or sys.stdout)
+    names = {**options, **(names or {})}
     return exit_status(
         lambda: function(parser.parse_args(arguments)),
-        lambda error: one_line(error, {**options, **(names or {})}),
+        lambda error: error.text(names) if isinstance(error, VMBError) else None,
     )
 
 
@@ -97,8 +98,3 @@ def exit_status(
         else:
             print(f"error: {text}", file=sys.stderr)
         return getattr(error, "exit_status", NOT_DONE)
-
-
-def one_line(error: BaseException, names: Mapping[str, str]) -> str | None:
-    """The text of an error that the user can mend, with the options' own names."""
-    return error.text(names) if isinstance(error, VMBError) else None

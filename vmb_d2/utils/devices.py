@@ -10,9 +10,7 @@ import ctypes
 import logging
 import os
 import platform
-import re
-import subprocess
-import warnings
+import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -24,8 +22,8 @@ if TYPE_CHECKING:
 # The dtype of the network's weights and maps, as torch names it.
 _DTYPES = {"fp32": "float32", "tf32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 PRECISIONS = tuple(_DTYPES)
+_HINT = 'another PyTorch: make install TORCH="torch==X torchvision==Y", see README.md'
 _AMPERE = (8, 0)  # compute capability of the first GPUs with TF32 and bfloat16
-_NO_KERNELS = "no kernel image"  # in the error of a PyTorch that isn't built for a GPU
 
 # What x152 allocates in float32 for one image of 800 x 1344, without the weights, is 0.9 GB.
 _BYTES_PER_IMAGE = 10**9
@@ -43,87 +41,39 @@ logger = logging.getLogger(__name__)
 def device_of(name: str | torch.device) -> torch.device:
     """The device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
-    ``auto`` is a GPU where PyTorch can use one. Where there is an NVIDIA GPU that it can't use,
-    ``auto`` is the CPU, with a warning that says why.
+    ``auto`` is a GPU where PyTorch can use one. Where it can't, although this machine may have an
+    NVIDIA GPU, a warning says so; PyTorch itself warns of a driver that is too old.
 
     Raises:
-        ConfigError: no such device, or a GPU that PyTorch can't use.
+        ConfigError: no such device, or a GPU that this PyTorch has no operators for.
     """
     import torch
 
     name = str(name)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    wanted = ("cuda" if gpus else "cpu") if name == "auto" else name
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     valid = ["cpu", *(["cuda"] if gpus else []), *(f"cuda:{i}" for i in range(gpus))]
-    problem = None
-    if wanted in valid and wanted != "cpu":
-        problem = _why_unfit(wanted)
-    elif not gpus and (name == "auto" or name.startswith("cuda")):
-        problem = _why_none([str(warning.message) for warning in caught])
-    if problem and name != "auto":
-        raise ConfigError(problem, field="device", value=name)
-    if problem:
-        logger.warning("the device is the CPU, since %s", problem)
-        wanted = "cpu"
+    wanted = ("cuda" if gpus else "cpu") if name == "auto" else name
     if wanted not in valid:
         raise ConfigError(f"valid here are auto, {', '.join(valid)}", field="device", value=name)
+    if wanted != "cpu":
+        try:
+            torch.zeros(1, device=wanted).add_(1).item()
+        except RuntimeError as error:
+            if "no kernel image" in str(error):
+                gpu = torch.cuda.get_device_name(wanted)
+                reason = (
+                    f"PyTorch {torch.__version__} can't use {gpu} ({first_line(error)}); {_HINT}"
+                )
+                if name != "auto":
+                    raise ConfigError(reason, field="device", value=name) from error
+                logger.warning("the device is the CPU: %s", reason)
+                return torch.device("cpu")
+    is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
+    if name == "auto" and not gpus and not is_hidden and shutil.which("nvidia-smi"):
+        build = "" if torch.version.cuda else " (it is built without CUDA)"
+        words = "the device is the CPU: PyTorch %s finds no GPU that it can use%s; %s"
+        logger.warning(words, torch.__version__, build, _HINT)
     return torch.device(wanted)
-
-
-def _why_unfit(device: str) -> str | None:
-    """Why PyTorch has no operators for the GPU ``device``; None where it has."""
-    import torch
-
-    try:
-        torch.zeros(1, device=device).add_(1).item()
-    except RuntimeError as error:
-        if _NO_KERNELS in str(error):
-            return _unusable(torch.cuda.get_device_name(device), first_line(error))
-    return None
-
-
-def _why_none(messages: list[str]) -> str | None:
-    """Why PyTorch finds none of this machine's NVIDIA GPUs; None where there is none to find.
-
-    Args:
-        messages: PyTorch's warnings when it looked for one.
-    """
-    import torch
-
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and not re.match(r"\s*(\d|GPU-|MIG-)", visible):
-        return None  # hidden on purpose
-    gpu = _nvidia_smi()
-    if gpu is None:
-        return None
-    if torch.version.cuda is None:
-        return _unusable(gpu, "it is built without CUDA")
-    reasons = [text.partition("CUDA initialization: ")[2].split(". ")[0] for text in messages]
-    if visible is not None:
-        reasons.append(f"CUDA_VISIBLE_DEVICES={visible}")
-    return _unusable(gpu, "; ".join(filter(None, reasons)) or "it finds no GPU")
-
-
-def _unusable(gpu: str, reason: str) -> str:
-    import torch
-
-    return (
-        f"PyTorch {torch.__version__} can't use {gpu} ({reason}); "
-        'another PyTorch: make install TORCH="torch==X torchvision==Y", see README.md'
-    )
-
-
-def _nvidia_smi() -> str | None:
-    """The first GPU and the driver's version; None where there is none."""
-    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    name, _, driver = done.stdout.partition("\n")[0].partition(", ")
-    return f"{name}, driver {driver}" if driver else None
 
 
 def device_name(device: torch.device) -> str:
@@ -142,14 +92,6 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes of a GPU that PyTorch can still allocate, those that it has reserved included."""
-    import torch
-
-    free, _ = torch.cuda.mem_get_info(device)
-    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-
-
 def estimated_batch_size(device: torch.device, precision: str, images: int) -> int:
     """How many images of the largest size fit into a GPU's free memory at a time, about.
 
@@ -158,10 +100,14 @@ def estimated_batch_size(device: torch.device, precision: str, images: int) -> i
     Args:
         images: how many there are; the result is no larger.
     """
+    import torch
+
     if device.type != "cuda":
         return 1
+    free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     each = _BYTES_PER_IMAGE * dtype_of(precision).itemsize // 4
-    return max(1, min((free_memory(device) - _SPARE_BYTES) // each, _MOST_IMAGES, images))
+    return max(1, min((free - _SPARE_BYTES) // each, _MOST_IMAGES, images))
 
 
 def keep_freed_memory() -> None:
@@ -179,30 +125,22 @@ def keep_freed_memory() -> None:
 
 
 def check_precision(precision: str, device: torch.device | None = None) -> None:
-    """Raise ConfigError for an unknown precision, or one that ``device``, if given, lacks."""
-    if precision not in PRECISIONS:
-        raise ConfigError(field="precision", value=precision, valid=PRECISIONS)
-    if device is not None and precision not in (valid := precisions_of(device)):
-        raise ConfigError(
-            f"{device} doesn't have it; valid there are {', '.join(valid)}",
-            field="precision",
-            value=precision,
-        )
-
-
-def precisions_of(device: torch.device) -> tuple[str, ...]:
-    """The precisions that a device computes in.
+    """Raise ConfigError for an unknown precision, or one that ``device``, if given, lacks.
 
     GPUs before Ampere have neither TF32 nor bfloat16. PyTorch's float16 convolutions on a CPU take
     at least a hundred times as long as float32 ones.
     """
-    import torch
+    valid = PRECISIONS
+    if device is not None and device.type == "cpu":
+        valid = ("fp32", "bf16")
+    elif device is not None:
+        import torch
 
-    if device.type == "cpu":
-        return "fp32", "bf16"
-    if torch.cuda.get_device_capability(device) < _AMPERE:
-        return "fp32", "fp16"
-    return PRECISIONS
+        if torch.cuda.get_device_capability(device) < _AMPERE:
+            valid = ("fp32", "fp16")
+    if precision not in valid:
+        reason = f"{device} doesn't have it" if precision in PRECISIONS else ""
+        raise ConfigError(reason, field="precision", value=precision, valid=valid)
 
 
 def dtype_of(precision: str) -> torch.dtype:

@@ -20,21 +20,16 @@ from iopath.common.download import download
 
 from ..errors import DownloadError
 from .files import is_web_page
-from .lease import LeaseHeld, lease_beside
+from .lease import lease_beside
 
 RELEASES = "https://dl.fbaipublicfiles.com"  # of all files that were released for MMF
 
-TIMEOUT_SECONDS = 60
+TIMEOUT_SECONDS = 20  # for each wait for the server
 
 
-def default_cache_dir() -> Path:
-    """``$VMB_D2_CACHE``, or ``~/.cache/vmb_d2``."""
-    return Path(os.environ.get("VMB_D2_CACHE") or "~/.cache/vmb_d2").expanduser()
-
-
-def cache_folder(given: str | Path | None) -> Path:
-    """The folder given, or :func:`default_cache_dir`."""
-    return Path(given).expanduser() if given else default_cache_dir()
+def cache_folder(given: str | Path | None = None) -> Path:
+    """The folder given, or ``$VMB_D2_CACHE``, or ``~/.cache/vmb_d2``."""
+    return Path(given or os.environ.get("VMB_D2_CACHE") or "~/.cache/vmb_d2").expanduser()
 
 
 def mirrored(url: str) -> str:
@@ -59,7 +54,7 @@ def cached_path(url: str, cache_dir: Path) -> Path:
     return cache_dir / "downloads" / parts.netloc.replace(":", "_") / folder / name
 
 
-def fetch(url: str, cache_dir: Path, optional: bool = False) -> Path:
+def fetch(url: str, cache_dir: Path) -> Path:
     """The local copy of ``url``, downloaded if it isn't there.
 
     One process at a time downloads a file, and others wait for it. The file is moved into place
@@ -68,8 +63,6 @@ def fetch(url: str, cache_dir: Path, optional: bool = False) -> Path:
     Args:
         url: below :data:`RELEASES` it is downloaded from the mirror, if there is one.
         cache_dir: it is made where it doesn't exist.
-        optional: the caller can do without the file. A server that doesn't answer is waited for
-            10 s in place of 60 s, and where another process failed meanwhile, this one doesn't try.
 
     Raises:
         DownloadError: with the URL and the path to which the file can be copied by hand.
@@ -79,10 +72,8 @@ def fetch(url: str, cache_dir: Path, optional: bool = False) -> Path:
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _sole_right(target) as waited:
-            if waited and optional and not target.is_file():
-                raise ValueError("another process could not, either")
-            with _socket_timeout(TIMEOUT_SECONDS / 6 if optional else TIMEOUT_SECONDS):
+        with lease_beside(target).acquire(wait=True):
+            with _socket_timeout():  # if another process has made it meanwhile, nothing is done
                 download(source, str(target.parent), filename=target.name)
             with open(target, "rb") as file:
                 if is_web_page(file.read(4096)):  # a login or an error page
@@ -96,19 +87,6 @@ def fetch(url: str, cache_dir: Path, optional: bool = False) -> Path:
     return target
 
 
-@contextlib.contextmanager
-def _sole_right(target: Path) -> Iterator[bool]:
-    """Within the block no other process makes ``target``. Yields whether one did before."""
-    lease, waited = lease_beside(target), False
-    try:
-        lease.acquire()
-    except LeaseHeld:
-        lease.acquire(wait=True)
-        waited = True
-    with lease:
-        yield waited
-
-
 def _reason(error: Exception) -> str:
     if isinstance(error, HTTPError):
         return f"HTTP {error.code} {error.reason}"
@@ -117,10 +95,10 @@ def _reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    """A limit for each wait for the server: urllib.request.urlretrieve takes none of its own."""
+def _socket_timeout() -> Iterator[None]:
+    """Within the block no wait is endless: urllib.request.urlretrieve takes no limit of its own."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
+    socket.setdefaulttimeout(TIMEOUT_SECONDS)
     try:
         yield
     finally:

@@ -6,11 +6,8 @@ import contextlib
 import errno
 import os
 import re
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
-
-_NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # of their file systems
 
 
 @contextlib.contextmanager
@@ -39,35 +36,6 @@ def write_whole(path: str | Path, content: bytes) -> None:
     """Write a file whole or not at all. Raises OSError."""
     with whole_file(path) as temporary:
         temporary.write_bytes(content)
-
-
-def write_new(path: str | Path, content: bytes) -> None:
-    """Write a file whole, unless there is one. Of several processes at a time, one succeeds.
-
-    Raises FileExistsError where there is one, or another OSError.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        write_whole(temporary, content)
-        try:
-            os.link(temporary, path)
-        except OSError as error:
-            if error.errno not in _NO_HARD_LINKS:
-                raise
-            _create(path, content)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _create(path: Path, content: bytes) -> None:
-    """The same without hard links. Other processes may see a part of the file for a moment."""
-    with open(path, "xb") as file:
-        try:
-            write_at(file.fileno(), content, 0)
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
 
 
 def write_at(descriptor: int, content: bytes | memoryview, offset: int) -> None:

@@ -30,14 +30,6 @@ class Interrupted(KeyboardInterrupt):
         self.signum = signum
 
 
-class _HandlerError(BaseException):
-    """An error of a handler of another library. No ``except Exception`` takes it for its own."""
-
-    def __init__(self, error: Exception):
-        super().__init__(str(error))
-        self.error = error
-
-
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
     """Within the block, the first SIGINT or SIGTERM raises :class:`Interrupted`.
@@ -68,8 +60,8 @@ class _Deferral:
     """The signals of one :func:`deferred` block."""
 
     def __init__(self) -> None:
-        found = {signum: signal.getsignal(signum) for signum in _DEFERRED}
-        self.handlers: dict[int, Any] = {n: found[n] for n in found if callable(found[n])}
+        found: dict[int, Any] = {signum: signal.getsignal(signum) for signum in _DEFERRED}
+        self.handlers = {signum: handler for signum, handler in found.items() if callable(handler)}
         self.noted: list[int] = []
         self.is_ending = False
         for signum in self.handlers:
@@ -92,10 +84,8 @@ class _Deferral:
             signal.signal(signum, signal.SIG_IGN)
             try:
                 self.handlers[signum](signum, None)
-            except BaseException as error:
+            except BaseException:
                 self.is_ending = True
-                if isinstance(error, Exception):
-                    raise _HandlerError(error) from error
                 raise
             finally:
                 signal.signal(signum, self.note)
@@ -109,8 +99,7 @@ def deferred() -> Iterator[None]:
     """Within the block, a signal that has a handler waits for :func:`check` or the block's end.
 
     A second Ctrl-C doesn't. Once a signal has ended the block, others are ignored until its end;
-    where an error ends it, a signal that was noted is dropped. What the handler of another library
-    raises passes any ``except Exception`` within the block, and leaves the block as it is.
+    where an error ends it, a signal that was noted is dropped.
     """
     global _current
     if not _in_main_thread():
@@ -121,8 +110,6 @@ def deferred() -> Iterator[None]:
     try:
         yield
         deferral.act()
-    except _HandlerError as raised:
-        raise raised.error from None
     finally:
         _current = before
         for signum, handler in deferral.handlers.items():

@@ -10,7 +10,6 @@ removes the file of a dead holder.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 import logging
 import os
@@ -18,8 +17,7 @@ import random
 import socket
 import threading
 import time
-import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +44,6 @@ class LeaseHeld(OutputError):
         self.holder = holder
 
 
-class LeaseLost(OutputError):
-    """This process doesn't hold the lease any more.
-
-    Attributes:
-        holder: the content of the file that is there now; None where there is none.
-    """
-
-    def __init__(self, path: Path, holder: Mapping[str, Any] | None):
-        who = "nobody, it is gone" if holder is None else describe(holder)
-        super().__init__(f"{path}: lost to {who}; this process stops")
-        self.holder = holder
-
-
 class Lease:
     """A lease, held from :meth:`acquire` until :meth:`release` or the end of the process.
 
@@ -74,7 +59,7 @@ class Lease:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.note: dict[str, Any] = {}
-        self._owner = {**this_process(), "token": uuid.uuid4().hex}
+        self._owner = this_process()
         self._count = 0
         self._file: int | None = None
         self._ended = threading.Event()
@@ -101,21 +86,22 @@ class Lease:
                     logger.info("waiting: %s", held)
                 is_logged = True
                 time.sleep(random.uniform(0.5, 1.5))  # several may wait for the same lease
-        self._ended.clear()
         self._thread = threading.Thread(target=self._give_signs_of_life, daemon=True)
         self._thread.start()
         return self
 
     def require(self) -> None:
-        """Raise LeaseLost where the file was removed or replaced, as after a long suspension of
-        this process, and OutputError where that can't be told."""
+        """Raise OutputError unless the file is still this process's own.
+
+        It may have been taken over, as after a long suspension of this process, or removed.
+        """
         try:
-            if self._is_in_place():
-                return
-            found = read(self.path)
+            if not self._is_in_place():
+                owner = read(self.path)
+                who = "nobody, it is gone" if owner is None else describe(owner)
+                raise OutputError(f"{self.path}: lost to {who}; this process stops")
         except OSError as error:
             raise OutputError(f"{self.path}: can't be read: {error.strerror}") from error
-        raise LeaseLost(self.path, found)
 
     def release(self) -> None:
         """Stop the signs of life and remove the file, unless it is another's by now."""
@@ -181,12 +167,11 @@ def read(path: str | Path) -> dict[str, Any] | None:
     Raises OSError where it can't be read.
     """
     try:
-        content = json.loads(Path(path).read_bytes())
+        return json.loads(Path(path).read_bytes())
     except FileNotFoundError:
         return None
     except ValueError:
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def remove_dead(path: Path) -> None:
@@ -207,7 +192,7 @@ def remove_dead(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def require_free(paths: Iterable[str | Path]) -> dict[Path, dict[str, Any]]:
+def require_free(paths: Collection[Path]) -> dict[Path, dict[str, Any]]:
     """Raise LeaseHeld where a living process holds one of several leases.
 
     Holders that may live on other machines are watched for ``EXPIRY_SECONDS``, all together. For
@@ -215,30 +200,27 @@ def require_free(paths: Iterable[str | Path]) -> dict[Path, dict[str, Any]]:
 
     Returns the content of each file that a dead holder has left.
     """
-    seen = {Path(path): read(path) for path in paths}
-    unsure = [path for path, holder in seen.items() if _may_live(path, holder)]
-    if unsure:
-        words = "; ".join(f"{path}, of {describe(seen[path] or {})}" for path in unsure)
-        logger.info("looking for signs of life, %g seconds at most: %s", EXPIRY_SECONDS, words)
-    end = time.monotonic() + EXPIRY_SECONDS
-    while unsure and time.monotonic() < end:
+    seen: dict[Path, dict[str, Any] | None] = {}
+    end = None
+    while True:
+        unsure = []
+        for path in paths:
+            holder = read(path)
+            alive = False if holder is None else lives(holder)
+            has_changed = path in seen and holder != seen[path]
+            if holder and (alive or (alive is None and has_changed)):
+                raise LeaseHeld(path, holder)
+            if alive is None:
+                unsure.append(f"{path}, of {describe(holder or {})}")
+            seen[path] = holder
+        if end is None:
+            end = time.monotonic() + EXPIRY_SECONDS
+            if unsure:
+                words = "looking for signs of life, %g seconds at most: %s"
+                logger.info(words, EXPIRY_SECONDS, "; ".join(unsure))
+        if not unsure or time.monotonic() >= end:
+            return {path: holder for path, holder in seen.items() if holder is not None}
         time.sleep(min(1.0, BEAT_SECONDS / 4))
-        for path in list(unsure):
-            before, now = seen[path], read(path)
-            seen[path] = now
-            if not _may_live(path, now):
-                unsure.remove(path)
-            elif now and now != before:
-                raise LeaseHeld(path, now)
-    return {path: holder for path, holder in seen.items() if holder is not None}
-
-
-def _may_live(path: Path, holder: Mapping[str, Any] | None) -> bool:
-    """Whether it isn't known if the holder lives. Raises LeaseHeld where it lives."""
-    alive = False if holder is None else lives(holder)
-    if holder is not None and alive:
-        raise LeaseHeld(path, holder)
-    return alive is None
 
 
 def this_process() -> dict[str, Any]:
@@ -248,7 +230,6 @@ def this_process() -> dict[str, Any]:
         "pid": os.getpid(),
         "machine": _machine(),
         "process_start": _start_of(os.getpid()),
-        "since": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
     if job := job_name(os.environ):
         owner["job"] = job
@@ -279,12 +260,11 @@ def describe(owner: Mapping[str, Any]) -> str:
 
 
 def _machine() -> str | None:
-    """An identifier of this machine, its boot, and the container where that has process numbers of
-    its own; None on systems without /proc. The host name tells clones of a running virtual machine
-    apart, which have the same boot."""
+    """An identifier of this machine's boot, and of the container where that has process numbers of
+    its own; None on systems without /proc."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')}"
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return None
 

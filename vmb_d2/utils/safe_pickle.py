@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import pickle
 import pickletools
 from typing import IO, Any
@@ -26,20 +25,6 @@ _HARMLESS = {
     ("builtins", "set"),
 }
 
-# Of each of torch's storages, the dtype.
-_STORAGES = {
-    "DoubleStorage": "<f8",
-    "FloatStorage": "<f4",
-    "HalfStorage": "<f2",
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ShortStorage": "<i2",
-    "CharStorage": "<i1",
-    "ByteStorage": "<u1",
-    "BoolStorage": "|b1",
-}
-_STORAGE_MAGIC = 0x1950A86A20F9469CFC6C
-
 
 class _HarmlessUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str):
@@ -54,41 +39,21 @@ class _HarmlessUnpickler(pickle.Unpickler):
         )
 
 
-class _StorageUnpickler(pickle.Unpickler):
-    """Reads what precedes the numbers in a pickled storage: plain values, and the dtype."""
+def _storage(data: bytes) -> Any:
+    """A torch storage from its pickled form, a file of torch's as before version 1.6."""
+    import torch
 
-    def find_class(self, module: str, name: str):
-        if module == "torch" and name in _STORAGES:
-            return np.dtype(_STORAGES[name])
-        raise StoreError(f"a torch tensor of {module}.{name}, which isn't read")
-
-    def persistent_load(self, reference: Any) -> Any:
-        return reference
-
-
-def _storage(data: bytes) -> np.ndarray:
-    """A storage's numbers, from its pickled form, which is torch's file format before 1.6."""
-    file = io.BytesIO(data)
-    magic, _version, _system, reference, _keys = (_next_pickle(file) for _ in range(5))
-    if magic != _STORAGE_MAGIC or reference[0] != "storage":
+    if not data.startswith(b"\x80"):  # a zip file, which can be a program for torch.jit
         raise StoreError("a torch tensor of an unknown form")
-    count = int.from_bytes(file.read(8), "little")
-    return np.frombuffer(file.read(), reference[1], count)
+    return torch.load(io.BytesIO(data), weights_only=True)
 
 
-def _next_pickle(file: io.BytesIO) -> Any:
-    begin = file.tell()
-    _check_table(file)
-    file.seek(begin)
-    return _StorageUnpickler(file).load()
+def _tensor(storage: Any, offset: int, size: tuple, stride: tuple, *_) -> np.ndarray:
+    """A tensor as an array of its own. Raises RuntimeError where it reaches out of the storage."""
+    import torch
 
-
-def _tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple, *_) -> np.ndarray:
-    """A tensor as an array of its own."""
-    if math.prod(size) > storage.size:
-        raise StoreError("a torch tensor larger than what it is stored in")
-    offset, *strides = (step * storage.itemsize for step in (offset, *stride))
-    return np.ndarray(size, storage.dtype, storage, offset, strides).copy()
+    numbers = torch.empty(0, dtype=storage.dtype).set_(storage)
+    return numbers.as_strided(size, stride, offset).numpy().copy()
 
 
 def dumps(value: Any) -> bytes:
@@ -149,19 +114,9 @@ def load_npy(file: IO[bytes]) -> Any:
 
 
 def _load(file: IO[bytes]) -> Any:
-    data = file.read()
     try:
-        _check_table(io.BytesIO(data))
-        return _HarmlessUnpickler(io.BytesIO(data), encoding="latin1").load()
+        return _HarmlessUnpickler(file, encoding="latin1").load()
     except StoreError:
         raise
     except Exception as error:  # a damaged pickle raises anything
         raise StoreError(f"no whole pickle ({first_line(error)})") from error
-
-
-def _check_table(file: io.BytesIO) -> None:
-    """Raise StoreError where the next pickle would allocate a table larger than itself."""
-    size = len(file.getbuffer())
-    for opcode, argument, _ in pickletools.genops(file):
-        if opcode.name == "LONG_BINPUT" and int(argument or 0) > size:
-            raise StoreError("a pickle that asks for a table larger than itself")

@@ -1,19 +1,10 @@
-"""Texts for people: numbers with units, lists in a sentence."""
+"""Texts for people."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 MOST_LISTED = 10
-
-
-def bytes_in_words(count: float) -> str:
-    """A number of bytes, as ``3.2 GB``."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.4g} TB"
 
 
 def listed(items: Sequence[str]) -> str:
