@@ -1,4 +1,7 @@
-"""Deterministic synthetic weights in the maskrcnn-benchmark checkpoint layout.
+"""Deterministic synthetic weights in the maskrcnn-benchmark checkpoint layout, and in Detectron2's.
+
+The values of the former are what they were before the latter was added. The latter is that of
+unc-nlp/frcnn-vg-finetuned and of bottom-up-attention.pytorch.
 
 The goldens in ``golden/`` were measured on the original VMB model with exactly
 these weights, so a test needs no download: build the checkpoint, convert it,
@@ -6,9 +9,10 @@ run it, compare.
 
     python synthetic_weights.py state_dicts/tiny_x152_fpn.json tiny.pth --seed 0
 
-Every tensor depends only on (seed, parameter name, shape), so one tensor can be
-rebuilt alone. The scales keep activations of a 152-layer network in a sane range
-and spread the objectness and class scores enough for a stable ranking.
+Every tensor depends only on (seed, parameter name, shape) and on what the listing
+gives for that seed, so one tensor can be rebuilt alone. The scales keep activations
+of a 152-layer network in a sane range and spread the objectness and class scores
+enough for a stable ranking.
 """
 
 import argparse
@@ -17,7 +21,26 @@ import zlib
 
 import numpy as np
 
-ANCHOR_BUFFERS = "rpn.anchor_generator.cell_anchors"
+ANCHOR_BUFFERS = (
+    "rpn.anchor_generator.cell_anchors",
+    "proposal_generator.anchor_generator.cell_anchors",
+)
+DETECTRON2 = (
+    "backbone.stem.",
+    "backbone.res",
+    "proposal_generator.",
+    "roi_heads.res5.",
+    "roi_heads.box_predictor.",
+)
+SCALES = {
+    "objectness_logits": 0.3,
+    "anchor_deltas": 0.06,
+    "cls_score": 1.2,
+    "bbox_pred": 0.5,
+    "attr_score": 1.5,
+    "attr_linear2": 1.5,
+    "cls_embed": 8.0,
+}
 
 
 def synthetic_tensor(name: str, shape: tuple, seed: int = 0) -> np.ndarray:
@@ -29,6 +52,9 @@ def synthetic_tensor(name: str, shape: tuple, seed: int = 0) -> np.ndarray:
 
     def uniform(low, high):
         return rng.random(shape, dtype=np.float32) * np.float32(high - low) + np.float32(low)
+
+    if name.startswith(DETECTRON2):
+        return detectron2_tensor(name, shape, normal, uniform)
 
     *_, module, leaf = name.split(".")
     if leaf == "running_mean":
@@ -57,13 +83,45 @@ def synthetic_tensor(name: str, shape: tuple, seed: int = 0) -> np.ndarray:
     return normal(std)
 
 
-def synthetic_state_dict(shapes: dict, seed: int = 0) -> dict:
-    """Map ``{name: shape}`` to ``{name: float32 array}``, anchor buffers left out."""
-    return {
+def detectron2_tensor(name, shape, normal, uniform):
+    """The same for a name in Detectron2's layout: filters have no mean, so that regions differ."""
+    *_, owner, module, leaf = name.split(".")
+    if leaf == "running_var":
+        var = uniform(0.5, 1.5)
+        return var * np.float32(2.0e4) if ".stem." in name else var
+    if leaf == "running_mean" or (leaf == "bias" and module == "norm"):
+        return normal(0.03)
+    if leaf == "weight" and len(shape) == 1:
+        return uniform(0.35, 0.55) if owner == "conv3" else uniform(0.7, 1.3)
+    if leaf == "bias":
+        return normal(0.05)
+
+    values = normal(SCALES.get(module, 1.0) * (2.0 / int(np.prod(shape[1:]))) ** 0.5)
+    if ".stem." in name or module.startswith("cls_embed"):
+        return values
+    mean = values.mean(axis=tuple(range(1, len(shape))), keepdims=True, dtype=np.float64)
+    return values - mean.astype(np.float32)
+
+
+def synthetic_state_dict(shapes: dict, seed: int = 0, adjust: dict | None = None) -> dict:
+    """Map ``{name: shape}`` to ``{name: float32 array}``, anchor buffers left out.
+
+    ``adjust`` is what a listing's ``seeds`` holds for this seed: ``gains`` multiplies every tensor
+    whose name contains its key, ``values`` then replaces whole tensors.
+    """
+    adjust = adjust or {}
+    tensors = {
         name: synthetic_tensor(name, tuple(shape), seed)
         for name, shape in shapes.items()
-        if not name.startswith(ANCHOR_BUFFERS)
+        if not name.startswith(ANCHOR_BUFFERS) and not name.endswith("num_batches_tracked")
     }
+    for part, gain in adjust.get("gains", {}).items():
+        for name in tensors:
+            if part in name:
+                tensors[name] = tensors[name] * np.float32(gain)
+    for name, values in adjust.get("values", {}).items():
+        tensors[name] = np.asarray(values, dtype=np.float32)
+    return tensors
 
 
 def main():
@@ -77,9 +135,14 @@ def main():
 
     with open(args.state_dict_json) as f:
         spec = json.load(f)
-    model = {
-        k: torch.from_numpy(v) for k, v in synthetic_state_dict(spec["shapes"], args.seed).items()
-    }
+    arrays = synthetic_state_dict(
+        spec["shapes"], args.seed, spec.get("seeds", {}).get(str(args.seed))
+    )
+    for twin, origin in spec.get("shared", {}).items():  # one module under two names
+        arrays.update(
+            {twin + k[len(origin) :]: v for k, v in arrays.items() if k.startswith(origin)}
+        )
+    model = {k: torch.from_numpy(v) for k, v in arrays.items()}
     for name, values in spec["anchors"].items():
         model[name] = torch.tensor(values, dtype=torch.float32)
     torch.save({"model": model}, args.output)
