@@ -1,3 +1,4 @@
+import hashlib
 import http.server
 import logging
 import signal
@@ -69,6 +70,18 @@ class FaultyHandler(http.server.BaseHTTPRequestHandler):
         if fault == "slow":
             time.sleep(1)
         self.wfile.write(content)
+
+    def do_HEAD(self):
+        """As Hugging Face's hub answers."""
+        content = self.server.files.get(self.path)
+        self.send_response(404 if content is None else 200)
+        if content is None:
+            self.send_header("X-Error-Code", "EntryNotFound")
+        else:
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", "0" * 40)
+        self.end_headers()
 
     def log_message(self, *args):
         pass

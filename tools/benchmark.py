@@ -101,14 +101,15 @@ def parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> int:
     """Measure, and print or write what was found. Returns the exit status."""
-    description, device = describe_model(args.model), device_of(args.device)
+    model, device = args.model, device_of(args.device)
+    describe_model(model)  # an error comes before anything is measured
     weights = args.weights or RELEASED_WEIGHTS.get(args.model)
     if weights is None:
-        released = " and ".join(RELEASED_WEIGHTS)
+        released = ", ".join(RELEASED_WEIGHTS)
         raise ConfigError(f"`weights` is missing: only {released} have released ones")
     root, paths = root_of(args.images), list_images(args.images)
     if args.weights is None:  # what can take a download comes last
-        description = released_model(args.model, args.cache_dir)
+        model = released_model(args.model, args.cache_dir)
     plan = Plan(
         repeated(name_images(paths, "relative_with_extension", root), args.count),
         args.precision,
@@ -124,7 +125,7 @@ def main(args: argparse.Namespace) -> int:
 
     def load(precision: str) -> RegionFeatureExtractor:
         options = {"device": device, "cache_dir": args.cache_dir, "precision": precision}
-        return RegionFeatureExtractor.from_pretrained(description, weights=weights, **options)
+        return RegionFeatureExtractor.from_pretrained(model, weights=weights, **options)
 
     found = {"model": args.model, "weights": weights, **measure(plan, load, device)}
     print(table(found), end="")

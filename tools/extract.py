@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import extract_options
 import hydra
@@ -14,7 +15,10 @@ from launching import SomeImagesFailed, command, in_sweep, run, task
 from omegaconf import DictConfig, OmegaConf
 
 from vmb_d2.checkpoint.released import released_model
+from vmb_d2.checkpoint.sources import is_repository, model_beside
 from vmb_d2.config import MODEL_NAMES, RELEASED_WEIGHTS, VMBModel, named_model, read_vmb_model
+from vmb_d2.config.input_step import InputStep
+from vmb_d2.config.vmb_model import EXCLUSIVE_BOXES
 from vmb_d2.data.batching import Batching
 from vmb_d2.data.given_boxes import GivenBoxes
 from vmb_d2.data.image_list import (
@@ -32,7 +36,7 @@ from vmb_d2.errors import ConfigError
 from vmb_d2.output.shards import Shard, source_name
 from vmb_d2.selection.options import RegionOptions
 from vmb_d2.stores import format_named
-from vmb_d2.structures.class_names import NO_NAMES, ClassNames, read_class_names
+from vmb_d2.structures.class_names import NO_NAMES, NONE, ClassNames, read_class_names
 from vmb_d2.utils.devices import keep_freed_memory
 from vmb_d2.utils.downloads import cache_folder
 
@@ -47,12 +51,29 @@ if not CONFIGS.is_dir():
 logger = logging.getLogger("extract")
 
 
+def input_changes(cfg: DictConfig) -> dict[str, Any]:
+    """What the user wants of :class:`InputStep` in place of the model's own."""
+    names = (field.name for field in dataclasses.fields(InputStep))
+    chosen = {name: cfg.input.get(name) for name in names}
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
 def model_description(cfg: DictConfig) -> VMBModel | None:
     """What is known of the model; None where the checkpoint, or a yaml to fetch, has to say it."""
+    description = described_model(cfg)
+    return description and description.with_input(input_changes(cfg))
+
+
+def described_model(cfg: DictConfig) -> VMBModel | None:
     name = cfg.model.name
     if cfg.model.config_file:
         return read_vmb_model(cfg.model.config_file)
-    if name in RELEASED_WEIGHTS and not OmegaConf.select(cfg, "model.weights"):
+    weights = OmegaConf.select(cfg, "model.weights")  # None where it is missing, too
+    if weights and name in ("vmb", "frcnn_vg"):
+        beside = model_beside(weights, cfg.cache_dir, download=False)
+        if beside or is_repository(weights):
+            return beside
+    if name in RELEASED_WEIGHTS and not weights:
         return released_model(name, cfg.cache_dir, download=False)
     return named_model(name) if name in MODEL_NAMES else None
 
@@ -101,7 +122,9 @@ def shard_of(cfg: DictConfig) -> Shard | None:
     return Shard(source, count, index)
 
 
-def given_boxes(cfg: DictConfig, images: list[InputImage]) -> GivenBoxes | None:
+def given_boxes(
+    cfg: DictConfig, images: list[InputImage], description: VMBModel | None
+) -> GivenBoxes | None:
     if not cfg.boxes.file:
         return None
     boxes = GivenBoxes.read(
@@ -109,6 +132,7 @@ def given_boxes(cfg: DictConfig, images: list[InputImage]) -> GivenBoxes | None:
         box_format=cfg.boxes.format,
         normalized=cfg.boxes.normalized,
         inclusive=cfg.boxes.inclusive,
+        by_default=description is None or description.box_convention not in EXCLUSIVE_BOXES,
     )
     without, unused = boxes.assign(images, root_of(cfg.input.dir or ""))
     if without:
@@ -127,21 +151,33 @@ def region_options(cfg: DictConfig) -> RegionOptions:
         background=cfg.extract.background,
         min_features=cfg.extract.min_features,
         max_features=cfg.extract.max_features,
+        read_out=cfg.read_out,
     )
 
 
-def class_names(cfg: DictConfig, formats: list[str]) -> ClassNames:
-    """What the formats need of them."""
+def class_names(cfg: DictConfig, formats: list[str], description: VMBModel | None) -> ClassNames:
+    """What the formats need of them, and of the attributes' names."""
     if not any(format_named(name).writer.needs_class_names for name in formats):
         return NO_NAMES
-    return read_class_names(cfg.output.class_names, cache_folder(cfg.cache_dir))
+    source, cache_dir = cfg.output.class_names, cache_folder(cfg.cache_dir)
+    if source is None and description is not None and description.box_convention != "vmb":
+        logger.info("classes go by number: no file of their names is given")
+        source = NONE
+    return read_class_names(source, cache_dir, attribute_source=cfg.output.attribute_names)
 
 
-def extraction_job(cfg: DictConfig) -> tuple[ExtractionJob, list[InputImage], list[InputImage]]:
-    """The job, the images that it has a share of, and its share."""
+def extraction_job(
+    cfg: DictConfig,
+    every_image: list[InputImage],
+    selected: list[InputImage],
+    description: VMBModel | None,
+) -> tuple[ExtractionJob, list[InputImage]]:
+    """The job, and its share of the images.
+
+    ``every_image``, ``selected``: see :func:`input_images`.
+    """
     batching = Batching(cfg.extract.batching, cfg.extract.batch_size)
-    every_image, selected = input_images(cfg)
-    boxes = given_boxes(cfg, selected)
+    boxes = given_boxes(cfg, selected, description)
     images, shard = selected, shard_of(cfg)
     if shard:
         images = shard.share(every_image, selected, batching.chunk)
@@ -161,14 +197,14 @@ def extraction_job(cfg: DictConfig) -> tuple[ExtractionJob, list[InputImage], li
         allow_mismatch=cfg.output.allow_mismatch,
         foreign=cfg.output.foreign,
         shard=shard,
-        class_names=class_names(cfg, formats),
+        class_names=class_names(cfg, formats, description),
         record={
             "configuration": OmegaConf.to_container(cfg, resolve=True),
             "command": command(),
             **({"shard": shard.describe(every_image)} if shard else {}),
         },
     )
-    return extraction, selected, images
+    return extraction, images
 
 
 def load_extractor(cfg: DictConfig, description: VMBModel | None) -> RegionFeatureExtractor:
@@ -183,6 +219,7 @@ def load_extractor(cfg: DictConfig, description: VMBModel | None) -> RegionFeatu
         cache_dir=cfg.cache_dir,
         unsafe_load=cfg.model.unsafe_load,
         precision=cfg.precision,
+        input_changes=input_changes(cfg),
         **vars(region_options(cfg)),
     )
     if extractor.model.device.type == "cpu":
@@ -193,8 +230,9 @@ def load_extractor(cfg: DictConfig, description: VMBModel | None) -> RegionFeatu
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="extract")
 @task
 def extract(cfg: DictConfig) -> None:
-    extraction, selected, images = extraction_job(cfg)
+    every_image, selected = input_images(cfg)
     description = model_description(cfg)
+    extraction, images = extraction_job(cfg, every_image, selected, description)
     counts = extraction.run(
         images,
         lambda: load_extractor(cfg, description),

@@ -27,6 +27,7 @@ PATHS = (
     "boxes.file",
     "output.dir",
     "output.class_names",
+    "output.attribute_names",
     "cache_dir",
     "hydra.run.dir",
     "hydra.sweep.dir",
@@ -53,6 +54,12 @@ class InputOptions:
     start_index: int
     end_index: int | None
     max_failures: int | None
+    short_side: int | None
+    long_side: int | None
+    rounding: str | None
+    resize: str | None
+    channel_order: str | None
+    decoder: str | None
 
 
 @dataclass
@@ -76,6 +83,7 @@ class OutputOptions:
     dtype: str
     clip_boxes: bool | None
     class_names: str | None
+    attribute_names: str | None
     allow_mismatch: bool
     foreign: str
 
@@ -83,10 +91,10 @@ class OutputOptions:
 @dataclass
 class ExtractOptions:
     feature_name: Any
-    num_features: int
+    num_features: int | None
     min_features: int | None
     max_features: int | None
-    confidence_threshold: float
+    confidence_threshold: float | None
     background: bool
     batch_size: Any
     batching: str
@@ -101,6 +109,7 @@ class ExtractConfig:
     boxes: BoxesOptions
     output: OutputOptions
     extract: ExtractOptions
+    read_out: str | None
     device: str
     precision: str
     cache_dir: str | None

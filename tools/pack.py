@@ -41,7 +41,8 @@ def class_names(args: argparse.Namespace) -> ClassNames:
     """What the target needs of them. Raises ConfigError or DownloadError."""
     if not FORMATS[args.to].writer.needs_class_names:
         return NO_NAMES
-    return read_class_names(args.class_names, cache_folder())
+    names = args.attribute_names
+    return read_class_names(args.class_names, cache_folder(), attribute_source=names)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -113,7 +114,14 @@ def parser() -> argparse.ArgumentParser:
         "--class-names",
         metavar="FILE",
         type=at_home,
-        help=f"of the sources, for oscar: a file or URL; default: {CLASSES_URL}",
+        help=f"of the sources, for oscar: a file or URL, or none; default: {CLASSES_URL}",
+    )
+    options.add_argument(
+        "--attribute-names",
+        metavar="FILE",
+        type=at_home,
+        help="of the sources, for oscar: a file or URL; default: those of a label map, if "
+        "--class-names is one",
     )
     return options
 

@@ -62,7 +62,7 @@ def visualize(args: argparse.Namespace) -> Counts:
         visualization = Visualization(
             reader,
             images,
-            class_names_or_numbers(args.classes, cache_dir, args.background),
+            class_names_or_numbers(args.classes, cache_dir, args.background, args.attribute_names),
             min_confidence=args.min_confidence,
             top=args.top,
             limit=0 if args.names else args.limit,
@@ -106,6 +106,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         type=at_home,
         help=f"class names: file, URL or none; default: {CLASSES_URL}",
+    )
+    add(
+        "--attribute-names",
+        metavar="FILE",
+        type=at_home,
+        help="file or URL; default: those of a label map, if --classes is one, else none are shown",
     )
     add(
         "--background",

@@ -1,4 +1,4 @@
-"""From images to MMF's region features."""
+"""From images to region features."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from . import modeling  # noqa: F401  (prepares detectron2 for the imports below
 # isort: split
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import torch
-from detectron2.structures import ImageList, Instances
 from PIL import Image
 from torch import Tensor
 
 from .checkpoint.pretrained import fingerprint, load_described_model
 from .checkpoint.released import released_model, released_name
+from .checkpoint.sources import model_beside
 from .config import RELEASED_WEIGHTS, VMBModel, describe_model
+from .config.input_step import MMF_INPUT
+from .config.read_out import MMF_READ_OUT
 from .data.batching import bucketed_batches
 from .data.preprocessing import ImageSource, NetworkImage, load
 from .errors import ConfigError
-from .modeling import VMBRCNN
+from .modeling import VMBRCNN, NetworkBatch, NetworkOutput
 from .selection.options import RegionOptions
 from .selection.read_out import chosen_regions, given_regions
 from .structures.regions import RegionFeatures
@@ -39,13 +41,15 @@ class RegionFeatureExtractor:
     Args:
         model: in evaluation mode, on its device, in float32. It is not changed.
         options: which features of which regions to extract.
-        description: of the model, for records; None where it is not known.
+        description: of the model; None for a model of VMB, of which no more is known.
         precision: arithmetic of the network, one of ``PRECISIONS``. Boxes, scores and features
             are float32 in all of them.
 
     Attributes:
         model: the model given; for another precision than fp32 a converted copy.
         feature_names: the features extracted; the first one is ``RegionFeatures.features``.
+        input_step: how an image becomes the network's input.
+        read_out: how regions are chosen.
 
     Raises:
         ConfigError: the model doesn't have a feature, or its device the precision.
@@ -67,6 +71,9 @@ class RegionFeatureExtractor:
         self.options = options or RegionOptions()
         self.description = description
         self.feature_names = self.options.choose_features(model.feature_names)
+        self.input_step = description.input if description else MMF_INPUT
+        own_read_out = description.read_out if description else MMF_READ_OUT
+        self.read_out_rule = self.options.rule(own_read_out)
 
     @functools.cached_property
     def weights_sha256(self) -> str:
@@ -83,22 +90,28 @@ class RegionFeatureExtractor:
         cache_dir: str | Path | None = None,
         unsafe_load: bool = False,
         precision: str = "fp32",
+        input_changes: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> RegionFeatureExtractor:
         """Load a model.
 
         Args:
             model: ``"x152"``, ``"x101"`` (or MMF's ``"X-152"``, ``"X-101"``), ``"r101_c4"``,
-                ``"x152_c4"``; the path of a VMB yaml; or None where ``weights`` is a converted
-                checkpoint, which contains its own description.
-            weights: path or URL of a VMB or of a converted checkpoint. None for the released
-                weights of ``x152`` and ``x101``, which are downloaded once, with the yaml beside
-                them: see :func:`vmb_d2.checkpoint.released.released_model`.
+                ``"x152_c4"``, ``"vinvl"``, ``"frcnn_vg"``, ``"bua"``; the path of the original's
+                yaml; or None where ``weights`` is a converted checkpoint, which contains its own
+                description.
+            weights: path or URL of an original or of a converted checkpoint; or a folder or
+                OWNER/NAME of Hugging Face's hub with ``pytorch_model.bin`` and ``config.yaml``,
+                which describes it where ``model`` is None or ``"frcnn_vg"``. None for the released
+                weights of ``x152``, ``x101`` and ``frcnn_vg``, which are downloaded once, with the
+                yaml beside them: see :func:`vmb_d2.checkpoint.released.released_model`.
             device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
             cache_dir: for downloads and conversions; None for ``$VMB_D2_CACHE`` or
                 ``~/.cache/vmb_d2``.
             unsafe_load: load pickled objects too, which can run any code.
             precision: ``"fp32"`` or ``"bf16"``, on a GPU also ``"tf32"`` and ``"fp16"``.
+            input_changes: other values of fields of :class:`vmb_d2.config.input_step.InputStep`
+                than the model's own, such as ``{"channel_order": "rgb"}``.
             **options: of :class:`vmb_d2.selection.options.RegionOptions`, such as
                 ``num_features=36``.
 
@@ -109,8 +122,11 @@ class RegionFeatureExtractor:
         """
         chosen = RegionOptions(**options)
         description = None if model is None else describe_model(model)
-        if description is not None:
-            chosen.choose_features(description.feature_names)  # before a long download
+        if weights is not None and model in (None, "frcnn_vg"):
+            description = model_beside(weights, cache_dir) or description
+        if description is not None:  # before a long download
+            chosen.choose_features(description.feature_names)
+            chosen.rule(description.read_out)
         device = device_of(device)
         check_precision(precision, device)
         if weights is None:
@@ -119,7 +135,7 @@ class RegionFeatureExtractor:
         network, description = load_described_model(
             weights, description, device=device, cache_dir=cache_dir, unsafe=unsafe_load
         )
-        return cls(network, chosen, description, precision)
+        return cls(network, chosen, description.with_input(input_changes or {}), precision)
 
     @overload
     def extract(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
@@ -159,7 +175,7 @@ class RegionFeatureExtractor:
         if given is not None and len(given) != len(images):
             raise ValueError(f"boxes of {len(given)} images for {len(images)} images")
         results: dict[int, RegionFeatures] = {}
-        loaded = ((i, load(image)) for i, image in enumerate(images))
+        loaded = ((i, load(image, self.input_step)) for i, image in enumerate(images))
         for batch in bucketed_batches(loaded, batch_size, lambda item: item[1].padded_size):
             numbers = [i for i, _ in batch.images]
             regions = self.extract_batch(
@@ -181,44 +197,54 @@ class RegionFeatureExtractor:
 
         Args:
             images: a batch.
-            padded_size: (height, width) in network pixels, multiples of 32, to which each image
-                is padded. Proposals are clipped to it.
-            boxes: for each image, inclusive boxes (n, 4) in original pixels, used instead of
-                proposals. All of them are returned, in their order.
+            padded_size: (height, width) in network pixels to which each image is padded.
+            boxes: for each image, boxes (n, 4) of the model's convention in original pixels, used
+                instead of proposals. All of them are returned, in their order.
         """
         batch = self.to_network(images, padded_size)
         if boxes is None:
             return self.read_out(self.network(batch), images)
-        scaled = [b * image.scale for b, image in zip(boxes, images, strict=True)]
+        convention = self.model.box_convention
+        if convention.clips_given:
+            sized = zip(boxes, images, strict=True)
+            boxes = [convention.clip(b, (image.height, image.width)) for b, image in sized]
+        scaled = [b * b.new_tensor(i.scales * 2) for b, i in zip(boxes, images, strict=True)]
         return self.read_out(self.network(batch, scaled), images, boxes)
 
-    def to_network(self, images: Sequence[NetworkImage], padded_size: tuple[int, int]) -> ImageList:
+    def to_network(
+        self, images: Sequence[NetworkImage], padded_size: tuple[int, int]
+    ) -> NetworkBatch:
         """Step 1 of :meth:`extract_batch`: pad a batch and copy it to the model's device."""
         device = self.model.device
         batch = pad(images, padded_size, pinned=device.type == "cuda")
         return batch.to(device, non_blocking=True)
 
     @torch.inference_mode()
-    def network(self, batch: ImageList, boxes: Sequence[Tensor] | None = None) -> list[Instances]:
+    def network(self, batch: NetworkBatch, boxes: Sequence[Tensor] | None = None) -> NetworkOutput:
         """Step 2: run :meth:`VMBRCNN.regions`; ``boxes`` are in network pixels."""
+        deltas = boxes is None and self.read_out_rule.regressed
         with arithmetic(self.precision):
-            return self.model.regions(batch, self.feature_names, boxes)
+            return self.model.regions(batch, self.feature_names, boxes, deltas)
 
     @torch.inference_mode()
     def read_out(
         self,
-        regions: Sequence[Instances],
+        output: NetworkOutput,
         images: Sequence[NetworkImage],
         boxes: Sequence[Tensor] | None = None,
     ) -> list[RegionFeatures]:
         """Step 3: choose regions of :meth:`network`'s (of given ``boxes`` all), as NumPy arrays."""
-        names = self.feature_names
-        if boxes is None:
-            return chosen_regions(regions, images, names, self.options)
-        return given_regions(regions, images, boxes, names, self.options.background)
+        names, background = self.feature_names, self.options.background
+        with arithmetic(self.precision):  # attributes are computed here
+            if boxes is not None:
+                return given_regions(self.model, output, images, boxes, names, background)
+            rule = self.read_out_rule
+            return chosen_regions(self.model, output, images, names, rule, background)
 
 
-def pad(images: Sequence[NetworkImage], size: tuple[int, int], pinned: bool = False) -> ImageList:
+def pad(
+    images: Sequence[NetworkImage], size: tuple[int, int], pinned: bool = False
+) -> NetworkBatch:
     """Pad images with zeros at the right and bottom to ``size`` (height, width).
 
     ``pinned``: in page-locked memory.
@@ -227,7 +253,8 @@ def pad(images: Sequence[NetworkImage], size: tuple[int, int], pinned: bool = Fa
     for target, image in zip(tensor, images, strict=True):
         height, width = image.tensor.shape[-2:]
         target[:, :height, :width] = image.tensor
-    return ImageList(tensor, [tuple(image.tensor.shape[-2:]) for image in images])
+    sizes = [(int(image.tensor.shape[-2]), int(image.tensor.shape[-1])) for image in images]
+    return NetworkBatch(tensor, sizes, [image.scales[0] for image in images])
 
 
 def _as_boxes(boxes: Any) -> Tensor:

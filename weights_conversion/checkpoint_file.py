@@ -16,13 +16,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from vmb_d2.errors import CheckpointError, first_line
+from vmb_d2.config import VMBModel
+from vmb_d2.errors import CheckpointError, StoreError, first_line
+from vmb_d2.utils import safe_pickle
 from vmb_d2.utils.files import whole_file
 
-from .file_kinds import other_kind
+from .file_kinds import is_plain_pickle, other_kind
 
 # The entry that a converted checkpoint has beside its state dict, about its origin.
 ORIGIN_KEY = "vmb_d2"
@@ -37,19 +40,18 @@ def read_checkpoint(path: str | Path, unsafe: bool = False) -> dict[str, Any]:
     """Load a checkpoint to the CPU; the tensors of a zip file are memory-mapped.
 
     Args:
-        path: written by ``torch.save``, in its present or its old format.
+        path: written by ``torch.save``, in its present or its old format; or a pickle of NumPy
+            arrays, which become tensors, in dicts. Nothing in such a pickle is run.
         unsafe: also load pickled objects that ``weights_only`` refuses. They can run any code.
 
     Raises:
         CheckpointError: no such file, truncated, no checkpoint, or refused.
     """
     try:
-        mmap = zipfile.is_zipfile(path)
-        if unsafe:
-            logger.warning("%s: loaded with pickle, which runs any code that is in it", path)
-        with warnings.catch_warnings():  # a damaged file may show any protocol number
-            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
-            checkpoint = torch.load(path, map_location="cpu", weights_only=not unsafe, mmap=mmap)
+        if is_plain_pickle(path):
+            checkpoint = _read_pickle(Path(path))
+        else:
+            checkpoint = _read_torch_file(path, unsafe)
     except Exception as error:  # torch.load raises many kinds on damaged files
         raise CheckpointError(f"{path}: {_explain(error, Path(path))}") from error
     if not isinstance(checkpoint, dict):
@@ -57,7 +59,35 @@ def read_checkpoint(path: str | Path, unsafe: bool = False) -> dict[str, Any]:
     return checkpoint
 
 
+def _read_torch_file(path: str | Path, unsafe: bool) -> Any:
+    if unsafe:
+        logger.warning("%s: loaded with pickle, which runs any code that is in it", path)
+    mmap = zipfile.is_zipfile(path)
+    with warnings.catch_warnings():  # a damaged file may show any protocol number
+        warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+        return torch.load(path, map_location="cpu", weights_only=not unsafe, mmap=mmap)
+
+
+def _read_pickle(path: Path) -> Any:
+    """A pickle of NumPy arrays, as Detectron2's model zoo has them. Raises StoreError."""
+    if kind := other_kind(path):
+        raise StoreError(f"no PyTorch checkpoint, but {kind}")
+    with open(path, "rb") as file:
+        return _with_tensors(safe_pickle.load(file))
+
+
+def _with_tensors(value: Any) -> Any:
+    """The value with tensors in place of the arrays in its dicts."""
+    if isinstance(value, dict):
+        return {key: _with_tensors(entry) for key, entry in value.items()}
+    if isinstance(value, (np.ndarray, np.generic)):
+        return torch.from_numpy(np.array(value))  # a copy: an array can be read-only
+    return value
+
+
 def _explain(error: Exception, path: Path) -> str:
+    if isinstance(error, StoreError):
+        return str(error)
     with contextlib.suppress(OSError):
         if kind := other_kind(path):
             return f"no PyTorch checkpoint, but {kind}"
@@ -94,10 +124,16 @@ def state_dict_of(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, 
     return {".".join(key.split(".")[len(shared) :]): value for key, value in state.items()}
 
 
-def layout_of(state: Mapping[str, Tensor]) -> str:
-    """``"detectron2"`` or ``"vmb"``, by the names of the parameters."""
-    is_detectron2 = any(key.startswith("proposal_generator.") for key in state)
-    return "detectron2" if is_detectron2 else "vmb"
+def is_converted(checkpoint: Mapping[str, Any], model: VMBModel) -> bool:
+    """Whether a checkpoint of ``model`` is in the layout that the conversion gives.
+
+    Originals that are in Detectron2's layout themselves are not.
+    """
+    if ORIGIN_KEY in checkpoint:
+        return True
+    names = checkpoint[wrapper] if (wrapper := wrapper_of(checkpoint)) else checkpoint
+    is_detectron2 = any(str(name).startswith("proposal_generator.") for name in names)
+    return is_detectron2 and not model.is_detectron2
 
 
 def check_content(state: Mapping[str, Tensor], path: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""Convert a VMB checkpoint to Detectron2's layout.
+"""Convert a checkpoint of VMB, VinVL, frcnn_vg or bua to Detectron2's layout.
 
     python -m weights_conversion.convert detectron_model_x152.pth x152.pth --model x152
 
@@ -35,23 +35,24 @@ from . import checkpoint_file, state_dict
 
 logger = logging.getLogger(__name__)
 
-MOST_LISTED = 5  # problems in an error
+MOST_LISTED = 5  # problems in an error, and keys in a log line
 
 
 def convert_checkpoint(
     source: str | Path, target: str | Path, model: VMBModel, unsafe: bool = False
 ) -> state_dict.Audit:
-    """Convert the VMB checkpoint ``source`` to the Detectron2 checkpoint ``target``.
+    """Convert the original checkpoint ``source`` to the Detectron2 checkpoint ``target``.
 
     The target is written completely or not at all. It contains ``model``, the state dict; and
     ``vmb_d2``: the source's name and SHA-256, the converter's version, the model's description, and
-    the rows that Detectron2 doesn't have. ``torch.load(..., weights_only=True)`` reads it.
+    the background's rows that Detectron2 doesn't have. ``torch.load(..., weights_only=True)``
+    reads it.
 
     Raises:
         CheckpointError: the source can't be read, or a key doesn't fit; the target can't be
             written.
     """
-    checkpoint, state, audited = _audit_file(source, model, unsafe)
+    checkpoint, state, model, audited = _audit_file(source, model, unsafe)
     _raise_problems(source, audited)
     converted, dropped = state_dict.to_d2(state, audited)
     origin = {
@@ -73,7 +74,15 @@ def convert_checkpoint(
 
 
 def revert_checkpoint(source: str | Path, target: str | Path, unsafe: bool = False) -> None:
-    """Write a converted checkpoint in VMB's layout again, as ``{"model": state_dict}``."""
+    """Write a converted checkpoint in its original's layout again, as ``{"model": state_dict}``.
+
+    Keys that the conversion ignored, such as twins, are not written. Two-way objectness is that of
+    the original up to rounding.
+
+    Raises:
+        CheckpointError: the source can't be read, or was not written by :func:`convert_checkpoint`;
+            the target can't be written.
+    """
     checkpoint = checkpoint_file.read_checkpoint(source, unsafe)
     if checkpoint_file.ORIGIN_KEY not in checkpoint:
         raise CheckpointError(f"{source}: was not written by this converter")
@@ -88,10 +97,11 @@ def revert_checkpoint(source: str | Path, target: str | Path, unsafe: bool = Fal
 def _audit_file(source, model, unsafe):
     checkpoint = checkpoint_file.read_checkpoint(source, unsafe)
     state = checkpoint_file.state_dict_of(checkpoint, source)
-    if checkpoint_file.layout_of(state) == "detectron2":
-        raise CheckpointError(f"{source}: is in Detectron2's layout already")
+    if checkpoint_file.is_converted(checkpoint, model):
+        raise CheckpointError(f"{source}: is converted already, or of another model")
     checkpoint_file.check_content(state, source)
-    return checkpoint, state, state_dict.audit(state, model)
+    model = state_dict.without_missing_head(state, model)
+    return checkpoint, state, model, state_dict.audit(state, model)
 
 
 def _raise_problems(source, audited: state_dict.Audit) -> None:
@@ -104,18 +114,26 @@ def _raise_problems(source, audited: state_dict.Audit) -> None:
         )
 
 
-def _remarks(checkpoint, audited: state_dict.Audit) -> list[str]:
-    """A line for each reason why keys were not converted, and for assumed values."""
+def _remarks(checkpoint, audited: state_dict.Audit, most: int | None = MOST_LISTED) -> list[str]:
+    """A line for each reason why keys were not converted, and for assumed values.
+
+    A line names at most ``most`` keys; None: all.
+    """
     wrapper = checkpoint_file.wrapper_of(checkpoint)
     beside = [str(k) for k in checkpoint if k != wrapper] if wrapper else []
     keys_of: dict[str, list[str]] = {"not part of the model": beside} if beside else {}
     for key, reason in audited.ignored.items():
         keys_of.setdefault(reason, []).append(key)
-    lines = [f"ignored ({reason}): {', '.join(keys)}" for reason, keys in keys_of.items()]
+    lines = [f"ignored ({reason}): {_listed(keys, most)}" for reason, keys in keys_of.items()]
     if audited.assumed:
         values = " and ".join(f"{leaf} {value:g}" for leaf, value in state_dict.ASSUMED.items())
         lines.append(f"the file has no statistics of batch norms: {values} in all of them")
     return lines
+
+
+def _listed(keys: list[str], most: int | None) -> str:
+    more = len(keys) - len(keys[:most])
+    return ", ".join(keys[:most]) + (f" and {more} more" if more else "")
 
 
 def _print_table(checkpoint, audited: state_dict.Audit) -> None:
@@ -124,7 +142,7 @@ def _print_table(checkpoint, audited: state_dict.Audit) -> None:
         names = [p.vmb, p.d2] if key == p.vmb else [key, p.vmb, p.d2]
         note = "" if p.layout.value == "same" else f"  ({p.layout.value})"
         print("  ->  ".join(names) + note)
-    for line in [*_remarks(checkpoint, audited), *audited.problems]:
+    for line in [*_remarks(checkpoint, audited, most=None), *audited.problems]:
         print(line)
 
 
@@ -142,13 +160,16 @@ def _parser() -> argparse.ArgumentParser:
         help="the model that IN.pth is of",
     )
     which.add_argument(
-        "--config", metavar="YAML", type=at_home, help="the VMB yaml of any other model"
+        "--config", metavar="YAML", type=at_home, help="the original's yaml of any other model"
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would become of each key; write nothing"
     )
     parser.add_argument(
-        "--reverse", action="store_true", help="from a converted checkpoint back to VMB's layout"
+        "--reverse",
+        action="store_true",
+        help="from a converted checkpoint back to its original's layout, without what was ignored "
+        "(parameters that the original has twice are written once)",
     )
     parser.add_argument(
         "--unsafe-load",
@@ -170,7 +191,7 @@ def _convert(args: argparse.Namespace) -> int:
         raise ConfigError("`model` or `config` is missing: of what model IN.pth is")
     model = read_vmb_model(args.config) if args.config else named_model(args.model)
     if args.dry_run:
-        checkpoint, _, audited = _audit_file(args.source, model, args.unsafe_load)
+        checkpoint, _, _, audited = _audit_file(args.source, model, args.unsafe_load)
         _print_table(checkpoint, audited)
         _raise_problems(args.source, audited)
         return DONE

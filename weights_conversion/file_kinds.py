@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 import pickletools
 import tarfile
 import zipfile
@@ -15,6 +16,10 @@ _BEGINNINGS = {
     b"version https://git-lfs": "a Git LFS pointer: `git lfs pull` fetches what it stands for",
     b"\x1f\x8b": "a compressed file: unpack it, and give the checkpoint in it",
 }
+
+
+# The number with which files of torch.save's old format begin, pickled, without the protocol
+_TORCH_NUMBER = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)[2:]
 
 
 def other_kind(path: Path) -> str | None:
@@ -37,6 +42,13 @@ def other_kind(path: Path) -> str | None:
             "vqa-maskrcnn-benchmark first"
         )
     return None
+
+
+def is_plain_pickle(path: str | Path) -> bool:
+    """Whether a file is a pickle that torch.save has not written. Raises OSError."""
+    with open(path, "rb") as file:
+        head = file.read(64)
+    return head.startswith(b"\x80") and _TORCH_NUMBER not in head
 
 
 def _is_archive(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Every parameter of a model, by its name in VMB and its name in Detectron2."""
+"""Every parameter of a model, by its name in the original and its name in Detectron2."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BOX_DIM = 4
 
 
 class Layout(enum.Enum):
-    """How the values of a parameter differ between VMB and Detectron2.
+    """How the values of a parameter differ between an original and Detectron2.
 
     VMB regresses a box for the background too, which is never used. With class-agnostic regression
     it has two "classes", of which the second is used.
@@ -21,7 +21,9 @@ class Layout(enum.Enum):
 
     SAME = "same"
     CLASS_ROWS = "background row moved from first to last"
+    ATTRIBUTE_ROWS = 'row of "no attribute" moved from first to last'
     BOX_ROWS = "background's four rows dropped"
+    OBJECTNESS = "background's logits subtracted from the object's"
     VARIANCE = "epsilon taken off the variance"
 
 
@@ -34,29 +36,40 @@ class Parameter:
     layout: Layout = Layout.SAME
 
     def vmb_shape(self, d2_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape in VMB of what has ``d2_shape`` in Detectron2."""
+        """The shape in the original of what has ``d2_shape`` in Detectron2."""
         if self.layout is Layout.BOX_ROWS:
             return (d2_shape[0] + BOX_DIM, *d2_shape[1:])
+        if self.layout is Layout.OBJECTNESS:
+            return (2 * d2_shape[0], *d2_shape[1:])
         return d2_shape
 
 
+# A module that an original has under two names -> the one of the parameters
+TWINS = {"attribute.feature_extractor.": "roi_heads.box.feature_extractor."}
+STORED_ANCHORS = "proposal_generator.anchor_generator.cell_anchors.0"
 ANCHORS = re.compile(r"(?:.*\.)?cell_anchors\.(\d+)")
 
 # VMB keys that are ignored -> why
 IGNORED = {
     re.compile(r"(?:.*\.)?(cls_embed|attr_linear1|attr_linear2)\..*"): (
-        "attribute head; attributes are not supported yet"
+        "attribute head; of VMB's models it is not converted"
     ),
     re.compile(r".*\.num_batches_tracked"): "counters of a training",
 }
 
 
 def parameter_map(model: VMBModel) -> list[Parameter]:
-    """All parameters and buffers of ``model``, in the order of VMB's state dict.
+    """All parameters and buffers of ``model``, in the order of the original's state dict.
 
-    Anchors are not among them: Detectron2 computes them and doesn't store them.
+    Anchors are among them only where the model takes those of the checkpoint.
     """
-    return [*_backbone(model), *_rpn(), *_box_head(model)]
+    parameters = [*_backbone(model), *_rpn(), *_box_head(model)]
+    if model.attributes is not None:
+        parameters += _attribute_head()
+    if model.stored_anchors:
+        parameters.append(Parameter(STORED_ANCHORS, STORED_ANCHORS))
+    adapt = _ADAPTED.get(model.box_convention)
+    return parameters if adapt is None else [adapt(parameter) for parameter in parameters]
 
 
 def _backbone(model: VMBModel) -> Iterator[Parameter]:
@@ -92,6 +105,37 @@ def _box_head(model: VMBModel) -> Iterator[Parameter]:
     d2 = "roi_heads.box_predictor"
     yield from _linear(f"{predictor}.cls_score", f"{d2}.cls_score", Layout.CLASS_ROWS)
     yield from _linear(f"{predictor}.bbox_pred", f"{d2}.bbox_pred", Layout.BOX_ROWS)
+
+
+def _attribute_head() -> Iterator[Parameter]:
+    vmb, d2 = "attribute.predictor", "roi_heads.attribute_head"
+    name = "cls_embedding.weight"
+    yield Parameter(f"{vmb}.{name}", f"{d2}.{name}", Layout.CLASS_ROWS)
+    yield from _linear(f"{vmb}.fc_attr", f"{d2}.fc_attr")
+    yield from _linear(f"{vmb}.attr_score", f"{d2}.attr_score", Layout.ATTRIBUTE_ROWS)
+
+
+def _of_frcnn_vg(parameter: Parameter) -> Parameter:
+    """The parameter in the layout of unc-nlp/frcnn-vg-finetuned, which is Detectron2's."""
+    name = parameter.d2.replace("roi_heads.attribute_head", "roi_heads.box_predictor")
+    return Parameter(name, parameter.d2)
+
+
+def _of_bua(parameter: Parameter) -> Parameter:
+    """The parameter in the layout of bottom-up-attention.pytorch's caffe models."""
+    name = _of_frcnn_vg(parameter).vmb
+    for d2, bua in _BUA_NAMES.items():
+        name = name.replace(f".{d2}.", f".{bua}.")
+    layout = Layout.SAME if parameter.layout is Layout.VARIANCE else parameter.layout
+    return Parameter(name, parameter.d2, Layout.OBJECTNESS if "objectness" in name else layout)
+
+
+_BUA_NAMES = {
+    "cls_embedding": "cls_embed",
+    "fc_attr": "attr_linear1",
+    "attr_score": "attr_linear2",
+}
+_ADAPTED = {"frcnn_vg": _of_frcnn_vg, "bua": _of_bua}
 
 
 def _stage(vmb: str, d2: str, blocks: int) -> Iterator[Parameter]:

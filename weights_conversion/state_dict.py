@@ -1,4 +1,4 @@
-"""Conversion of state dicts between VMB's layout and Detectron2's; every key is accounted for."""
+"""Conversion of state dicts between an original's layout and Detectron2's, key by key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vmb_d2.config import VMBModel, to_detectron2
 from vmb_d2.errors import CheckpointError
 from vmb_d2.modeling import cell_anchors
 
-from .mapping import ANCHORS, BOX_DIM, IGNORED, Layout, Parameter, parameter_map
+from .mapping import ANCHORS, BOX_DIM, IGNORED, TWINS, Layout, Parameter, parameter_map
 
 State = Mapping[str, Tensor]
 
@@ -52,6 +52,15 @@ class Audit:
     problems: list[str] = field(default_factory=list)
 
 
+def without_missing_head(state: State, model: VMBModel) -> VMBModel:
+    """The model without a head for attributes where a state dict has none."""
+    if model.attributes is None:
+        return model
+    heads = set(parameter_map(model)) - set(parameter_map(model.without_attributes()))
+    has_head = any(suffix in state for p in heads for suffix in _suffixes(p.vmb))
+    return model if has_head else model.without_attributes()
+
+
 def detectron2_shapes(model: VMBModel) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every parameter and buffer of the Detectron2 model."""
     cfg = to_detectron2(model)
@@ -70,6 +79,7 @@ def audit(state: State, model: VMBModel) -> Audit:
     """
     result = Audit(parameter_map(model), detectron2_shapes(model))
     fitting = _assign(state, result)
+    fitting |= _compare_twins(state, result)
     _assign_rest(state, fitting, anchors_of(model), result)
     for parameter in result.parameters:
         if parameter.vmb not in result.sources:
@@ -120,6 +130,21 @@ def _suffixes(name: str) -> Iterator[str]:
     return (".".join(parts[i:]) for i in range(len(parts)))
 
 
+def _compare_twins(state: State, result: Audit) -> set[str]:
+    """The keys under which the file has modules a second time; their values have to be the same."""
+    twins = set()
+    for prefix, other in TWINS.items():
+        for key in (key for key in state if key.startswith(prefix)):
+            first = other + key.removeprefix(prefix)
+            if first not in state:
+                continue
+            twins.add(key)
+            result.ignored[key] = f"the same as {other}*"
+            if not torch.equal(state[key], state[first]):
+                result.problems.append(f"values of {key}: others than those of {first}")
+    return twins
+
+
 def _assign_rest(state: State, fitting: set[str], anchors: list[Tensor], result: Audit) -> None:
     """Divide the keys without a parameter into anchors, ignored and unknown ones."""
     modules = {key.rpartition(".")[0] for key in fitting}
@@ -153,8 +178,8 @@ def to_d2(state: State, audited: Audit) -> tuple[dict[str, Tensor], dict[str, Te
     """Convert an audited VMB state dict that has no problems.
 
     Returns:
-        The Detectron2 state dict, float32, and the rows of VMB that Detectron2 doesn't have, by
-        their Detectron2 name.
+        The Detectron2 state dict, float32, and the background's rows that Detectron2 doesn't have,
+        of boxes and of two-way objectness, by their Detectron2 name.
     """
     converted: dict[str, Tensor] = {}
     dropped: dict[str, Tensor] = {}
@@ -164,11 +189,15 @@ def to_d2(state: State, audited: Audit) -> tuple[dict[str, Tensor], dict[str, Te
         else:
             shape = audited.d2_shapes[parameter.d2]
             tensor = torch.full(shape, ASSUMED[_leaf(parameter.vmb)])
-        if parameter.layout is Layout.CLASS_ROWS:
+        if parameter.layout in (Layout.CLASS_ROWS, Layout.ATTRIBUTE_ROWS):
             tensor = tensor.roll(-1, dims=0)
         elif parameter.layout is Layout.BOX_ROWS:
             dropped[parameter.d2] = tensor[:BOX_DIM].clone()
             tensor = tensor[BOX_DIM:]
+        elif parameter.layout is Layout.OBJECTNESS:
+            background, objects = tensor.chunk(2)
+            dropped[parameter.d2] = background.clone()
+            tensor = objects - background
         elif parameter.layout is Layout.VARIANCE:
             weight = parameter.d2.replace("running_var", "weight")
             converted[weight], tensor = batch_norm_to_d2(converted[weight], tensor)
@@ -193,9 +222,10 @@ def batch_norm_to_d2(weight: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
 def to_vmb(
     state: State, model: VMBModel, dropped: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """The reverse: a VMB state dict, anchors included, from a Detectron2 one.
+    """The reverse: a state dict in the original's layout from a Detectron2 one.
 
-    ``dropped`` is the second value of :func:`to_d2`; without it those rows are zero.
+    Anchors that the conversion compared are computed. Twins are not written. ``dropped`` is the
+    second value of :func:`to_d2`; without it those rows are zero.
     """
     parameters = parameter_map(model)
     differing = state.keys() ^ {p.d2 for p in parameters}
@@ -204,12 +234,15 @@ def to_vmb(
     result = {}
     for parameter in parameters:
         tensor = state[parameter.d2]
-        if parameter.layout is Layout.CLASS_ROWS:
+        if parameter.layout in (Layout.CLASS_ROWS, Layout.ATTRIBUTE_ROWS):
             tensor = tensor.roll(1, dims=0)
-        elif parameter.layout is Layout.BOX_ROWS:
+        elif parameter.layout in (Layout.BOX_ROWS, Layout.OBJECTNESS):
+            rows = BOX_DIM if parameter.layout is Layout.BOX_ROWS else len(tensor)
             background = (dropped or {}).get(parameter.d2)
             if background is None:
-                background = tensor.new_zeros((BOX_DIM, *tensor.shape[1:]))
+                background = tensor.new_zeros((rows, *tensor.shape[1:]))
+            if parameter.layout is Layout.OBJECTNESS:
+                tensor = tensor + background
             tensor = torch.cat([background, tensor])
         elif parameter.layout is Layout.VARIANCE:
             tensor = tensor + BATCH_NORM_EPS
@@ -220,7 +253,9 @@ def to_vmb(
 
 
 def anchors_of(model: VMBModel) -> list[Tensor]:
-    """The inclusive cell anchors of each level."""
+    """The inclusive cell anchors of each level; none where they are the checkpoint's."""
+    if model.stored_anchors:
+        return []
     sizes = [(size,) for size in model.anchor_sizes] if model.fpn else [model.anchor_sizes]
     return [
         cell_anchors(stride, level_sizes, model.aspect_ratios)

@@ -75,7 +75,7 @@ def test_mistakes_are_one_line(command, tiny, options, expected):
 def test_weights_are_missing(command, images):
     status, out, err = command("--images", images, "--model", "r101_c4")
     assert (status, out) == (2, "")
-    assert err == "error: --weights is missing: only x152 and x101 have released ones\n"
+    assert err == "error: --weights is missing: only x152, x101, frcnn_vg have released ones\n"
 
 
 def test_every_option_is_explained(command):

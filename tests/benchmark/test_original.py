@@ -72,10 +72,10 @@ def test_pooling_is_torchvisions_for_as_long(tmp_path):
     extractor = RegionFeatureExtractor(support.tiny_model(support.TINY_FPN))
     image = load(strips(tmp_path)[0].path)
     batch = extractor.to_network([image], image.padded_size)
-    (expected,) = extractor.network(batch)
+    (expected,) = extractor.network(batch).regions
     with pytest.raises(ZeroDivisionError), torchvisions_pooling(extractor.model):
         assert pooling_of(extractor.model) == {ROIAlign}
-        (found,) = extractor.network(batch)
+        (found,) = extractor.network(batch).regions
         raise ZeroDivisionError
     assert pooling_of(extractor.model) == {BagROIAlign}
     for name in (*extractor.feature_names, "class_logits"):

@@ -67,7 +67,9 @@ def test_named_models():
 def test_names():
     assert named_model("X-152") == named_model("x152")
     assert get_cfg("X-101").MODEL.RESNETS.DEPTH == 101
-    with pytest.raises(ConfigError, match="x152, x101, r101_c4, x152_c4, X-152, X-101"):
+    with pytest.raises(
+        ConfigError, match="x152, x101, r101_c4, x152_c4, vinvl, frcnn_vg, bua, X-152, X-101"
+    ):
         get_cfg("x153")
 
 
@@ -188,5 +190,7 @@ def test_files_that_cant_be_used(write, tmp_path, content, message):
 def test_description_survives_a_round_trip():
     model = named_model("r101_c4")
     assert VMBModel.from_dict(model.to_dict()) == model
-    with pytest.raises(ConfigError, match="depth"):
-        VMBModel.from_dict({k: v for k, v in model.to_dict().items() if k != "depth"})
+    older = {k: v for k, v in model.to_dict().items() if k not in ("input", "box_convention")}
+    assert VMBModel.from_dict(older) == model
+    with pytest.raises(ConfigError, match="colour"):
+        VMBModel.from_dict({**model.to_dict(), "colour": "red"})

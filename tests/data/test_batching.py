@@ -24,7 +24,7 @@ def batches_of(sizes, pending, kind, batch_size):
         pending: numbers of images.
     """
 
-    def read(path):
+    def read(path, step):
         if sizes[int(path)] is None:
             raise ImageReadError(path)
         return sizes[int(path)]

@@ -5,6 +5,8 @@ import json
 
 import numpy as np
 import pytest
+import store_files
+import support
 
 from vmb_d2.data.given_boxes import GivenBoxes
 from vmb_d2.data.image_list import name_images
@@ -212,3 +214,28 @@ def test_boxes_wholly_outside_are_counted_in_one_warning(caplog, box, outside):
     found = warnings_of(caplog, boxes)
     expected = "boxes.json: 3 of 15 boxes lie wholly outside of their images, a; c"
     assert found == ([("WARNING", expected)] if outside else [])
+
+
+@pytest.mark.parametrize("inclusive", [None, True, False])
+@pytest.mark.parametrize("by_default", [True, False])
+def test_boxes_in_the_convention_of_the_model(inclusive, by_default):
+    """The same boxes whether the model counts the last pixel or not."""
+    given = GivenBoxes([("a", [[1, 2, 30.5, 40]])], inclusive=inclusive, by_default=by_default)
+    given.assign([InputImage("a", "a")])
+    last = by_default if inclusive is None else inclusive
+    assert given.of("a", 50, 50).tolist() == [[1, 2, 30.5 - (not last), 40 - (not last)]]
+    assert given.of("a", 50, 50, inclusive=False).tolist() == [[1, 2, 30.5 + last, 40 + last]]
+
+
+@pytest.mark.parametrize("convention", ["frcnn_vg", "bua", None])
+def test_boxes_of_a_store_go_by_its_models_convention(tmp_path, convention):
+    regions = support.some_regions(count=1, bbox=np.array([[1, 2, 30, 39]], np.float32))
+    store_files.write("mmf", tmp_path, {"a": regions})
+    if convention:
+        content = {"settings": {"model": {"box_convention": convention}}, "runs": []}
+        (tmp_path / "manifest.json").write_text(json.dumps(content))
+    given = GivenBoxes.read(tmp_path)
+    given.assign([InputImage("a.png", "a")])
+    last = convention != "frcnn_vg"  # whether (x2, y2) is the last pixel
+    assert given.of("a", 50, 50).tolist() == [[1, 2, 30 - (not last), 39 - (not last)]]
+    assert given.of("a", 50, 50, inclusive=False).tolist() == [[1, 2, 30 + last, 39 + last]]

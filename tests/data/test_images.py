@@ -10,6 +10,7 @@ from fakes import images_with_warnings
 from PIL import Image
 
 from reference import goldens
+from vmb_d2.config.input_step import MMF_INPUT
 from vmb_d2.data import preprocessing as images
 from vmb_d2.errors import ImageReadError
 
@@ -95,7 +96,7 @@ def test_randomly_damaged_files_are_read_or_refused(tmp_path):
             content[rng.randrange(len(content))] = rng.randrange(256)
         path.write_bytes(content[: rng.randrange(len(content) // 2, len(content) + 1)])
         try:
-            images.padded_size(*images.network_size(*images.read_size(path)))
+            images.read_padded_size(path)
             images.read_image(path)
         except ImageReadError:
             refused += 1
@@ -122,13 +123,13 @@ def test_missing_file_and_folder(tmp_path):
     ],
 )
 def test_scale(size, scale):
-    assert images.resize_scale(*size) == pytest.approx(scale, rel=1e-12)
+    assert MMF_INPUT.scale(*size) == pytest.approx(scale, rel=1e-12)
 
 
 def test_padded_size():
-    assert images.padded_size(800, 1199) == (800, 1216)
-    assert images.padded_size(801, 1216) == (832, 1216)
-    assert images.padded_size(1, 1) == (32, 32)
+    assert MMF_INPUT.padded_size(800, 1199) == (800, 1216)
+    assert MMF_INPUT.padded_size(801, 1216) == (832, 1216)
+    assert MMF_INPUT.padded_size(1, 1) == (32, 32)
 
 
 @pytest.mark.parametrize("size", [(97, 131), (131, 97), (333, 40), (800, 800), (1000, 1601)])
@@ -143,18 +144,18 @@ def test_preprocessing(size):
         scale = 1333 / max(size)
     expected = cv2.resize(array, None, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
     assert np.array_equal(image.tensor.numpy(), expected.transpose(2, 0, 1))
-    assert tuple(image.tensor.shape[1:]) == images.network_size(*size)
+    assert tuple(image.tensor.shape[1:]) == MMF_INPUT.network_size(*size)
     assert (image.height, image.width) == size
-    assert image.scale == scale
+    assert image.scales == (scale, scale)
 
 
 def test_size_from_the_header_is_the_size_after_resizing():
     for height in range(1, 60):
         for width in (7, 50, 333, 999):
-            if min(images.network_size(height, width)) < 1:
+            if min(MMF_INPUT.network_size(height, width)) < 1:
                 continue
             image = images.preprocess(np.zeros((height, width, 3), dtype=np.uint8))
-            assert tuple(image.tensor.shape[1:]) == images.network_size(height, width)
+            assert tuple(image.tensor.shape[1:]) == MMF_INPUT.network_size(height, width)
 
 
 def test_a_line_is_too_narrow(tmp_path):

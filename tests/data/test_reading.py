@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from reference import goldens
-from vmb_d2.data import loading, preprocessing, workers
+from vmb_d2.config import named_model
+from vmb_d2.data import loading, preprocessing
 from vmb_d2.data.batching import Batch
 from vmb_d2.data.loading import default_workers, loaded_batches
 from vmb_d2.data.preprocessing import load
@@ -63,7 +64,7 @@ def assert_same(found, expected):
     assert {**found, "tensor": 0} == {**expected, "tensor": 0}
 
 
-def mortal(path):
+def mortal(path, step):
     """Reads an image, but some names do harm."""
     if Path(path).stem == "deadly":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -71,7 +72,7 @@ def mortal(path):
         raise ZeroDivisionError("a mishap")
     if Path(path).stem == "slow":
         time.sleep(0.2)
-    return load(path)
+    return load(path, step)
 
 
 @pytest.fixture
@@ -96,13 +97,15 @@ def test_a_batch_stays_until_the_next_is_asked_for(tmp_path):
     assert values == [values[0] + i for i in range(24)]
 
 
-@given(st.integers(1, 5000), st.integers(1, 5000))
-def test_an_image_fits_into_its_memory(height, width):
-    h, w = preprocessing.network_size(height, width)
-    assert 3 * h * w <= workers.MOST_VALUES
+@pytest.mark.parametrize("name", ["x152", "vinvl", "frcnn_vg", "bua"])
+@given(height=st.integers(1, 5000), width=st.integers(1, 5000))
+def test_an_image_fits_into_its_memory(name, height, width):
+    step = named_model(name).input
+    h, w = step.network_size(height, width)
+    assert h * w <= step.most_pixels
     if 0 < min(h, w) < 20:  # where few pixels are resized: OpenCV's own rounding
-        image = preprocessing.preprocess(np.zeros((height, width, 3), dtype=np.uint8))
-        assert image.tensor.numel() <= workers.MOST_VALUES
+        image = preprocessing.preprocess(np.zeros((height, width, 3), dtype=np.uint8), step)
+        assert image.tensor.numel() <= 3 * step.most_pixels
 
 
 @pytest.mark.parametrize("count", [0, 2])
@@ -193,8 +196,9 @@ def test_no_process_is_left(mishaps, tmp_path, count):
 @pytest.mark.slow
 def test_a_program_ends_that_takes_only_some_images():
     program = (
+        "from vmb_d2.config.input_step import MMF_INPUT\n"
         "from vmb_d2.data.workers import read_in_processes\n"
-        f"images = read_in_processes([{PHOTOGRAPHS[0]!r}] * 20, 2, ahead=2, kept=1)\n"
+        f"images = read_in_processes([{PHOTOGRAPHS[0]!r}] * 20, 2, MMF_INPUT, ahead=2, kept=1)\n"
         "next(images)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=100, cwd=support.ROOT)

@@ -6,7 +6,7 @@ from fakes import FakeExtractor, small_images
 from jobs import everything, failures, manifest, run
 from PIL import Image
 
-from vmb_d2.data.preprocessing import SHORT_SIDE, padded_size
+from vmb_d2.config.input_step import MMF_INPUT
 from vmb_d2.utils.devices import estimated_batch_size
 
 GB = 10**9
@@ -106,7 +106,7 @@ def test_an_image_for_which_no_memory_does_is_a_failure(out, images, error):
     assert (counts.extracted, counts.failed) == (19, 1)
     (failure,) = failures(out)
     assert (failure["name"], failure["stage"]) == ("image_002", "network")
-    height, width = padded_size(SHORT_SIDE, 1200)
+    height, width = MMF_INPUT.padded_size(MMF_INPUT.short_side, 1200)
     assert failure["reason"] == f"out of memory at {width} x {height} network pixels"
 
 

@@ -152,7 +152,7 @@ def test_several_features_have_a_folder_each(tmp_path, images):
         ({"options": {"num_features": 36}}, "regions.max_features: 100 there, 36 now"),
         ({"options": {"background": True}}, "regions.background: false there, true now"),
         ({"options": {"confidence_threshold": 0.2}}, "confidence_threshold: 0.0 there, 0.2 now"),
-        ({"options": {"min_features": 10}}, "regions.adaptive: false there, true now"),
+        ({"options": {"min_features": 10}}, 'regions.read_out: "mmf" there, "adaptive" now'),
         ({"seed": 1}, "weights_sha256"),
         ({"dtype": "float16"}, 'dtype: "float32" there, "float16" now'),
         ({"batching": "mmf"}, 'batching: "bucketed" there, "mmf, of 1" now'),

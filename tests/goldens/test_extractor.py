@@ -79,7 +79,7 @@ def test_from_pretrained(tmp_path):
     ("arguments", "options", "expected"),
     [
         (["x153"], {}, "x153.*x152, x101, r101_c4, x152_c4"),
-        (["r101_c4"], {}, "weights is missing.*only x152 and x101"),
+        (["r101_c4"], {}, "weights is missing.*only x152, x101, frcnn_vg have"),
         ([None], {}, "weights is missing"),
         (["x152"], {"feature_names": ["fc8"]}, "this model has fc6, fc7"),
         (["x152"], {"device": "tpu"}, "device=tpu"),

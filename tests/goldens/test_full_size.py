@@ -8,6 +8,8 @@ import re
 import shutil
 from types import SimpleNamespace
 
+import lineage_checks
+import numpy as np
 import pytest
 import support
 import torch
@@ -17,6 +19,7 @@ from html_page import Parser
 from reference import goldens
 from vmb_d2.comparison.fidelity import distance
 from vmb_d2.config import RELEASED_WEIGHTS
+from vmb_d2.stores.mmf import MMFReader
 
 pytestmark = pytest.mark.slow
 
@@ -48,6 +51,31 @@ def test_golden(tmp_path, full):
     )
     assert done.returncode == 0, done.stderr
     check(path, tmp_path / "out", image)
+
+
+@pytest.mark.parametrize(
+    ("full", "name", "sets"),
+    [
+        ("vinvl", "vinvl", {"readme": [], "reg": ["read_out=vinvl_reg"]}),
+        ("frcnn_vg", "frcnn_vg", {"max36": []}),
+        ("bua_caffe_r101", "bua", {"max36": ["extract.num_features=36"]}),
+    ],
+    indirect=["full"],
+)
+def test_golden_of_a_lineage(tmp_path, full, name, sets):
+    for tag, options in sets.items():
+        ((path, _, image),) = goldens.find(rf"{full.name}\.seed0\.{tag}\.")
+        done = support.extract(
+            f"model={name}",
+            f"model.weights={full.weights}",
+            f"input.dir={goldens.image_path(image)}",
+            f"output.dir={tmp_path / tag}",
+            f"cache_dir={full.cache}",
+            *options,
+        )
+        assert done.returncode == 0, done.stderr
+        found = MMFReader(tmp_path / tag).read(image.split(".")[0])
+        lineage_checks.check(np.load(path), found, image)
 
 
 @pytest.mark.parametrize("full", ["x152"], indirect=True)

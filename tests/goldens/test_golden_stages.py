@@ -27,10 +27,10 @@ ids = [path.stem for path, _, _ in STAGED]
 def regions_of(model_name, names):
     """Regions with every feature, for a batch padded as the original pads it."""
     batch = [images.load(goldens.image_path(name)) for name in names]
-    sizes = [images.padded_size(*image.tensor.shape[-2:]) for image in batch]
+    sizes = [image.padded_size for image in batch]
     size = tuple(max(s) for s in zip(*sizes, strict=True))
     model = support.tiny_model(model_name)
-    return model, model.regions(pad(batch, size), model.feature_names), size
+    return model, model.regions(pad(batch, size), model.feature_names).regions, size
 
 
 def run(path, tag, image):
@@ -90,15 +90,15 @@ def given_boxes():
     )
     model = support.tiny_model("tiny_x152_fpn")
     image = images.load(goldens.image_path("coffee.png"))
-    assert image.scale == golden["im_scale"]
-    boxes = torch.from_numpy(golden["boxes"]) * image.scale
-    batch = pad([image], images.padded_size(*image.tensor.shape[-2:]))
+    assert image.scales == (golden["im_scale"], golden["im_scale"])
+    boxes = torch.from_numpy(golden["boxes"]) * image.scales[0]
+    batch = pad([image], image.padded_size)
     return golden, model, batch, boxes
 
 
 def test_given_boxes():
     golden, model, batch, boxes = given_boxes()
-    (regions,) = model.regions(batch, model.feature_names, [boxes])
+    (regions,) = model.regions(batch, model.feature_names, [boxes]).regions
     for name in model.feature_names:
         assert relative_errors(golden[name], regions.get(name).numpy()).max() < 2e-5
     logits = regions.class_logits.roll(1, dims=1)
@@ -123,7 +123,7 @@ def test_pooled_maps_of_given_boxes():
 def test_no_given_boxes(name):
     model = support.tiny_model(name)
     image = images.load(goldens.image_path("coffee.png"))
-    batch = pad([image], images.padded_size(*image.tensor.shape[-2:]))
-    (regions,) = model.regions(batch, model.feature_names, [torch.zeros(0, 4)])
+    batch = pad([image], image.padded_size)
+    (regions,) = model.regions(batch, model.feature_names, [torch.zeros(0, 4)]).regions
     assert [regions.get(n).shape[0] for n in model.feature_names] == [0] * len(model.feature_names)
     assert regions.class_logits.shape == (0, 101)

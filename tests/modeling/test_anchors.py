@@ -11,7 +11,7 @@ from vmb_d2.modeling.anchors import VMBAnchorGenerator, cell_anchors
 from weights_conversion.state_dict import anchors_of
 
 
-@pytest.mark.parametrize("model", support.FULL_MODELS + support.TINY_MODELS)
+@pytest.mark.parametrize("model", (*support.FULL_MODELS, *support.TINY_MODELS, "vinvl"))
 def test_anchors_are_those_of_the_original(model):
     expected = list(support.listing(model)["anchors"].values())
     assert [a.tolist() for a in anchors_of(support.description(model))] == expected

@@ -55,7 +55,7 @@ def test_detections_equal_the_naive_loop(model):
     assert found.image_size == (200, 300)
 
     images = model.preprocess_image([image])
-    (regions,) = model.regions(images, [model.feature_names[-1]])
+    (regions,) = model.regions(images, [model.feature_names[-1]]).regions
     features = regions.get(model.feature_names[-1])
     deltas = model.roi_heads.box_predictor.bbox_pred(features).view(len(regions), -1, 4)
     scores = regions.class_logits.softmax(dim=1)[:, :-1]

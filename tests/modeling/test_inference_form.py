@@ -16,11 +16,11 @@ BF16 = torch.bfloat16
 
 def batch_of(name="coffee.png"):
     image = images.load(goldens.image_path(name))
-    return pad([image], images.padded_size(*image.tensor.shape[-2:]))
+    return pad([image], image.padded_size)
 
 
 def regions_of(model):
-    (regions,) = model.regions(batch_of(), model.feature_names)
+    (regions,) = model.regions(batch_of(), model.feature_names).regions
     return regions
 
 

@@ -8,7 +8,9 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes
 
 from vmb_d2.config import VMBModel, to_detectron2
-from vmb_d2.modeling import VMBRPN, InclusiveBox2BoxTransform
+from vmb_d2.modeling import VMBRPN, ConventionBox2BoxTransform
+from vmb_d2.modeling.rpn import Limits
+from vmb_d2.structures.box_geometry import VMB
 
 SIZE = (64, 96)
 
@@ -19,7 +21,7 @@ def make_rpn(pre_nms=30, per_level=12, over_all=20, threshold=0.7, min_size=0.0)
         head=torch.nn.Identity(),
         anchor_generator=torch.nn.Identity(),
         anchor_matcher=None,
-        box2box_transform=InclusiveBox2BoxTransform((1.0, 1.0, 1.0, 1.0)),
+        box2box_transform=ConventionBox2BoxTransform((1.0, 1.0, 1.0, 1.0)),
         batch_size_per_image=1,
         positive_fraction=0.5,
         pre_nms_topk=(0, pre_nms),
@@ -27,6 +29,10 @@ def make_rpn(pre_nms=30, per_level=12, over_all=20, threshold=0.7, min_size=0.0)
         post_nms_topk_per_level=per_level,
         nms_thresh=threshold,
         min_box_size=min_size,
+        convention=VMB,
+        clips_to_padded=True,
+        ranks_by_logits=False,
+        small_boxes="vmb",
     ).eval()
 
 
@@ -45,8 +51,8 @@ def random_levels(counts, images=2, seed=0):
 
 def propose(rpn, levels, size=SIZE):
     anchors, logits, deltas = zip(*levels, strict=True)
-    sizes = [size] * len(logits[0])
-    return rpn.predict_proposals([Boxes(a) for a in anchors], list(logits), list(deltas), sizes)
+    limits = [Limits(size, rpn.min_box_size)] * len(logits[0])
+    return rpn.predict_proposals([Boxes(a) for a in anchors], list(logits), list(deltas), limits)
 
 
 @pytest.mark.parametrize("counts", [(80,), (80, 40, 15, 1)])

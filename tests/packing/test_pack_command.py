@@ -175,6 +175,17 @@ def test_class_names(tmp_path, pack, server, monkeypatch):
         2,
         [f"error: {few} has 7 names, but there are 9 classes: give the file of their names"],
     )
+    attributes = tmp_path / "attributes.txt"
+    attributes.write_text("red\nblue\n")
+    best = {"attrs_id": np.array([1] * 5), "attrs_conf": np.full(5, 0.5, np.float32)}
+    source = write(tmp_path / "vg", "mmf", {"a": support.some_regions(**best)})
+    options = ["--class-names", "none", "--attribute-names", attributes]
+    assert pack(source, "--to", "oscar", "--output", tmp_path / "named", *options)[0] == 0
+    _, content = (tmp_path / "named" / "oscar" / "labels.tsv").read_text().split("\t")
+    found = [(label["class"], label["attributes"]) for label in json.loads(content)]
+    assert found == [(f"class {k}", ["blue"]) for k in regions.objects]
+    (store,) = manifest(tmp_path / "named")["stores"]
+    assert (store["class_names"], store["attribute_names"]) == (None, str(attributes))
     server.files, server.content = {}, None
     monkeypatch.setenv("VMB_D2_CACHE", str(tmp_path / "empty"))
     status, _, lines = pack(source, "--to", "oscar", "--output", tmp_path / "few")

@@ -125,7 +125,8 @@ def test_what_has_no_place_is_said_once(tmp_path, caplog):
     lost = [m for m in caplog.messages if "no place" in m]
     assert lost == [
         "butd_tsv has no place for num_boxes, objects, objects_conf, cls_prob",
-        "butd_tsv has no place for class_logits, attrs_id, attrs_conf, split, weights, number",
+        "butd_tsv has no place for class_logits, attrs_id, attrs_conf, attribute_ids, "
+        "attribute_scores, split, weights, number",
     ]
     assert caplog.messages.index(lost[0]) < caplog.messages.index("5 of 5 images to pack")
 

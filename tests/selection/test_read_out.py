@@ -7,8 +7,10 @@ import support
 import torch
 
 from reference import goldens
+from vmb_d2.config.read_out import MMF_READ_OUT
 from vmb_d2.data import preprocessing as images
 from vmb_d2.extractor import RegionFeatureExtractor
+from vmb_d2.modeling import NetworkOutput
 from vmb_d2.selection.most_confident import select_regions
 from vmb_d2.selection.options import RegionOptions
 from vmb_d2.selection.read_out import chosen_regions, given_regions
@@ -30,7 +32,19 @@ def batch(model):
     extractor = RegionFeatureExtractor(
         support.tiny_model(model), RegionOptions(support.tiny_model(model).feature_names)
     )
-    return extractor.network(extractor.to_network(loaded, size)), loaded, extractor.feature_names
+    output = extractor.network(extractor.to_network(loaded, size))
+    return output.regions, loaded, extractor.feature_names
+
+
+def chosen(model, regions, loaded, names, options):
+    rule, output = options.rule(MMF_READ_OUT), NetworkOutput(regions, {})
+    network = support.tiny_model(model)
+    return chosen_regions(network, output, loaded, names, rule, options.background)
+
+
+def given(model, regions, loaded, boxes, names, background):
+    output = NetworkOutput(regions, {})
+    return given_regions(support.tiny_model(model), output, loaded, boxes, names, background)
 
 
 def assert_same(found, expected, names):
@@ -55,22 +69,22 @@ def boxes_of(regions):
 def test_chosen_regions_are_those_of_each_image_alone(model, options):
     regions, loaded, names = batch(model)
     options = RegionOptions(**OPTIONS[options])
-    found = chosen_regions(regions, loaded, names, options)
+    found = chosen(model, regions, loaded, names, options)
     for own, image, result in zip(regions, loaded, found, strict=True):
-        (alone,) = chosen_regions([own], [image], names, options)
+        (alone,) = chosen(model, [own], [image], names, options)
         assert_same(result, alone, names)
     assert len({result.features.tobytes() for result in found}) == len(NAMES)
-    assert chosen_regions([], [], names, options) == []
+    assert chosen(model, [], [], names, options) == []
 
 
 def test_rows_belong_together():
     """Box, features, probabilities and class of a region are those that the network gave it."""
     regions, loaded, names = batch(support.TINY_FPN)
-    found = chosen_regions(regions, loaded, names, RegionOptions(num_features=20))
+    found = chosen(support.TINY_FPN, regions, loaded, names, RegionOptions(num_features=20))
     for own, image, result in zip(regions, loaded, found, strict=True):
-        boxes = own.proposal_boxes.tensor / image.scale
+        boxes = own.proposal_boxes.tensor / image.scales[0]
         scores = own.class_logits.softmax(dim=1)[:, :-1]
-        ((rows, confidences, _),) = select_regions([boxes], [scores], 20)
+        ((rows, confidences, _, _),) = select_regions([boxes], [scores], 20)
         assert torch.equal(torch.from_numpy(result.confidence), confidences)
         assert rows.tolist() != sorted(rows.tolist())  # the most confident first
         assert torch.equal(torch.from_numpy(result.bbox), boxes[rows])
@@ -88,15 +102,15 @@ def test_given_regions_are_all_of_each_image(background):
     regions, loaded, names = batch(support.TINY_FPN)
     regions = [regions[0], regions[1][:0], regions[2]]
     boxes = boxes_of(regions)
-    found = given_regions(regions, loaded, boxes, names, background)
-    for own, image, given, result in zip(regions, loaded, boxes, found, strict=True):
-        (alone,) = given_regions([own], [image], [given], names, background)
+    found = given(support.TINY_FPN, regions, loaded, boxes, names, background)
+    for own, image, own_boxes, result in zip(regions, loaded, boxes, found, strict=True):
+        (alone,) = given(support.TINY_FPN, [own], [image], [own_boxes], names, background)
         assert_same(result, alone, names)
-        assert torch.equal(torch.from_numpy(result.bbox), given)
+        assert torch.equal(torch.from_numpy(result.bbox), own_boxes)
         assert torch.equal(torch.from_numpy(result.features), own.get("fc6"))
         assert torch.equal(torch.from_numpy(result.class_logits[:, 1:]), own.class_logits[:, :-1])
         probabilities = own.class_logits.softmax(dim=1).roll(1, dims=1)[:, 0 if background else 1 :]
         assert torch.equal(torch.from_numpy(result.cls_prob), probabilities)
-        assert result.num_boxes == len(given)
+        assert result.num_boxes == len(own_boxes)
         assert result.confidence is None
-    assert given_regions([], [], [], names, background) == []
+    assert given(support.TINY_FPN, [], [], [], names, background) == []

@@ -1,5 +1,7 @@
 """The choice of regions against the original's loop over classes, and of a batch."""
 
+import dataclasses
+
 import naive
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vmb_d2.config.read_out import MMF_READ_OUT, READ_OUTS
 from vmb_d2.errors import ConfigError
 from vmb_d2.selection.most_confident import select_adaptively, select_regions
 from vmb_d2.selection.options import RegionOptions
@@ -86,7 +89,7 @@ def test_selection_at_the_size_of_a_model(distribution, sides):
     boxes = torch.tensor(random_boxes(rng, REGIONS, 1000 if sides[0] < 100 else 60, sides)).float()
     logits = DISTRIBUTIONS[distribution](rng.standard_normal((REGIONS, CLASSES + 1)))
     scores = torch.tensor(logits, dtype=torch.float32).softmax(dim=1)[:, :CLASSES]
-    overlapping = box_geometry.overlapping(boxes, 0.5)
+    overlapping = box_geometry.VMB.overlapping(boxes, 0.5)
     assert overlapping.all(dim=1).sum() == 0
     assert (overlapping.sum() == REGIONS * (REGIONS - 1)) == (sides[0] > 100)
     confidence = naive.confidences_of_many(overlapping.tolist(), scores.tolist(), 0.0)
@@ -223,16 +226,38 @@ def test_scores_that_are_no_numbers_are_nobodys_confidence():
 
 
 def test_bounds_of_an_adaptive_number():
-    assert RegionOptions(max_features=50).bounds == (10, 50)
-    assert RegionOptions(min_features=3).bounds == (3, 100)
-    assert RegionOptions(num_features=7).most_regions == 7
-    assert RegionOptions(num_features=7, max_features=50).most_regions == 50
+    def bounds(**options):
+        rule = RegionOptions(**options).rule(MMF_READ_OUT)
+        return rule.name, rule.least, rule.most
+
+    assert bounds() == ("mmf", 100, 100)
+    assert bounds(num_features=7) == ("mmf", 7, 7)
+    assert bounds(max_features=50) == ("adaptive", 10, 50)
+    assert bounds(min_features=3) == ("adaptive", 3, 100)
+    assert bounds(num_features=7, max_features=50) == ("adaptive", 10, 50)
+    assert bounds(read_out="vinvl") == ("vinvl", 10, 100)
+    assert bounds(read_out="frcnn_vg", num_features=50) == ("frcnn_vg", 50, 50)
+
+
+def test_the_models_own_read_out_has_its_own_numbers():
+    own = dataclasses.replace(READ_OUTS["frcnn_vg"], least=10, most=100)
+    assert RegionOptions().rule(own) == own
+    assert RegionOptions(read_out="frcnn_vg").rule(own) == own
+    assert RegionOptions(read_out="bua").rule(own) == READ_OUTS["bua"]
+    assert RegionOptions(confidence_threshold=0.4).rule(own).threshold == 0.4
+
+
+def test_the_background_takes_part_in_mmfs_read_outs_only():
+    RegionOptions(background=True, min_features=5).rule(MMF_READ_OUT)
+    with pytest.raises(ConfigError, match=r"background=true: can't take part in read_out=bua"):
+        RegionOptions(background=True).rule(READ_OUTS["bua"])
 
 
 @pytest.mark.parametrize(
     "options",
     [
         {"num_features": 0},
+        {"read_out": "none"},
         {"confidence_threshold": 1.0},
         {"confidence_threshold": -0.1},
         {"min_features": -1},

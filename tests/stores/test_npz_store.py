@@ -85,6 +85,10 @@ def test_files_with_fewer_and_other_keys(tmp_path, regions, changes, field, expe
         ({"info": {"num_boxes": "many"}}, "num_boxes is no number"),
         ({"info": {"objects": object}}, "asks for builtins.object"),
         ({"info": {"cls_prob": np.zeros(5)}}, "cls_prob of shape"),
+        (
+            {"info": {"attribute_ids": np.zeros((5, 2)), "attribute_scores": np.zeros((5, 3))}},
+            "attribute_ids of shape",
+        ),
     ],
 )
 def test_what_is_no_image(tmp_path, regions, changes, reason):

@@ -91,7 +91,8 @@ def foreign(folder, images, features="train.feature.tsv", labels="train.label.ts
         values = np.concatenate([regions.features, regions.normalized_boxes()], axis=1)
         text = base64.b64encode(values.tobytes()).decode()
         contents[features].append((name, {"num_boxes": len(regions), "features": text}))
-        contents[labels].append((name, [{"class": f"thing {k}"} for k in regions.objects]))
+        own = [{"class": f"thing {k}", "attributes": ["red"]} for k in regions.objects]
+        contents[labels].append((name, own))
     for file, rows in contents.items():
         lines = [f"{name}\t{json.dumps(content)}\n".encode() for name, content in rows]
         (folder / file).write_bytes(b"".join(lines))
@@ -128,6 +129,48 @@ def test_with_the_background_the_classes_move_up_by_one(path):
     assert texts["b"][1] == text
 
 
+def labels_of(path):
+    """The labels of the store's only image."""
+    _, content = TSVFile(path / "labels.tsv")[0]
+    return json.loads(content)
+
+
+def test_attributes_with_a_score_and_their_names(path):
+    """As VinVL's predictions have them; ids beside the names, from which they are read back."""
+    ids = np.array([[4, 0, 2], [1, 3, 0], [2, 4, 1]])
+    scores = np.array([[0.75, 0.5, 0], [0.25, 0, 0], [0, 0, 0]], np.float32)
+    best = {"attrs_id": ids[:, 0], "attrs_conf": scores[:, 0]}
+    regions = support.some_regions(count=3, attribute_ids=ids, attribute_scores=scores, **best)
+    red = dataclasses.replace(NAMES, attributes=tuple("abcde"), attribute_source="a.txt")
+    write(path, {"a": regions}, red)
+    keys = ("attributes", "attribute_ids", "attr_scores")
+    assert [[label[key] for key in keys] for label in labels_of(path)] == [
+        [["e", "a"], [4, 0], [0.75, 0.5]],
+        [["b"], [1], [0.25]],
+        [[], [], []],
+    ]
+    with OscarReader(path) as reader:
+        found = reader.read("a")
+    assert np.array_equal(found.attribute_scores, scores[:, :2])
+    assert np.array_equal(found.attribute_ids, [[4, 0], [1, 0], [0, 0]])
+    assert np.array_equal(found.attrs_id, [4, 1, 0])
+    assert np.array_equal(found.attrs_conf, scores[:, 0])
+
+
+def test_the_best_attribute_alone_and_without_names(path):
+    best = {"attrs_id": np.array([3, 9]), "attrs_conf": np.array([0.5, 0], np.float32)}
+    write(path, {"a": support.some_regions(count=2, **best)})
+    found = [[label.get(k) for k in ("attributes", "attribute_ids")] for label in labels_of(path)]
+    assert found == [[None, [3]], [None, []]]
+
+
+def test_an_attribute_without_a_name_is_refused(path):
+    few = dataclasses.replace(NAMES, attributes=("a",), attribute_source="a.txt")
+    best = {"attrs_id": np.array([1]), "attrs_conf": np.array([0.5], np.float32)}
+    with pytest.raises(ConfigError, match=r"a\.txt has 1 names, none for the attribute 1"):
+        write(path, {"a": support.some_regions(count=1, **best)}, few)
+
+
 def test_names_of_other_classes_are_refused_before_anything_is_written(path):
     writer = OscarWriter(path, class_names=NAMES)
     for regions, reason in (
@@ -151,7 +194,7 @@ def test_the_files_of_another_program(tmp_path, images):
             assert np.array_equal(found.features, regions.features)
             classes = [f"thing {k}" for k in regions.objects]
             assert found.extra == {"class_names": classes}
-            for field in ("bbox", "objects", "objects_conf", "image_width", "image_height"):
+            for field in ("bbox", "objects", "objects_conf", "image_width", "attribute_ids"):
                 assert getattr(found, field) is None
     assert {p: p.read_bytes() for p in features.parent.iterdir()} == before
 

@@ -75,6 +75,8 @@ MMF = {
     "objects_conf": "float32 5",
     "attrs_id": "int64 5",
     "attrs_conf": "float32 5",
+    "attribute_ids": "int64 5 16",
+    "attribute_scores": "float32 5 16",
 }
 NPZ = {
     "x": "float32 5 16",
@@ -92,6 +94,8 @@ NPZ = {
     "info class_logits": "float32 5 10",
     "info attrs_id": "int64 5",
     "info attrs_conf": "float32 5",
+    "info attribute_ids": "int64 5 16",
+    "info attribute_scores": "float32 5 16",
 }
 LXMERT = {
     "img_id": "str",
@@ -121,6 +125,8 @@ SCHEMAS = {
         "logits": "float32 5 10",
         "attr_id": "int64 5",
         "attr_conf": "float32 5",
+        "attribute_ids": "int64 5 16",
+        "attribute_scores": "float32 5 16",
         "num_boxes": "int64",
     },
     "vilbert": {
@@ -139,6 +145,8 @@ FIELDS = {
     "class_logits logits": "class_logits",
     "attrs_id attr_id": "attrs_id",
     "attrs_conf attr_conf": "attrs_conf",
+    "attribute_ids": "attribute_ids",
+    "attribute_scores": "attribute_scores",
     "image_width image_w img_w": "image_width",
     "image_height image_h img_h": "image_height",
 }
@@ -176,12 +184,12 @@ def test_what_is_unknown_is_left_out(tmp_path, name):
     """But for attributes, zeros in two formats; and confidences that MMF's cls_prob tells."""
     images = {NAME: support.some_regions(), "a": support.some_regions(1)}
     values = READERS[name](store_files.write(name, tmp_path / "store", images))
-    unknown = ("class_logits", "attrs_id", "attrs_conf")
+    unknown = ("class_logits", "attrs_id", "attrs_conf", "attribute_ids", "attribute_scores")
     unknown += ("objects_conf",) if name in ("mmf", "lmdb") else ()
     lacking = set(SCHEMAS[name]) - set(values)
     expected = {key for key in SCHEMAS[name] if FIELD_OF.get(key.removeprefix("info ")) in unknown}
     if name in ("hdf5", "lxmert_tsv"):
-        zeros = {key for key in SCHEMAS[name] if key.startswith("attr")}
+        zeros = {key for key in SCHEMAS[name] if FIELD_OF.get(key) in ("attrs_id", "attrs_conf")}
         assert not any(values[key].any() for key in zeros)
         expected -= zeros
     assert lacking == expected

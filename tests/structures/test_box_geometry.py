@@ -6,11 +6,13 @@ import naive
 import numpy as np
 import pytest
 import torch
+from detectron2.modeling.box_regression import Box2BoxTransform
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmb_d2.modeling import InclusiveBox2BoxTransform
+from vmb_d2.modeling import ConventionBox2BoxTransform
 from vmb_d2.structures import box_geometry
+from vmb_d2.structures.box_geometry import VMB, to_exclusive
 
 boxes = st.lists(naive.any_box, min_size=1, max_size=24)
 threshold = st.sampled_from([0.25, 0.3, 0.5, 0.7])
@@ -26,8 +28,8 @@ def scored(box_lists):
 
 def test_sides_and_area_count_the_last_pixel():
     one_pixel = torch.tensor([[3.0, 4.0, 3.0, 4.0]])
-    assert box_geometry.area(one_pixel).item() == 1
-    widths, heights = box_geometry.sides(torch.tensor([[0.0, 0.0, 9.0, 4.0]]))
+    assert VMB.area(one_pixel).item() == 1
+    widths, heights = VMB.sides(torch.tensor([[0.0, 0.0, 9.0, 4.0]]))
     assert (widths.item(), heights.item()) == (10, 5)
 
 
@@ -43,13 +45,13 @@ def test_exclusive_form_and_back(values):
 def test_clip(values, size):
     shifted = [[v - 20 for v in b] for b in values]
     expected = [naive.clip(b, size) for b in shifted]
-    assert box_geometry.clip(torch.tensor(shifted), size).tolist() == expected
+    assert VMB.clip(torch.tensor(shifted), size).tolist() == expected
 
 
 @given(boxes, naive.quarters)
 def test_has_sides_of(values, min_size):
     expected = [naive.width(b) >= min_size and naive.height(b) >= min_size for b in values]
-    assert box_geometry.has_sides_of(torch.tensor(values), min_size).tolist() == expected
+    assert VMB.has_sides_of(torch.tensor(values), min_size).tolist() == expected
 
 
 def as_float32(value):
@@ -59,7 +61,7 @@ def as_float32(value):
 @given(scored(boxes), threshold)
 def test_nms_equals_the_naive_loop(example, threshold):
     values, scores = example
-    kept = box_geometry.nms(torch.tensor(values), torch.tensor(scores), threshold)
+    kept = VMB.nms(torch.tensor(values), torch.tensor(scores), threshold)
     rounded = round_overlaps(values)
     assert kept.tolist() == naive.nms_of_overlaps(rounded, scores, as_float32(threshold))
 
@@ -73,7 +75,7 @@ def round_overlaps(values):
 def test_overlapping(values, threshold):
     expected = np.array(round_overlaps(values)) >= as_float32(threshold)
     np.fill_diagonal(expected, False)
-    result = box_geometry.overlapping(torch.tensor(values), threshold)
+    result = VMB.overlapping(torch.tensor(values), threshold)
     assert result.tolist() == expected.tolist()
 
 
@@ -85,19 +87,19 @@ SEVEN_TENTHS = [[0.0, 0.0, 9.0, 0.0], [0.0, 0.0, 6.0, 0.0]]
 @pytest.mark.parametrize(("pair", "threshold"), [(HALF, 0.5), (SEVEN_TENTHS, 0.7)])
 def test_overlap_equal_to_the_threshold_goes_on_the_cpu(pair, threshold):
     scores = torch.tensor([0.9, 0.8])
-    assert box_geometry.nms(torch.tensor(pair), scores, threshold).tolist() == [0]
-    assert box_geometry.overlapping(torch.tensor(pair), threshold)[0, 1]
+    assert VMB.nms(torch.tensor(pair), scores, threshold).tolist() == [0]
+    assert VMB.overlapping(torch.tensor(pair), threshold)[0, 1]
     just_above = math.nextafter(as_float32(threshold), 1) + 1e-6
-    assert box_geometry.nms(torch.tensor(pair), scores, just_above).tolist() == [0, 1]
+    assert VMB.nms(torch.tensor(pair), scores, just_above).tolist() == [0, 1]
 
 
 def test_overlap_equal_to_the_threshold_stays_on_a_gpu():
-    assert box_geometry._exceeded_at(0.7, torch.device("cuda")) == as_float32(0.7)
-    assert box_geometry._exceeded_at(0.7, torch.device("cpu")) < as_float32(0.7)
+    assert VMB._exceeded_at(0.7, torch.device("cuda")) == as_float32(0.7)
+    assert VMB._exceeded_at(0.7, torch.device("cpu")) < as_float32(0.7)
 
 
 def test_nms_of_nothing():
-    assert box_geometry.nms(torch.zeros(0, 4), torch.zeros(0), 0.5).tolist() == []
+    assert VMB.nms(torch.zeros(0, 4), torch.zeros(0), 0.5).tolist() == []
 
 
 @given(boxes.map(lambda bs: [[16 * v for v in b] for b in bs]))
@@ -119,7 +121,7 @@ def test_fpn_level_tolerates_rounding_just_below_a_limit():
     """VMB adds 1e-6 to the ratio of sides; detectron2 adds 1e-8, which is too little here."""
     side = 224 * (1 - 5e-7)
     square = torch.tensor([[0.0, 0.0, side - 1, side - 1]])
-    assert 1 - 1e-6 < box_geometry.area(square).sqrt().item() / 224 < 1
+    assert 1 - 1e-6 < VMB.area(square).sqrt().item() / 224 < 1
     assert box_geometry.assign_fpn_levels(square, 2, 5).item() == 4
 
 
@@ -129,14 +131,14 @@ weights = st.sampled_from([(1.0, 1.0, 1.0, 1.0), (10.0, 10.0, 5.0, 5.0)])
 
 @given(boxes, st.tuples(delta, delta, delta, delta), weights)
 def test_decoding(values, deltas, weights):
-    transform = InclusiveBox2BoxTransform(weights)
+    transform = ConventionBox2BoxTransform(weights)
     decoded = transform.apply_deltas(torch.tensor([deltas] * len(values)), torch.tensor(values))
     expected = [naive.decode(deltas, b, weights) for b in values]
     np.testing.assert_allclose(decoded.numpy(), expected, rtol=1e-5, atol=1e-3)
 
 
 def test_decoding_of_several_predictions_a_box():
-    transform = InclusiveBox2BoxTransform((10.0, 10.0, 5.0, 5.0))
+    transform = ConventionBox2BoxTransform((10.0, 10.0, 5.0, 5.0))
     generator = torch.Generator().manual_seed(0)
     deltas = torch.randn(5, 12, generator=generator)
     anchors = torch.tensor([[0.0, 0.0, 9.0, 19.0]]).repeat(5, 1)
@@ -148,7 +150,7 @@ def test_decoding_of_several_predictions_a_box():
 
 
 def test_zero_deltas_decode_to_the_box_itself():
-    transform = InclusiveBox2BoxTransform((1.0, 1.0, 1.0, 1.0))
+    transform = ConventionBox2BoxTransform((1.0, 1.0, 1.0, 1.0))
     anchors = torch.tensor([[-22.0, -10.0, 25.0, 13.0], [3.0, 3.0, 3.0, 3.0]])
     assert torch.equal(transform.apply_deltas(torch.zeros(2, 4), anchors), anchors)
 
@@ -157,6 +159,8 @@ def test_zero_deltas_decode_to_the_box_itself():
 def test_encoding_is_the_inverse_of_decoding(sources, targets):
     count = min(len(sources), len(targets))
     sources, targets = torch.tensor(sources[:count]), torch.tensor(targets[:count])
-    transform = InclusiveBox2BoxTransform((10.0, 10.0, 5.0, 5.0))
-    decoded = transform.apply_deltas(transform.get_deltas(sources, targets), sources)
+    transform = ConventionBox2BoxTransform((10.0, 10.0, 5.0, 5.0))
+    coding = Box2BoxTransform((10.0, 10.0, 5.0, 5.0))
+    deltas = coding.get_deltas(to_exclusive(sources), to_exclusive(targets))
+    decoded = transform.apply_deltas(deltas, sources)
     assert torch.allclose(decoded, targets, atol=1e-3)

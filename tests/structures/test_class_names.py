@@ -16,6 +16,14 @@ def categories(*entries):
 
 
 YOLK = categories((1, "yolk"), (2, "goal"))
+LABEL_MAP = json.dumps(
+    {
+        "idx_to_label": {"2": "goal", "1": "yolk"},
+        "label_to_idx": {"yolk": 1, "goal": 2},
+        "idx_to_attribute": {"10": "ten", "2": "two", "1": "one"},
+        "predicate_to_idx": {"on": 1},
+    }
+).encode()
 
 
 @pytest.mark.parametrize(
@@ -37,6 +45,50 @@ def test_names_in_the_order_of_their_ids(tmp_path, content, names):
 
 
 @pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        (b"yolk\ngoal\n", ["yolk", "goal"]),
+        (b"yolk,egg yolk\r\n traffic  light , light\r\n", ["yolk", "traffic light"]),
+        (b"\xef\xbb\xbfEi\xe2\x80\x93x\n\n", ["Ei\u2013x"]),
+        (YOLK, ["yolk", "goal"]),
+        (LABEL_MAP, ["yolk", "goal"]),
+    ],
+)
+def test_files_that_are_not_called_json(tmp_path, content, names):
+    (tmp_path / "names.txt").write_bytes(content)
+    assert read_class_names(str(tmp_path / "names.txt"), tmp_path).names == tuple(names)
+
+
+def test_attributes_are_those_of_the_label_map_or_of_a_file_of_their_own(tmp_path):
+    label_map, text, classes = (tmp_path / name for name in ("map.json", "a.txt", "c.json"))
+    label_map.write_bytes(LABEL_MAP)
+    text.write_bytes(b"red,scarlet\nblue\n")
+    classes.write_bytes(YOLK)
+
+    def attributes(source, attribute_source=None):
+        attribute_source = attribute_source and str(attribute_source)
+        names = read_class_names(str(source), tmp_path, attribute_source=attribute_source)
+        return names.attributes, names.attribute_source
+
+    assert attributes(label_map) == (("one", "two", "ten"), str(label_map))
+    assert attributes(label_map, text) == (("red", "blue"), str(text))
+    assert attributes(classes) == (None, "")
+    assert attributes(classes, label_map) == (("one", "two", "ten"), str(label_map))
+    assert attributes("none", text) == (("red", "blue"), str(text))
+
+
+def test_names_of_attributes():
+    names = ClassNames(("yolk",), False, "c.txt", ("red", "blue"), "a.txt")
+    assert names.attributes_of([1, 0]) == ["blue", "red"]
+    with pytest.raises(ConfigError, match=r"a\.txt has 2 names, none for the attribute 2"):
+        names.attributes_of([0, 2])
+    for attributes in (0, 2):
+        names.require(1, attributes)
+    with pytest.raises(ConfigError, match=r"a\.txt has 2 names, but there are 400 attributes"):
+        names.require(1, 400)
+
+
+@pytest.mark.parametrize(
     ("content", "reason"),
     [
         (None, "can't be read: No such file"),
@@ -45,6 +97,7 @@ def test_names_in_the_order_of_their_ids(tmp_path, content, names):
         (b'["yolk"]', "is no JSON"),
         (b'{"categories": ["yolk"]}', "is no JSON"),
         (b'{"categories": [{"id": 1}]}', "is no JSON"),
+        (b'{"idx_to_label": ["yolk"]}', "is no JSON"),
         (categories((1, "a"), (1, "b")), "an id occurs twice"),
         (categories((0, "yolk"), (1, "goal")), "id 0 is 'yolk'"),
     ],

@@ -6,7 +6,7 @@ import numpy as np
 from support import some_regions
 
 from vmb_d2.comparison import Settings, as_dict, compare
-from vmb_d2.data.preprocessing import resize_scale
+from vmb_d2.config.input_step import MMF_INPUT
 from vmb_d2.stores import FeatureReader
 
 SIZES = ((640, 427), (500, 600), (1333, 500))  # width, height
@@ -86,7 +86,7 @@ def features(regions, function):
 
 
 def scale_of(regions):
-    return resize_scale(regions.image_height, regions.image_width)
+    return MMF_INPUT.scale(regions.image_height, regions.image_width)
 
 
 def xywh(bbox, one=0):

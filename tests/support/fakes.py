@@ -11,6 +11,7 @@ from support import some_regions
 from vmb_d2.data.image_list import list_images, name_images
 from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.selection.options import RegionOptions
+from vmb_d2.structures.box_geometry import VMB
 
 
 class FakeModel:
@@ -20,6 +21,8 @@ class FakeModel:
     feature_names = ("fc6", "fc7")
     feature_dimension = 16
     num_classes = 9
+    attributes = None
+    box_convention = VMB
 
     def __init__(self, seed):
         self.seed = seed

@@ -11,17 +11,18 @@ TSVS = ("lxmert_tsv", "butd_tsv", "oscar")
 
 # What a format keeps of an image beside its features and image_width and image_height.
 _COMMON = {"bbox", "objects", "objects_conf", "attrs_id", "attrs_conf"}
-_FREE = {*_COMMON, "num_boxes", "cls_prob", "class_logits", "extra"}
+_MOST_PROBABLE = {"attribute_ids", "attribute_scores"}
+_FREE = {*_COMMON, *_MOST_PROBABLE, "num_boxes", "cls_prob", "class_logits", "extra"}
 KEEPS = {
     "mmf": _FREE,
     "lmdb": _FREE,
     "lxmert_tsv": _COMMON,
     "butd_tsv": {"bbox"},
-    "hdf5": {*_COMMON, "num_boxes", "class_logits"},
+    "hdf5": {*_COMMON, *_MOST_PROBABLE, "num_boxes", "class_logits"},
     "npz": _FREE,
     "vilbert": {"bbox"},
     "openvqa": _FREE,
-    "oscar": {"bbox", "objects", "objects_conf"},
+    "oscar": {*_COMMON, *_MOST_PROBABLE},
     "uniter": set(),  # in half precision: support.in_uniters_files
 }
 
@@ -32,8 +33,7 @@ def full_regions(seed=0, count=5, **changes):
     values = {
         "class_logits": rng.random((count, 10), dtype=np.float32),
         "confidence": np.linspace(1, 0, count + 1, dtype=np.float32)[1:],
-        "attrs_id": rng.integers(0, 400, count),
-        "attrs_conf": rng.random(count, dtype=np.float32),
+        **support.some_attributes(rng, count),
         "further": {"fc7": rng.random((count, 16), dtype=np.float32)},
         "extra": {"split": f"part {seed}", "weights": rng.random(3), "number": seed},
     }
@@ -56,6 +56,11 @@ def kept(regions, *formats):
             changes["features"] = regions.features.astype(np.float32)
         if name in (*TSVS, "hdf5") and not len(regions):
             changes |= {"attrs_id": None, "attrs_conf": None}
+        if name == "oscar" and not len(regions):
+            changes |= {"attribute_ids": None, "attribute_scores": None}
+        elif name == "oscar" and regions.attribute_ids is None and regions.attrs_id is not None:
+            changes["attribute_ids"] = regions.attrs_id[:, None]
+            changes["attribute_scores"] = regions.attrs_conf[:, None]
         if name in TSVS and not len(regions):  # a line without numbers says less
             changes |= {"features": np.zeros((0, 0), "f4"), "bbox": np.zeros((0, 4), "f4")}
             if name != "butd_tsv":

@@ -13,17 +13,19 @@ TSVS = ("lxmert_tsv", "butd_tsv", "oscar")
 
 # The fields that a format doesn't keep. Beyond these, the TSVs keep the features as float32 only,
 # and the number of rows in place of num_boxes.
-_CLASSES = ("objects", "objects_conf", "attrs_id", "attrs_conf")
+_MOST_PROBABLE = ("attribute_ids", "attribute_scores")
+_ATTRIBUTES = ("attrs_id", "attrs_conf", *_MOST_PROBABLE)
+_CLASSES = ("objects", "objects_conf", *_ATTRIBUTES)
 NOT_KEPT = {
     "mmf": ("confidence",),
     "npz": ("confidence",),
     "lmdb": ("confidence",),
-    "lxmert_tsv": ("confidence", "cls_prob", "class_logits", "extra"),
+    "lxmert_tsv": ("confidence", "cls_prob", "class_logits", "extra", *_MOST_PROBABLE),
     "butd_tsv": ("confidence", "cls_prob", "class_logits", "extra", *_CLASSES),
     "hdf5": ("confidence", "cls_prob", "extra"),
     "vilbert": ("confidence", "cls_prob", "class_logits", "extra", *_CLASSES),
     "openvqa": ("confidence",),
-    "oscar": ("confidence", "cls_prob", "class_logits", "attrs_id", "attrs_conf", "extra"),
+    "oscar": ("confidence", "cls_prob", "class_logits", "extra"),
 }
 LMDBS = ("lmdb", "vilbert")
 ONE_FILE = [name for name in FORMATS if FORMATS[name].one_file]
@@ -50,14 +52,14 @@ def foreign_lmdb(path, values, subdir=True):
 def everything(seed=0, count=5):
     """Regions with a value in each field."""
     rng = np.random.default_rng([seed, 1])
+    attributes = support.some_attributes(rng, count)
     return support.some_regions(
         seed,
         count,
         objects_conf=rng.random(count, dtype=np.float32),
         confidence=np.linspace(1, 0, count + 1, dtype=np.float32)[1:],
         class_logits=rng.random((count, 10), dtype=np.float32),
-        attrs_id=rng.integers(0, 400, count),
-        attrs_conf=rng.random(count, dtype=np.float32) + 0.1,
+        **attributes,
         extra={"split": "val", "weights": [1.5, 2]},
     )
 
@@ -92,13 +94,3 @@ def kinds_of(path):
 
 def numbered(numbers):
     return {f"{i % 3}/image {i}": support.some_regions(i) for i in numbers}
-
-
-def find_stores(path):
-    """(format, path) of the stores at a path: a store itself, or those directly in a folder."""
-    return [
-        (format_, place)
-        for format_ in FORMATS.values()
-        for place in dict.fromkeys([path, path / format_.place])
-        if place.exists() and format_.reader.is_store(place)
-    ]

@@ -28,7 +28,10 @@ REFERENCE = ROOT / "reference"
 TEST_PATH = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "support")))
 TINY_MODELS = ("tiny_x152_fpn", "tiny_r101_c4", "tiny_x152_c4")
 TINY_FPN = TINY_MODELS[0]
+TINY_LINEAGES = ("tiny_vinvl", "tiny_frcnn_vg", "tiny_bua_caffe")
 FULL_MODELS = ("x152", "x101", "r101_c4", "x152_c4")
+# the listing of a full-size model -> the model's name
+FULL_LINEAGES = {"vinvl": "vinvl", "frcnn_vg": "frcnn_vg", "bua_caffe_r101": "bua"}
 
 
 def yaml_path(model):
@@ -36,7 +39,9 @@ def yaml_path(model):
 
 
 def description(model):
-    return named_model(model) if model in FULL_MODELS else read_vmb_model(yaml_path(model))
+    if model in (*FULL_MODELS, *FULL_LINEAGES):
+        return named_model(FULL_LINEAGES.get(model, model))
+    return read_vmb_model(yaml_path(model))
 
 
 @functools.cache
@@ -46,12 +51,21 @@ def listing(model):
 
 
 def vmb_state(model, seed=0):
-    """A state dict in VMB's layout, as the goldens' weights are."""
+    """A state dict in the original's layout, as the goldens' weights are."""
     spec = listing(model)
-    arrays = synthetic_state_dict(spec["shapes"], seed)
+    arrays = synthetic_state_dict(spec["shapes"], seed, spec.get("seeds", {}).get(str(seed)))
+    arrays = with_twins(arrays, spec)
     state = {name: torch.from_numpy(array) for name, array in arrays.items()}
     for name, values in spec["anchors"].items():
         state[name] = torch.tensor(values, dtype=torch.float32)
+    return state
+
+
+def with_twins(state, spec):
+    """The state with the modules that the original has under two names."""
+    for twin, first in spec.get("shared", {}).items():
+        own = {name: value for name, value in state.items() if name.startswith(first)}
+        state |= {twin + name.removeprefix(first): value for name, value in own.items()}
     return state
 
 
@@ -64,8 +78,8 @@ def saved(folder, content, name="in.pth", **options):
 def shapes_only(name):
     """The original's state dict with ones for its weights."""
     spec = listing(name)
-    state = {k: torch.ones(1).expand(shape) for k, shape in spec["shapes"].items()}
-    return state | {k: torch.tensor(v) for k, v in spec["anchors"].items()}
+    state = {k: torch.ones(()).expand(shape) for k, shape in spec["shapes"].items()}
+    return with_twins(state, spec) | {k: torch.tensor(v) for k, v in spec["anchors"].items()}
 
 
 def with_training_state(state):
@@ -199,6 +213,14 @@ def some_regions(seed=0, count=5, dimension=16, classes=9, **changes):
         "image_height": 427,
     }
     return RegionFeatures(**{**values, **changes})
+
+
+def some_attributes(rng, count, most=16):
+    """The fields of RegionFeatures that hold attributes, of 400, each with a score above 0."""
+    ids = rng.integers(0, 400, (count, most))
+    scores = np.sort(rng.random((count, most), dtype=np.float32) + 0.1)[:, ::-1].copy()
+    best = {"attrs_id": ids[:, 0].copy(), "attrs_conf": scores[:, 0].copy()}
+    return {**best, "attribute_ids": ids, "attribute_scores": scores}
 
 
 def assert_same_regions(found, expected, but=()):

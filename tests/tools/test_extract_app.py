@@ -17,6 +17,8 @@ from support import TINY_FPN, links
 from reference import goldens
 from vmb_d2.output.open_stores import open_reader
 
+TINY_VINVL = "tiny_vinvl"
+
 pytestmark = pytest.mark.slow  # each run loads PyTorch
 
 
@@ -129,6 +131,59 @@ def test_oscar_gets_the_names_of_the_classes(tmp_path, photographs, server):
             name, content = row.split("\t")
             labels = [label["class"] for label in json.loads(content)]
             assert labels == [f"thing {k}" for k in mmf.read(name).objects]
+
+
+def label_map(folder, classes, attributes):
+    path = folder / "map.json"
+    names = {"idx_to_label": ("thing", classes), "idx_to_attribute": ("kind", attributes)}
+    content = {
+        key: {str(i + 1): f"{name} {i}" for i in range(number)}
+        for key, (name, number) in names.items()
+    }
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_oscar_gets_the_names_of_the_attributes(tmp_path, photographs):
+    model = support.description(TINY_VINVL)
+    names = label_map(tmp_path, model.num_classes - 1, model.num_attributes)
+
+    def labels(folder, *options):
+        options = ["output.format=[oscar,mmf]", "input.end_index=1", *options]
+        done = support.extract_tiny(TINY_VINVL, photographs, folder, *options)
+        assert done.returncode == 0, done.stderr
+        ((_, content),) = [
+            row.split("\t") for row in (folder / "oscar" / "labels.tsv").read_text().splitlines()
+        ]
+        with open_reader(folder, "mmf") as mmf:
+            (name,) = mmf.names()
+            return json.loads(content), mmf.read(name), done.stdout
+
+    found, regions, _ = labels(tmp_path / "named", f"output.class_names={names}")
+    assert [label["class"] for label in found] == [f"thing {k}" for k in regions.objects]
+    pairs = zip(regions.attribute_ids, regions.attribute_scores, strict=True)
+    expected = [[f"kind {k}" for k in ids[scores > 0]] for ids, scores in pairs]
+    assert any(expected)
+    assert [label["attributes"] for label in found] == expected
+    stores = json.loads((tmp_path / "named" / "manifest.json").read_text())["stores"]
+    keys = ("class_names", "attribute_names")
+    assert [[store.get(key) for key in keys] for store in stores] == [[str(names)] * 2, [None] * 2]
+    found, regions, log = labels(tmp_path / "unnamed")
+    assert "classes go by number" in log
+    assert [label["class"] for label in found] == [f"class {k}" for k in regions.objects]
+    assert not any("attributes" in label for label in found)
+
+
+def test_attribute_names_that_dont_fit_end_the_run_before_anything_is_written(
+    tmp_path, photographs
+):
+    (tmp_path / "few.txt").write_text("red\nblue\n")
+    options = ["output.format=oscar", f"output.attribute_names={tmp_path / 'few.txt'}"]
+    done = support.extract_tiny(TINY_VINVL, photographs, tmp_path / "out", *options)
+    assert done.returncode == 2
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"error: {tmp_path / 'few.txt'} has 2 names, but there are ")
+    assert "attributes: " in line
 
 
 def test_class_names_that_dont_fit_end_the_run_before_anything_is_written(tmp_path, photographs):

@@ -22,7 +22,7 @@ MISTAKES = [
     (["input.dir=/no/such"], ["input.dir=/no/such", "No such file"]),
     (["input.foo=1"], ["input.foo", "dir, list, recursive, extensions, names, exclude_list"]),
     (["modle=x152"], ["modle", "model, input, shard, boxes, output"]),
-    (["model=x153"], ["model=x153", "r101_c4, vmb, x101, x152, x152_c4"]),
+    (["model=x153"], ["model=x153", "bua, frcnn_vg, r101_c4, vinvl, vmb, x101, x152, x152_c4"]),
     (["extract.batch_size=two"], ["extract.batch_size=two", "number, at least 1, or auto"]),
     (
         ["extract.batch_size=auto", "extract.batching=mmf"],

@@ -14,12 +14,13 @@ from sweeps import SHARES, manifest, midway, runs, share, stored, until
 
 pytestmark = pytest.mark.slow
 SHARDS = 3
+IMAGES = 12  # of a shard: enough for a disturbance to come before the last of them
 WHOLE = [f"shard.count={SHARDS}", f"shard.index=range(0,{SHARDS})", *SHARES]
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    return sweeps.large(tmp_path_factory.mktemp("slurm") / "in", 5 * SHARDS)
+    return sweeps.large(tmp_path_factory.mktemp("slurm") / "in", IMAGES * SHARDS)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def test_one_command_starts_every_shard_on_a_gpu_of_its_own(slurm, source, alone
     sweeps.assert_same_outputs(out, alone, source, SHARDS)
     entries = [run for i in range(SHARDS) for run in runs(out, i, SHARDS)]
     assert [run["state"] for run in entries] == ["finished"] * SHARDS
-    assert [run["extracted"] for run in entries] == [5] * SHARDS
+    assert [run["extracted"] for run in entries] == [IMAGES] * SHARDS
     array = entries[0]["job"].partition("_")[0]
     assert [run["job"] for run in entries] == [f"{array}_{i}" for i in range(SHARDS)]
     nodes = slurm.squeue("%N", array)
@@ -112,7 +113,7 @@ def test_what_takes_a_shard_away_only_delays_it(slurm, source, alone, tmp_path):
         assert second["job"] == f"{first['job']}, restart 1"
         assert_went_on(out, source, index, before[index])
         if state == "interrupted":
-            assert first["extracted"] + second["extracted"] == 5
+            assert first["extracted"] + second["extracted"] == IMAGES
     assert "this job is preempted" in log_of(out, runs(out, 0, SHARDS)[0]["job"])
 
 
@@ -143,7 +144,7 @@ def test_shards_without_an_end_are_told_of_and_the_same_command_goes_on(
     done = slurm.run(*options)
     assert done.status == 0, done.stderr
     sweeps.assert_same_outputs(out, alone, source, SHARDS)
-    assert "5 images are there" in log_of(out, runs(out, 0, SHARDS)[1]["job"])
+    assert f"{IMAGES} images are there" in log_of(out, runs(out, 0, SHARDS)[1]["job"])
     for index in (1, 2):
         assert [run["state"] for run in runs(out, index, SHARDS)] == ["died", "finished"]
         assert_went_on(out, source, index, before[index])
@@ -170,7 +171,7 @@ def test_a_shard_whose_time_is_up_too_often(slurm, source, tmp_path):
     assert f"this job of the sweep failed: {reason}" in log_of(out, job_of(runs(out, 1, SHARDS)[0]))
     assert [run["state"] for run in runs(out, 1, SHARDS)] == ["interrupted", "failed"]
     kept = stored(out, share(source, 1, SHARDS))
-    assert len(kept) == sum(run["extracted"] for run in runs(out, 1, SHARDS)) < 5
+    assert len(kept) == sum(run["extracted"] for run in runs(out, 1, SHARDS)) < IMAGES
     assert {**first, **second}.items() <= kept.items()
 
 

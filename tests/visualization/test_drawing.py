@@ -68,6 +68,33 @@ def test_the_likeliest_classes():
         assert probability == pytest.approx(probabilities[index], abs=6e-5)
 
 
+SCORES = [[0.9, 0.31, 0.3], [0.31, 0.3, 0.1], [0.3, 0.1, 0], [0.5, 0.4, 0.35]]
+
+
+def test_the_most_probable_attributes_are_before_the_class():
+    regions = support.some_regions(
+        count=4,
+        cls_prob=None,
+        objects=np.array([2, 1, 0, 3]),
+        objects_conf=np.array([0.9, 0.8, 0.7, 0.6], np.float32),
+        attribute_ids=np.array([[0, 1, 2], [1, 0, 2], [0, 1, 2], [2, 0, 1]]),
+        attribute_scores=np.array(SCORES, np.float32),
+    )
+    colors = dataclasses.replace(NAMES, attributes=("red", "old", "wooden"))
+
+    def texts(regions, names=colors):
+        return [b.text for b in shown_boxes(regions, SIZE, names, top=9)]
+
+    assert texts(regions) == ["red old c 0.90", "old b 0.80", "a 0.70", "wooden red d 0.60"]
+    assert texts(regions, NAMES) == ["c 0.90", "b 0.80", "a 0.70", "d 0.60"]
+    best = {"attrs_id": np.array([2, 0, 1, 1]), "attrs_conf": np.array([0.9, 0.1, 0, 0.4])}
+    alone = dataclasses.replace(regions, attribute_ids=None, attribute_scores=None, **best)
+    assert texts(alone) == ["wooden c 0.90", "b 0.80", "a 0.70", "old d 0.60"]
+    few = dataclasses.replace(NAMES, attributes=("red",), attribute_source="a.txt")
+    with pytest.raises(ConfigError, match=r"a\.txt has 1 names, none for the attribute 1"):
+        shown_boxes(regions, SIZE, few, top=9)
+
+
 def test_the_background_has_its_name_and_color():
     cls_prob = np.eye(10, dtype=np.float32)[[0, 3]]
     regions = support.some_regions(count=2, cls_prob=cls_prob, objects=cls_prob.argmax(axis=1))

@@ -219,6 +219,27 @@ def test_the_class_names_are_those_of_the_file(tmp_path, run):
     assert labels("--background") == ["background", *(listed[k] for k in (8, 0, 1, 2))]
 
 
+def test_the_names_of_the_attributes(tmp_path, run):
+    best = {"attrs_id": np.array([1] * 5), "attrs_conf": np.full(5, 0.5, np.float32)}
+    make(tmp_path, "a", **best)
+    file = tmp_path / "attributes.txt"
+    file.write_text("red\nwooden,of wood\n")
+
+    def words(*options, **classes):
+        assert run(*options, **classes)[0] == 0
+        (image,) = Parser(tmp_path / "drawn" / "index.html").images()
+        return {box["text"].partition(" ")[0] for box in image["boxes"]}
+
+    assert words() == {"class"}
+    assert words("--attribute-names", file) == {"wooden"}
+    names = {str(i + 1): f"thing {i}" for i in range(9)}
+    label_map = tmp_path / "map.json"
+    label_map.write_text(
+        json.dumps({"idx_to_label": names, "idx_to_attribute": {"1": "old", "2": "new"}})
+    )
+    assert words(classes=label_map) == {"new"}
+
+
 def test_photographs_are_never_overwritten(tmp_path, run):
     make(tmp_path, "a")
     before = (tmp_path / "images" / "a.png").read_bytes()

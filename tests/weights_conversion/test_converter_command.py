@@ -39,6 +39,18 @@ def test_ignored_keys_are_logged_with_their_reason(tmp_path, state, model, caplo
     assert not set(ATTRIBUTES) & set(torch.load(target, weights_only=True)["model"])
 
 
+def test_of_many_ignored_keys_five_are_logged(tmp_path, caplog, capsys):
+    caplog.set_level("INFO")
+    source = support.vmb_checkpoint("tiny_vinvl")
+    convert_checkpoint(source, tmp_path / "out.pth", support.description("tiny_vinvl"))
+    line = next(line for line in caplog.text.splitlines() if "the same as" in line)
+    assert line.endswith(" and 45 more")
+    assert line.count("attribute.feature_extractor.") == 5
+    _, out, _ = run(capsys, source, "--dry-run", "--config", support.yaml_path("tiny_vinvl"))
+    (line,) = [line for line in out.splitlines() if "the same as" in line]
+    assert line.count("attribute.feature_extractor.") == 50
+
+
 CLS = "roi_heads.box.predictor.cls_score.weight"
 ANCHOR = "rpn.anchor_generator.cell_anchors.3"
 VARIANCE = "backbone.body.stem.bn1.running_var"
@@ -143,7 +155,7 @@ def test_reverse_on_the_command_line(tmp_path, model, capsys):
     config = ("--config", support.yaml_path(TINY))
     status, _, err = run(capsys, tmp_path / "d2.pth", tmp_path / "2.pth", *config)
     assert status == 2
-    assert "Detectron2's layout already" in err
+    assert "is converted already" in err
 
 
 @pytest.mark.parametrize(

@@ -166,10 +166,9 @@ def measure(
     Raises:
         ConfigError, ImageReadError, OutputError, and what ``load`` raises.
     """
-    padded_sizes = Counter("{}x{}".format(*read_padded_size(i.path)) for i in plan.images)
     found: dict[str, Any] = {
         "machine": describe_machine(device),
-        "images": {"count": len(plan.images), "padded_sizes": dict(padded_sizes)},
+        "images": {"count": len(plan.images), "padded_sizes": {}},
         "repeats": plan.repeats,
         "format": plan.store_format,
         "peak_macs_per_second": {},
@@ -179,6 +178,11 @@ def measure(
     for precision in dict.fromkeys([*([EXACT] if with_original else []), *plan.precisions]):
         logger.info("%s: loading the model", precision)
         extractor = load(precision)
+        padded = (read_padded_size(image.path, extractor.input_step) for image in plan.images)
+        found["images"]["padded_sizes"] = dict(Counter("{}x{}".format(*size) for size in padded))
+        is_emulated = precision == EXACT and extractor.read_out_rule.name == "mmf"
+        if with_original and precision == EXACT and not is_emulated:
+            logger.info("the original's loop is MMF's: it isn't measured with another read-out")
         sizes = plan.batch_sizes if precision in plan.precisions else ()
         configurations = [Configuration(plan, precision, extractor, size) for size in sizes]
         originals, peak = [], 0.0
@@ -191,7 +195,7 @@ def measure(
                 logger.info("%s: %s", configuration, turn)
                 peak = max(peak, peak_macs_per_second(precision, device))
                 configuration.measure()
-            if with_original and precision == EXACT:
+            if with_original and is_emulated:
                 logger.info("the original's loop: %s", turn)
                 originals.append(original_stages(extractor, plan.images))
         if configurations:

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.layers import ROIAlign
-from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from vmb_d2.data.preprocessing import NetworkImage
 from vmb_d2.extractor import RegionFeatureExtractor
+from vmb_d2.modeling import NetworkOutput
 from vmb_d2.modeling.poolers import BagROIAlign
 from vmb_d2.selection.most_confident import NMS_THRESHOLD
 from vmb_d2.structures import box_geometry
@@ -44,7 +44,7 @@ def confidences(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
     thresholds = torch.full_like(highest, threshold)
     for column in range(scores.shape[1]):
         of_class = scores[:, column]
-        kept = box_geometry.nms(boxes, of_class, NMS_THRESHOLD)
+        kept = box_geometry.VMB.nms(boxes, of_class, NMS_THRESHOLD)
         counts = (of_class[kept] > highest[kept]) & (of_class[kept] > thresholds[kept])
         highest[kept] = torch.where(counts, of_class[kept], highest[kept])
     return highest
@@ -52,25 +52,25 @@ def confidences(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
 
 @torch.no_grad()
 def read_out(
-    extractor: RegionFeatureExtractor, regions: Sequence[Instances], images: Sequence[NetworkImage]
+    extractor: RegionFeatureExtractor, output: NetworkOutput, images: Sequence[NetworkImage]
 ) -> list[RegionFeatures]:
     """The same as ``extractor.read_out``, of its first feature.
 
     Equal confidences stay in the order of the regions, which the original leaves open.
     """
-    options, results = extractor.options, []
-    for instances, image in zip(regions, images, strict=True):
-        boxes = instances.proposal_boxes.tensor / image.scale
+    background, rule, results = extractor.options.background, extractor.read_out_rule, []
+    for instances, image in zip(output.regions, images, strict=True):
+        boxes = instances.proposal_boxes.tensor / image.scales[0]
         scores = instances.class_logits.softmax(dim=1).roll(1, dims=1)  # background first
-        scores = scores[:, 0 if options.background else 1 :]
-        confidence = confidences(boxes, scores, options.confidence_threshold)
+        scores = scores[:, 0 if background else 1 :]
+        confidence = confidences(boxes, scores, rule.threshold)
         ranked = confidence.sort(descending=True, stable=True)
-        kept = ranked.indices[: options.num_features]
+        kept = ranked.indices[: rule.most]
         results.append(
             RegionFeatures(
                 features=instances.get(extractor.feature_names[0])[kept].cpu().numpy(),
                 bbox=boxes[kept].cpu().numpy(),
-                num_boxes=int((ranked.values[: options.num_features] != 0).sum()),
+                num_boxes=int((ranked.values[: rule.most] != 0).sum()),
                 objects=scores[kept].argmax(dim=1).cpu().numpy(),
                 cls_prob=scores[kept].cpu().numpy(),
                 image_width=image.width,

@@ -73,7 +73,7 @@ def run_stages(
         last = moment
 
     def size_of(image: InputImage) -> tuple[int, int]:
-        size = read_padded_size(image.path)
+        size = read_padded_size(image.path, extractor.input_step)
         end("decode")
         return size
 
@@ -86,9 +86,9 @@ def run_stages(
         for batch in bucketed_batches(images, batch_size, size_of):
             loaded = []
             for image in batch.images:
-                rgb = read_image(image.path)
+                rgb = read_image(image.path, extractor.input_step.decoder)
                 end("decode")
-                loaded.append(preprocess(rgb))
+                loaded.append(preprocess(rgb, extractor.input_step))
                 end("resize")
             on_device = extractor.to_network(loaded, batch.padded_size)
             end("transfer")
@@ -110,7 +110,7 @@ def network_seconds(
     """Time of the network alone for all ``images``; their batches are on the device already."""
     now = clock(extractor.model.device)
     seconds = 0.0
-    loaded = map(load, (image.path for image in images))
+    loaded = (load(image.path, extractor.input_step) for image in images)
     for batch in bucketed_batches(loaded, batch_size, lambda image: image.padded_size):
         on_device = extractor.to_network(batch.images, batch.padded_size)
         begin = now()

@@ -56,7 +56,7 @@ def make_conversion(source: Path, model: VMBModel, cache_dir: Path, unsafe: bool
     """
     try:
         note = _note(source, model, cache_dir)
-        digest = _digest(checkpoint_file.sha256(source), model.to_dict(), __version__)
+        digest = _digest(checkpoint_file.sha256(source), model.network().to_dict(), __version__)
         target = conversions_folder(cache_dir) / f"{source.stem}.{digest}.pth"
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def make_conversion(source: Path, model: VMBModel, cache_dir: Path, unsafe: bool
 def _note(source: Path, model: VMBModel, cache_dir: Path) -> Path:
     status = os.stat(source)
     identity = [str(source.resolve()), status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-    digest = _digest(identity, model.to_dict(), __version__)
+    digest = _digest(identity, model.network().to_dict(), __version__)
     return conversions_folder(cache_dir) / f".{source.stem}.{digest}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +17,9 @@ from weights_conversion import checkpoint_file
 from ..config import VMBModel, to_detectron2
 from ..errors import CheckpointError, ConfigError
 from ..modeling import VMBRCNN
-from ..utils.downloads import cache_folder, fetch, is_url
+from ..utils.downloads import cache_folder
 from .conversions import conversions_folder, known_conversion, make_conversion
+from .sources import local_file
 
 
 def load_described_model(
@@ -35,8 +37,9 @@ def load_described_model(
     any other file are copied, since the file can be overwritten.
 
     Args:
-        weights: path or URL of a VMB or of a converted checkpoint, told apart by content. A VMB
-            checkpoint is converted once, into ``cache_dir``.
+        weights: path or URL of an original or of a converted checkpoint, told apart by content; or
+            a folder or a repository of Hugging Face's hub, see :mod:`vmb_d2.checkpoint.sources`.
+            An original checkpoint is converted once, into ``cache_dir``.
         model: description of the weights' model. Converted checkpoints contain their own.
         device: where to run.
         cache_dir: for downloads and conversions; None for
@@ -52,26 +55,28 @@ def load_described_model(
         ConfigError: there is no description, or the cache can't be written.
     """
     cache = cache_folder(cache_dir)
-    path = fetch(str(weights), cache) if is_url(weights) else Path(weights).expanduser()
+    path = local_file(weights, cache)
     if model is not None:
         path = known_conversion(path, model, cache) or path
     checkpoint = checkpoint_file.read_checkpoint(path, unsafe)
     state = checkpoint_file.state_dict_of(checkpoint, path)
-    model = _description(checkpoint, model, path)
-    if checkpoint_file.layout_of(state) == "vmb":
-        path = make_conversion(path, model, cache, unsafe)
-        state = checkpoint_file.state_dict_of(checkpoint_file.read_checkpoint(path), path)
+    description = _description(checkpoint, model, path)
+    if not checkpoint_file.is_converted(checkpoint, description):
+        path = make_conversion(path, description, cache, unsafe)
+        checkpoint = checkpoint_file.read_checkpoint(path)
+        state = checkpoint_file.state_dict_of(checkpoint, path)
+        description = _description(checkpoint, model, path)
     is_ours = path.parent == conversions_folder(cache)
     if not is_ours:  # ours were checked when they were made
         checkpoint_file.check_content(state, path)
     with _NoInitialValues():
-        network = VMBRCNN(to_detectron2(model)).eval()
+        network = VMBRCNN(to_detectron2(description)).eval()
     try:
         network.load_state_dict(state, assign=is_ours)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:4]]
         raise CheckpointError(f"{path}: doesn't fit the model: {' '.join(lines)}") from error
-    return network.to(device), model
+    return network.to(device), description
 
 
 def fingerprint(network: VMBRCNN) -> str:
@@ -84,19 +89,28 @@ def fingerprint(network: VMBRCNN) -> str:
 
 
 def _description(checkpoint: Mapping[str, Any], model: VMBModel | None, path: Path) -> VMBModel:
-    """The model of a checkpoint: what a converted one says, which has to be ``model`` if given."""
+    """The model of a checkpoint: what a converted one says, with input and read-out of ``model``.
+
+    The network has to be that of ``model``, if that is given, but for a missing attribute head.
+    """
     origin = checkpoint.get(checkpoint_file.ORIGIN_KEY)
-    own = None if origin is None else VMBModel.from_dict(origin["source_config"])
-    if own and model and own != model:
+    if origin is None:
+        if model is None:
+            raise ConfigError(
+                f"`config_file` is missing: the checkpoint {path} doesn't say what model it is of"
+            )
+        return model
+    own = VMBModel.from_dict(origin["source_config"])
+    if model is None:
+        return own
+    expected = model if own.attributes else model.without_attributes()
+    if own.network() != expected.network():
+        differences = "; ".join(own.network().differences(expected.network()))
         raise CheckpointError(
-            f"{path}: converted as another model ({'; '.join(own.differences(model))}); "
+            f"{path}: converted as another model ({differences}); "
             "`model_name`=vmb takes the checkpoint's own description"
         )
-    if described := own or model:
-        return described
-    raise ConfigError(
-        f"`config_file` is missing: the checkpoint {path} doesn't say what model it is of"
-    )
+    return dataclasses.replace(own, input=model.input, read_out=model.read_out)
 
 
 class _NoInitialValues(TorchFunctionMode):

@@ -5,7 +5,14 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from ..config import RELEASED_WEIGHTS, VMBModel, canonical_name, named_model, read_vmb_model
+from ..config import (
+    RELEASED_WEIGHTS,
+    RELEASED_YAML,
+    VMBModel,
+    canonical_name,
+    named_model,
+    read_vmb_model,
+)
 from ..errors import ConfigError, DownloadError
 from ..utils.downloads import cache_folder, cached_path, fetch
 
@@ -20,8 +27,8 @@ def released_name(model: object) -> str:
     name = canonical_name(model) if isinstance(model, str) else ""
     if name not in RELEASED_WEIGHTS:
         raise ConfigError(
-            "`weights` is missing: path or URL of a VMB or of a converted checkpoint "
-            f"(only {' and '.join(RELEASED_WEIGHTS)} have released ones)"
+            "`weights` is missing: path or URL of an original or of a converted checkpoint "
+            f"(only {', '.join(RELEASED_WEIGHTS)} have released ones)"
         )
     return name
 
@@ -41,7 +48,7 @@ def released_model(
     """
     name, folder = canonical_name(name), cache_folder(cache_dir)
     built_in = named_model(name)
-    url = RELEASED_WEIGHTS[name].removesuffix(".pth") + ".yaml"
+    url = RELEASED_YAML[name]
     if not download and not cached_path(url, folder).is_file():
         return None
     try:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torchvision
 
-from ..data.preprocessing import resize_scale
+from ..config.input_step import MMF_INPUT
 from ..structures.box_geometry import to_exclusive, to_inclusive
 from ..structures.regions import RegionFeatures
 
@@ -131,7 +131,7 @@ def in_original_pixels(boxes: np.ndarray, convention: Convention, size: Size | N
     if convention.exclusive:
         result = to_inclusive(torch.from_numpy(result)).numpy()
     if convention.unit == "network" and size:
-        result = result / resize_scale(*size)
+        result = result / MMF_INPUT.scale(*size)
     return result
 
 

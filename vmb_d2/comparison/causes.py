@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
-from ..data.preprocessing import LONG_SIDE, SHORT_SIDE, padded_size
+from ..config.input_step import MMF_INPUT
 from .alignment import Convention
 from .compare import Comparison, Reason, counted
 from .names import EXACT
@@ -16,11 +16,12 @@ _FLOAT16_ROUNDING = 2**-11  # the largest relative error of rounding to float16
 
 _ALL = frozenset({"boxes", "features", "classes", "cls_prob", "num_boxes", "dimension"})
 _SELF_EXPLANATORY = frozenset({"images", "image_size"})
+_FARTHEST = MMF_INPUT.padded_size(MMF_INPUT.long_side, MMF_INPUT.long_side)[0]
 _LAYOUTS = {"xywh": "x, y, width, height", "yxyx": "y1, x1, y2, x2", "xyxy": "x1, y1, x2, y2"}
 _UNITS = {
     "original": "in original pixels",
-    "network": f"in network pixels (divide by {SHORT_SIDE} / short side, or {LONG_SIDE} / long "
-    "side where that is less)",
+    "network": f"in network pixels (divide by {MMF_INPUT.short_side} / short side, or "
+    f"{MMF_INPUT.long_side} / long side where that is less)",
     "normalised": "normalised (multiply by the image's width and height)",
 }
 
@@ -64,7 +65,7 @@ def _described(convention: Convention) -> str:
 def batch_clipping(c: Comparison) -> Opinion | None:
     """Boxes of a store were clipped to the padded size of a batch with larger images."""
     count = sum(c.boxes.past_padding)
-    if not count or c.agreement < 0.5 or c.boxes.farthest > max(padded_size(LONG_SIDE, LONG_SIDE)):
+    if not count or c.agreement < 0.5 or c.boxes.farthest > _FARTHEST:
         return None
     stores = " and ".join(s for s, n in zip(STORES, c.boxes.past_padding, strict=True) if n)
     return Opinion(

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ..data.preprocessing import network_size, padded_size, resize_scale
-from ..structures.box_geometry import clip
+from ..config.input_step import MMF_INPUT
+from ..structures.box_geometry import VMB
 from ..structures.regions import RegionFeatures
 from .alignment import Alignment, BoxPair, Rows
 from .fidelity import relative_errors
@@ -119,11 +119,11 @@ class BoxTally:
         self.reordered += bool((np.diff(alignment.rows[1]) < 0).any())
         if pair.size is None:
             return
-        scale = resize_scale(*pair.size)
-        padded = padded_size(*network_size(*pair.size))
+        scale = MMF_INPUT.scale(*pair.size)
+        padded = MMF_INPUT.padded_size(*MMF_INPUT.network_size(*pair.size))
         for store, boxes in enumerate(alignment.boxes):
             scaled = torch.from_numpy(boxes * scale)
-            ends_past = ((scaled - clip(scaled, padded))[:, 2:] > _MARGIN * scale).any(dim=1)
+            ends_past = ((scaled - VMB.clip(scaled, padded))[:, 2:] > _MARGIN * scale).any(dim=1)
             ends_past[alignment.rows[store][distances <= _MOVED]] = False
             self.past_padding[store] += int(ends_past.sum())
             self.farthest = max(self.farthest, float(scaled.numpy().max(initial=0)))

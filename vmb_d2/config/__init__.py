@@ -1,4 +1,4 @@
-"""From a model's name, or a VMB yaml, to a Detectron2 config."""
+"""From a model's name, or the original's yaml, to a Detectron2 config."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from .detectron2_config import to_detectron2
-from .vmb_model import PIXEL_MEAN_BGR, VMBModel
+from .vmb_model import VMBModel
 from .vmb_yaml import parse_vmb_config, read_vmb_model
 
 __all__ = [
     "ALIASES",
     "MODEL_NAMES",
-    "PIXEL_MEAN_BGR",
     "RELEASED_WEIGHTS",
+    "RELEASED_YAML",
     "VMBModel",
     "canonical_name",
     "describe_model",
@@ -24,12 +24,19 @@ __all__ = [
     "to_detectron2",
 ]
 
-MODEL_NAMES = ("x152", "x101", "r101_c4", "x152_c4")
+MODEL_NAMES = ("x152", "x101", "r101_c4", "x152_c4", "vinvl", "frcnn_vg", "bua")
 ALIASES = {"X-152": "x152", "X-101": "x101"}  # MMF's names of the same models
+_HUB = "https://huggingface.co/unc-nlp/frcnn-vg-finetuned/resolve/main"
 _RELEASES = "https://dl.fbaipublicfiles.com/pythia/detectron_model"
 RELEASED_WEIGHTS = {
     "x152": f"{_RELEASES}/detectron_model_x152.pth",
     "x101": f"{_RELEASES}/detectron_model.pth",
+    "frcnn_vg": f"{_HUB}/pytorch_model.bin",
+}
+RELEASED_YAML = {
+    "x152": f"{_RELEASES}/detectron_model_x152.yaml",
+    "x101": f"{_RELEASES}/detectron_model.yaml",
+    "frcnn_vg": f"{_HUB}/config.yaml",
 }
 _MODELS = Path(__file__).parent / "models"
 

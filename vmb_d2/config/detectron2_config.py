@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .vmb_model import PIXEL_MEAN_BGR, VMBModel
+from .vmb_model import VMBModel
 
 if TYPE_CHECKING:  # detectron2 is imported only where a config is made
     from detectron2.config import CfgNode
@@ -17,11 +17,13 @@ def to_detectron2(model: VMBModel) -> CfgNode:
     cfg = get_cfg()
     cfg.MODEL.META_ARCHITECTURE = "VMBRCNN"
     cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.PIXEL_MEAN = list(PIXEL_MEAN_BGR)
+    cfg.MODEL.PIXEL_MEAN = list(model.input.mean)
     cfg.MODEL.PIXEL_STD = [1.0, 1.0, 1.0]
-    cfg.INPUT.FORMAT = "BGR"
-    cfg.INPUT.MIN_SIZE_TEST = 800
-    cfg.INPUT.MAX_SIZE_TEST = 1333
+    cfg.MODEL.BOX_CONVENTION = model.box_convention
+    cfg.MODEL.SIZE_DIVISIBILITY = model.input.size_divisibility
+    cfg.INPUT.FORMAT = model.input.channel_order.upper()
+    cfg.INPUT.MIN_SIZE_TEST = model.input.short_side
+    cfg.INPUT.MAX_SIZE_TEST = model.input.long_side
     _set_backbone(cfg, model)
     _set_rpn(cfg, model)
     _set_roi_heads(cfg, model)
@@ -43,7 +45,9 @@ def _set_backbone(cfg: CfgNode, model: VMBModel) -> None:
         cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
         cfg.MODEL.FPN.OUT_CHANNELS = model.backbone_out_channels
     else:
-        cfg.MODEL.BACKBONE.NAME = "build_resnet_backbone"
+        kind = "resnet" if model.stem_pool_padded else "ceil_pool_resnet"
+        cfg.MODEL.BACKBONE.NAME = f"build_{kind}_backbone"
+        resnets.RES5_DILATION = model.res5_dilation
         resnets.OUT_FEATURES = ["res4"]
 
 
@@ -51,13 +55,17 @@ def _set_rpn(cfg: CfgNode, model: VMBModel) -> None:
     cfg.MODEL.PROPOSAL_GENERATOR.NAME = "VMBRPN"
     cfg.MODEL.PROPOSAL_GENERATOR.MIN_SIZE = model.rpn_min_size
     anchors = cfg.MODEL.ANCHOR_GENERATOR
-    anchors.NAME = "VMBAnchorGenerator"
+    anchors.NAME = "StoredAnchorGenerator" if model.stored_anchors else "VMBAnchorGenerator"
     anchors.OFFSET = 0.0
     anchors.ASPECT_RATIOS = [list(model.aspect_ratios)]
     sizes = model.anchor_sizes
     anchors.SIZES = [[size] for size in sizes] if model.fpn else [list(sizes)]
     rpn = cfg.MODEL.RPN
     rpn.IN_FEATURES = ["p2", "p3", "p4", "p5", "p6"] if model.fpn else ["res4"]
+    rpn.CONV_DIMS = [model.rpn_channels]
+    rpn.CLIPS_TO_PADDED = model.clips_to_padded
+    rpn.RANKS_BY_LOGITS = model.ranks_by_logits
+    rpn.SMALL_BOXES = model.small_boxes
     rpn.NMS_THRESH = model.rpn_nms_threshold
     rpn.PRE_NMS_TOPK_TEST = model.rpn_pre_nms_top_n
     rpn.POST_NMS_TOPK_PER_LEVEL_TEST = model.rpn_post_nms_top_n  # VMBRPN's own key
@@ -76,8 +84,13 @@ def _set_roi_heads(cfg: CfgNode, model: VMBModel) -> None:
     box.NAME = "TwoFCHead"
     box.NUM_FC = 2
     box.FC_DIM = model.mlp_head_dim
-    box.POOLER_TYPE = "ROIAlign"
+    box.POOLER_TYPE = model.pooler_type
     box.POOLER_RESOLUTION = model.pooler_resolution
     box.POOLER_SAMPLING_RATIO = model.pooler_sampling_ratio
     box.BBOX_REG_WEIGHTS = model.bbox_reg_weights
     box.CLS_AGNOSTIC_BBOX_REG = model.class_agnostic_bbox_reg
+    attributes = cfg.MODEL.ROI_ATTRIBUTE_HEAD = type(cfg)()
+    attributes.RULE = model.attributes or ""
+    attributes.NUM_ATTRIBUTES = model.num_attributes
+    attributes.EMBEDDING_DIM = model.attribute_embedding_dim or model.feature_dimension // 8
+    attributes.HIDDEN_DIM = model.attribute_hidden_dim or model.feature_dimension // 4

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigError
-
-# The network's input, of MMF's preprocessing: BGR, 0..255, the mean subtracted and nothing else.
-PIXEL_MEAN_BGR = (102.9801, 115.9465, 122.7717)
-SIZE_DIVISIBILITY = 32
+from .input_step import MMF_INPUT, InputStep
+from .read_out import MMF_READ_OUT, ReadOut
 
 BLOCKS_PER_STAGE = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 FPN_STRIDES = (4, 8, 16, 32, 64)
 C4_STRIDE = 16
+# The box conventions whose boxes are exclusive, without a need for torch
+EXCLUSIVE_BOXES = ("frcnn_vg",)
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,24 @@ class VMBModel:
     nms_threshold: float = 0.5
     detections_per_image: int = 100
 
+    box_convention: str = "vmb"
+    stem_pool_padded: bool = True
+    batch_norm_eps: float = 0.0
+    res5_dilation: int = 1
+    pooler_type: str = "ROIAlign"
+    stored_anchors: bool = False
+    rpn_channels: int = -1  # as the map that it is given
+    clips_to_padded: bool = True
+    ranks_by_logits: bool = False
+    small_boxes: str = "vmb"
+    attributes: str | None = None
+    num_attributes: int = 0
+    attribute_embedding_dim: int = 0  # 0: an eighth of the features'
+    attribute_hidden_dim: int = 0  # 0: a quarter of the features'
+
+    input: InputStep = MMF_INPUT
+    read_out: ReadOut = MMF_READ_OUT
+
     @property
     def feature_names(self) -> tuple[str, ...]:
         """The features of this model's head, the default one first."""
@@ -69,21 +88,50 @@ class VMBModel:
         """Bottleneck blocks in res2, res3, res4, res5."""
         return BLOCKS_PER_STAGE[self.depth]
 
+    @property
+    def is_detectron2(self) -> bool:
+        """Whether the original is a Detectron2 model, whose checkpoints have its names."""
+        return self.box_convention in ("frcnn_vg", "bua")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as stored in a converted checkpoint."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> VMBModel:
-        """The inverse of :meth:`to_dict`. Raises ConfigError where the fields differ."""
+        """The inverse of :meth:`to_dict`. Fields that are missing have their defaults.
+
+        Raises ConfigError for unknown fields.
+        """
         fields = {f.name for f in dataclasses.fields(cls)}
-        if set(values) != fields:
-            names = ", ".join(sorted(set(values) ^ fields))
-            raise ConfigError(f"the model description differs from this version's in: {names}")
-        own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        if unknown := set(values) - fields:
+            names = ", ".join(sorted(unknown))
+            raise ConfigError(f"the model description has what this version doesn't know: {names}")
+        own = _with_tuples(values)
+        if "input" in own:
+            own["input"] = InputStep(**_with_tuples(own["input"]))
+        if "read_out" in own:
+            own["read_out"] = ReadOut(**_with_tuples(own["read_out"]))
         return cls(**own)
+
+    def network(self) -> VMBModel:
+        """The same network, with the input and the read-out of MMF."""
+        return dataclasses.replace(self, input=MMF_INPUT, read_out=MMF_READ_OUT)
+
+    def with_input(self, changes: Mapping[str, Any]) -> VMBModel:
+        """The same model with other values of some fields of its input. Raises ConfigError."""
+        return dataclasses.replace(self, input=dataclasses.replace(self.input, **changes))
+
+    def without_attributes(self) -> VMBModel:
+        """The same model without a head for attributes."""
+        return dataclasses.replace(self, attributes=None, num_attributes=0)
 
     def differences(self, other: VMBModel) -> list[str]:
         """``field: own value, not other's`` for each field in which the two models differ."""
         own, others = self.to_dict(), other.to_dict()
         return [f"{k}: {own[k]}, not {others[k]}" for k in own if own[k] != others[k]]
+
+
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Lists as tuples."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

@@ -7,6 +7,7 @@ region features, or is an error that names it.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +16,8 @@ from typing import Any
 from fvcore.common.config import CfgNode
 
 from ..errors import ConfigError
-from .vmb_keys import (
-    BACKBONE_CHANNEL_KEYS,
-    FIELDS,
-    STRUCTURE_KEYS,
-    SUPPORTED_ONLY_AT,
-    WITHOUT_EFFECT,
-)
+from .lineages import lineage_of
+from .vmb_keys import BACKBONE_CHANNEL_KEYS, STRUCTURE_KEYS
 from .vmb_model import BLOCKS_PER_STAGE, C4_STRIDE, FPN_STRIDES, VMBModel
 
 
@@ -45,30 +41,34 @@ def read_vmb_model(path: str | Path) -> VMBModel:
 
 
 def parse_vmb_config(tree: dict) -> VMBModel:
-    """Translate the nested dict of a VMB yaml. Raises ConfigError, as :func:`read_vmb_model`."""
+    """Translate the nested dict of a yaml. Raises ConfigError, as :func:`read_vmb_model`."""
+    lineage = lineage_of(tree)
     keys = dict(_flatten(tree))
     fields: dict[str, Any] = {}
     problems: list[str] = []
     unknown: list[str] = []
     for key, value in keys.items():
-        if key in FIELDS:
+        if key in lineage.fields:
+            name = lineage.fields[key]
             try:
-                value = _typed(key, value, getattr(VMBModel, FIELDS[key]))
+                value = _typed(key, value, _field(lineage.base, name))
             except ConfigError as error:
                 problems.append(str(error))
                 continue
-            if fields.setdefault(FIELDS[key], value) != value:
+            if fields.setdefault(name, value) != value:
                 problems.append(f"{' and '.join(BACKBONE_CHANNEL_KEYS)} contradict each other")
-        elif key in SUPPORTED_ONLY_AT:
-            if value not in SUPPORTED_ONLY_AT[key]:
-                only = " or ".join(map(repr, SUPPORTED_ONLY_AT[key]))
+        elif key in lineage.only_at:
+            if value not in lineage.only_at[key]:
+                only = " or ".join(map(repr, lineage.only_at[key]))
                 problems.append(f"{key}: {value!r} is not supported, only {only}")
-        elif key not in STRUCTURE_KEYS and not re.fullmatch("|".join(WITHOUT_EFFECT), key):
+        elif key not in STRUCTURE_KEYS and not re.fullmatch("|".join(lineage.without_effect), key):
             unknown.append(key)
-    model = VMBModel(**_architecture(keys, problems), **fields)
+    if not lineage.base.stored_anchors:
+        fields.update(_architecture(keys, problems))
+    model = lineage.model(fields)
     if not problems:
         problems.extend(_contradictions(model))
-    if unknown:
+    if unknown and not lineage.others_ignored:
         problems.append(
             f"{', '.join(unknown)}: not a key that VMB-D2 knows, so it may change the result; "
             "remove it from the yaml if it has no part in inference"
@@ -76,6 +76,11 @@ def parse_vmb_config(tree: dict) -> VMBModel:
     if problems:
         raise ConfigError("; ".join(problems))
     return model
+
+
+def _field(model: VMBModel, name: str) -> Any:
+    """The value of a field, or of one of its fields: ``input.mean``."""
+    return functools.reduce(getattr, name.split("."), model)
 
 
 def _flatten(tree: dict, prefix: str = ""):
@@ -103,6 +108,8 @@ def _typed(key: str, value, default):
             return value
     elif isinstance(default, tuple):
         values = value if isinstance(value, tuple) else (value,)
+        if len(values) == 1 and isinstance(values[0], tuple):  # Detectron2's, of one level
+            (values,) = values
         values = tuple(v[0] if isinstance(v, tuple) and len(v) == 1 else v for v in values)
         if values and all(_is_number(v) for v in values):
             return values

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from ..config.input_step import MMF_INPUT, InputStep
 from ..errors import ConfigError, ImageReadError
 from ..structures.input_image import InputImage
 from . import preprocessing
@@ -131,6 +132,7 @@ def planned_batches(
     pending: Sequence[InputImage],
     batching: Batching,
     fail: Callable[[InputImage, ImageReadError], None],
+    step: InputStep = MMF_INPUT,
 ) -> Generator[Batch[InputImage]]:
     """The batches of ``pending``, by the sizes in the headers of the image files.
 
@@ -140,6 +142,7 @@ def planned_batches(
         batching: how they are grouped.
         fail: called for each pending image whose header can't be read. What it raises ends the
             iteration.
+        step: how images become the network's input.
     """
     most, wanted = batching.most, set(pending)
     of_batches = pending
@@ -156,7 +159,7 @@ def planned_batches(
             else:
                 yield image, size
 
-    with contextlib.closing(_read_sizes(of_batches)) as sizes:
+    with contextlib.closing(_read_sizes(of_batches, step)) as sizes:
         if batching.kind == "mmf":
             yield from _chunks(sized(), wanted, most)
         else:
@@ -176,18 +179,18 @@ def _chunks(
             yield Batch(batch, (max(h for h, _ in sizes), max(w for _, w in sizes)))
 
 
-def _read_sizes(images: Sequence[InputImage]) -> Generator[Size | ImageReadError]:
+def _read_sizes(images: Sequence[InputImage], step: InputStep) -> Generator[Size | ImageReadError]:
     """The padded size of each image in order, or why its file's header can't be read."""
+
+    def size_of(image: InputImage) -> Size | ImageReadError:
+        try:
+            return preprocessing.read_padded_size(image.path, step)
+        except ImageReadError as error:
+            return error
+
     with ThreadPoolExecutor(SIZE_THREADS, thread_name_prefix="sizes") as threads:
         for begin in range(0, len(images), SIZES_AHEAD):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Pillow repeats them when it reads the pixels
-                sizes = list(threads.map(_size, images[begin : begin + SIZES_AHEAD]))
+                sizes = list(threads.map(size_of, images[begin : begin + SIZES_AHEAD]))
             yield from sizes
-
-
-def _size(image: InputImage) -> Size | ImageReadError:
-    try:
-        return preprocessing.read_padded_size(image.path)
-    except ImageReadError as error:
-        return error

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import BoxesError, ConfigError, StoreError
+from ..output.manifest import has_inclusive_boxes
 from ..output.open_stores import open_reader
 from ..utils import safe_pickle as pickles
 
@@ -109,9 +110,9 @@ class StoredBoxes:
         BoxesError: it has no boxes.
     """
 
-    kind = STORE
-
     def __init__(self, path: str | Path):
+        meaning = {**STORE.meaning, "inclusive": has_inclusive_boxes(path)}
+        self.kind = STORE._replace(meaning=meaning)
         self._reader = open_reader(path)
         weakref.finalize(self, self._reader.close)
         self._names = sorted(self._reader.names())

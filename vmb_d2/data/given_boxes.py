@@ -38,9 +38,10 @@ class GivenBoxes:
         normalized: whether coordinates are shares (0..1) of the image's width and height, instead
             of original pixels; None: what the file says, else False.
         inclusive: whether the corner (x2, y2) of ``"xyxy"`` is the last pixel of the box, instead
-            of the one after it; None: True, as VMB takes boxes, also those that MMF's scripts hand
-            to it, such as M4C's OCR boxes. The sides of ``"xywh"`` are numbers of pixels: x + width
-            is one after the last.
+            of the one after it; None: what the file says, else ``by_default``. The sides of
+            ``"xywh"`` are numbers of pixels: x + width is one after the last.
+        by_default: of ``inclusive``. True for VMB, as it takes boxes, also those that MMF's scripts
+            hand to it, such as M4C's OCR boxes.
 
     Raises:
         ConfigError: no such format, or a value that contradicts the file or another value.
@@ -56,6 +57,7 @@ class GivenBoxes:
         box_format: str | None = None,
         normalized: bool | None = None,
         inclusive: bool | None = None,
+        by_default: bool = True,
     ):
         if not isinstance(boxes, (BoxTable, StoredBoxes)):
             boxes = BoxTable((((key,), values) for key, values in boxes), source)
@@ -75,7 +77,8 @@ class GivenBoxes:
         self.source = source
         self.box_format: str = meaning["boxes_format"]
         self.normalized: bool = meaning["normalized"]
-        self.inclusive: bool = meaning.get("inclusive", self.box_format == "xyxy")
+        corners = self.box_format == "xyxy"
+        self.inclusive: bool = meaning.get("inclusive", by_default and corners)
         if self.inclusive and self.box_format == "xywh":
             raise ConfigError(
                 "`inclusive`=true: not with `boxes_format`=xywh, whose sides are numbers of pixels"
@@ -156,7 +159,7 @@ class GivenBoxes:
             raise BoxesError(f"{self.source}: has several entries that can mean {image.path}")
         return "", None
 
-    def of(self, name: str, width: int, height: int) -> Tensor:
+    def of(self, name: str, width: int, height: int, inclusive: bool = True) -> Tensor:
         """The boxes of an image, none where it has no entry.
 
         Warns once, at the first image whose boxes look different from what is declared.
@@ -164,9 +167,10 @@ class GivenBoxes:
         Args:
             name: the image's.
             width, height: in original pixels.
+            inclusive: whether the boxes returned are.
 
         Returns:
-            float32 (n, 4), inclusive, in original pixels, in the order given.
+            float32 (n, 4), in original pixels, in the order given.
 
         Raises:
             BoxesError: a box ends before it begins, or boxes can't be read.
@@ -184,15 +188,18 @@ class GivenBoxes:
             boxes *= boxes.new_tensor([width, height, width, height])
         if self.box_format == "xywh":
             boxes[:, 2:] += boxes[:, :2]
-        if not self.inclusive:
+        exclusive = None if self.inclusive else boxes
+        if exclusive is not None:
             boxes = box_geometry.to_inclusive(boxes)
         boxes = boxes.float()
-        wrong = ~box_geometry.has_sides_of(boxes, 0)
+        wrong = ~box_geometry.VMB.has_sides_of(boxes, 0)
         self._doubts.look_at(name, values, boxes.numpy(), wrong.numpy(), (width, height))
         if wrong.any():
             i = int(wrong.nonzero()[0])
             raise BoxesError(f"{name}: box {i} ends before it begins: {boxes[i].tolist()}")
-        return boxes
+        if inclusive:
+            return boxes
+        return box_geometry.to_exclusive(boxes) if exclusive is None else exclusive.float()
 
     def log_outside(self) -> None:
         """Log how many of the boxes that :meth:`of` gave lie wholly outside of their images."""

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from ..config.input_step import MMF_INPUT, InputStep
 from ..errors import ImageReadError
 from ..structures.input_image import InputImage
 from .batching import Batch
@@ -37,7 +38,10 @@ def default_workers(device: torch.device) -> int:
 
 
 def loaded_batches(
-    batches: Iterable[Batch[InputImage]], workers: int, batch_size: int
+    batches: Iterable[Batch[InputImage]],
+    workers: int,
+    batch_size: int,
+    step: InputStep = MMF_INPUT,
 ) -> Generator[tuple[Batch[InputImage], list[Outcome]]]:
     """Each batch with its images, in order. An image that can't be read is an ImageReadError.
 
@@ -50,6 +54,7 @@ def loaded_batches(
         workers: how many processes read images; 0: this process does, when a batch is asked for.
         batch_size: the most images of a batch. Processes read two batches ahead, or two images each
             where these are more.
+        step: how images become the network's input.
 
     Raises:
         ConfigError: the processes can't be started, or one was killed.
@@ -66,9 +71,9 @@ def loaded_batches(
         from .workers import read_in_processes
 
         ahead = max(2, -(-2 * batch_size // workers))
-        outcomes = read_in_processes(paths(), workers, ahead=ahead, kept=batch_size)
+        outcomes = read_in_processes(paths(), workers, step, ahead=ahead, kept=batch_size)
     else:
-        outcomes = (outcome_of(path) for path in paths())
+        outcomes = (outcome_of(path, step) for path in paths())
     with contextlib.closing(outcomes):
         for first in outcomes:
             batch = waiting.popleft()
@@ -80,9 +85,9 @@ def loaded_batches(
             yield batch, found
 
 
-def outcome_of(path: str) -> Outcome:
+def outcome_of(path: str, step: InputStep) -> Outcome:
     """The image, or why it can't be read."""
     try:
-        return load(path)
+        return load(path, step)
     except ImageReadError as error:
         return error

@@ -1,4 +1,4 @@
-"""Reading and preprocessing of images, as in MMF's extraction."""
+"""Reading and preprocessing of images, as in the originals' extraction."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
-from ..config.vmb_model import PIXEL_MEAN_BGR, SIZE_DIVISIBILITY
+from ..config.input_step import MMF_INPUT, InputStep
 from ..errors import ImageReadError
 
 if TYPE_CHECKING:  # a run with nothing to do doesn't import torch
@@ -30,11 +30,9 @@ CONVERSIONS = {
     "CMYK": "CMYK (converted without a colour profile)",
 }
 _ORIENTATION = 0x0112  # EXIF's tag
+_ON_ITS_SIDE = range(5, 9)  # its values for images whose width and height are exchanged
 
 ImageSource = str | Path | Image.Image | np.ndarray
-
-SHORT_SIDE = 800
-LONG_SIDE = 1333
 
 
 @dataclass(frozen=True)
@@ -42,37 +40,46 @@ class NetworkImage:
     """The network's input of one image.
 
     Attributes:
-        tensor: float32 Tensor[3, h, w], BGR, the mean subtracted, resized, not padded.
-        scale: network pixels per original pixel.
+        tensor: float32 Tensor[3, h, w], the mean subtracted, resized, not padded.
+        scales: network pixels per original pixel, of x and y.
         width, height: in original pixels.
+        padded_size: (height, width) in network pixels to which it is padded in a batch of its own.
         conversions: those of :data:`CONVERSIONS` that its pixels went through.
         warnings: Pillow's texts, such as of damaged EXIF.
     """
 
     tensor: Tensor
-    scale: float
+    scales: tuple[float, float]
     width: int
     height: int
+    padded_size: tuple[int, int]
     conversions: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
-    @property
-    def padded_size(self) -> tuple[int, int]:
-        """(height, width) in network pixels to which it is padded in a batch of its own."""
-        return padded_size(*self.tensor.shape[-2:])
 
+def read_size(path: str | Path, decoder: str = "pillow") -> tuple[int, int]:
+    """(height, width) in original pixels, from the file's header. Raises ImageReadError.
 
-def read_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) in original pixels, from the file's header. Raises ImageReadError."""
+    ``decoder``: see :class:`vmb_d2.config.input_step.InputStep`.
+    """
     with _opened(path) as image:
+        is_turned = image.format != "TIFF" and _orientation(image) in _ON_ITS_SIDE
+        if is_turned and decoder == "opencv":
+            return image.width, image.height
         return image.height, image.width
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path, decoder: str = "pillow") -> np.ndarray:
     """Decode the first frame of an image file.
 
-    As in the original, EXIF's rotation isn't applied, and any mode but RGB is converted by Pillow's
-    ``convert("RGB")``, which drops alpha without blending and clips 16-bit greys at 255.
+    By Pillow, EXIF's rotation isn't applied, and any mode but RGB is converted by
+    ``convert("RGB")``, which drops alpha without blending and clips 16-bit greys at 255. OpenCV
+    applies EXIF's rotation and scales 16 bits to 8; what it can't read is read by Pillow, with the
+    rotation.
+
+    Args:
+        path: of the file.
+        decoder: ``"pillow"`` or ``"opencv"``.
 
     Returns:
         uint8 (H, W, 3), RGB.
@@ -80,17 +87,30 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         ImageReadError: missing, unreadable, damaged, or no image.
     """
-    return _decode(path)[0]
+    return _decode(path, decoder)[0]
 
 
-def _decode(path: str | Path) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
+def _decode(path: str | Path, decoder: str) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
     """The pixels of an image file, and ``conversions`` and ``warnings`` of its NetworkImage."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with _opened(path) as image:
             rgb, conversions = to_rgb(image), tuple(_conversions(image))
+            if decoder == "opencv" and set(conversions) - {"alpha"}:  # the others are the same
+                rgb, conversions = _read_as_opencv(path, image, conversions)
     texts = (" ".join(str(warning.message).split()) for warning in caught)
     return rgb, conversions, tuple(dict.fromkeys(texts))
+
+
+def _read_as_opencv(
+    path: str | Path, image: Image.Image, conversions: tuple[str, ...]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The pixels of an image file as OpenCV reads them, and what they went through."""
+    decoded = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if decoded is None:
+        kinds = tuple(kind for kind in conversions if kind != "rotation")
+        return to_rgb(ImageOps.exif_transpose(image)), kinds
+    return decoded[:, :, ::-1], tuple(kind for kind in conversions if kind == "alpha")
 
 
 def _conversions(image: Image.Image) -> Iterator[str]:
@@ -103,9 +123,16 @@ def _conversions(image: Image.Image) -> Iterator[str]:
         yield "CMYK"
     if image.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         yield "alpha"
+    if _orientation(image) in range(2, 9):
+        yield "rotation"  # not for a TIFF, which Pillow rotates
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """EXIF's orientation, 1 to 8; None where there is none."""
     with contextlib.suppress(Exception):  # damaged EXIF doesn't make an image unreadable
-        if "exif" in image.info and image.getexif().get(_ORIENTATION) in range(2, 9):
-            yield "rotation"  # not for a TIFF, which Pillow rotates
+        if "exif" in image.info:
+            return image.getexif().get(_ORIENTATION)
+    return None
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
@@ -129,42 +156,17 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         raise ImageReadError(f"{path}: {' '.join(reason.split())}") from error
 
 
-def resize_scale(height: int, width: int) -> float:
-    """Network pixels per original pixel of an image of (height, width).
-
-    The short side becomes 800, unless the long side, rounded, would be more than 1333; then that
-    becomes 1333.
-    """
-    scale = SHORT_SIDE / min(height, width)
-    if np.round(scale * max(height, width)) > LONG_SIDE:
-        scale = LONG_SIDE / max(height, width)
-    return scale
+def read_padded_size(path: str | Path, step: InputStep = MMF_INPUT) -> tuple[int, int]:
+    """:attr:`NetworkImage.padded_size` of an image file, from its header. Raises ImageReadError."""
+    return step.padded_size(*step.network_size(*read_size(path, step.decoder)))
 
 
-def network_size(height: int, width: int) -> tuple[int, int]:
-    """(height, width) in network pixels of the image after resizing, before padding."""
-    scale = resize_scale(height, width)
-    return round(height * scale), round(width * scale)
-
-
-def padded_size(height: int, width: int) -> tuple[int, int]:
-    """(height, width) in network pixels, each rounded up to a multiple of 32."""
-    return (
-        -(-height // SIZE_DIVISIBILITY) * SIZE_DIVISIBILITY,
-        -(-width // SIZE_DIVISIBILITY) * SIZE_DIVISIBILITY,
-    )
-
-
-def read_padded_size(path: str | Path) -> tuple[int, int]:
-    """:func:`padded_size` of an image file, from its header. Raises ImageReadError."""
-    return padded_size(*network_size(*read_size(path)))
-
-
-def preprocess(rgb: np.ndarray) -> NetworkImage:
-    """Subtract the mean, then resize.
+def preprocess(rgb: np.ndarray, step: InputStep = MMF_INPUT) -> NetworkImage:
+    """Resize and subtract the mean.
 
     Args:
         rgb: uint8 (H, W, 3), RGB.
+        step: how.
 
     Raises:
         ImageReadError: so narrow that its short side would be less than a pixel.
@@ -172,23 +174,57 @@ def preprocess(rgb: np.ndarray) -> NetworkImage:
     import torch
 
     height, width = rgb.shape[:2]
-    scale = resize_scale(height, width)
-    if min(network_size(height, width)) < 1:
-        raise ImageReadError(f"{width} x {height} pixels: too narrow to be resized to {LONG_SIDE}")
+    size = step.network_size(height, width)
+    if min(size) < 1:
+        long = step.long_side
+        raise ImageReadError(f"{width} x {height} pixels: too narrow to be resized to {long}")
+    if step.resize == "opencv":
+        tensor = torch.from_numpy(_resized_by_opencv(rgb, step).transpose(2, 0, 1))
+    else:
+        tensor = _resized_by_pillow(rgb, size) if step.resize == "pil" else _resized(rgb, size)
+        if step.channel_order == "bgr":
+            tensor = tensor.flip(0)
+        tensor = tensor - torch.tensor(step.mean)[:, None, None]
+    scales = step.scales(height, width)
+    return NetworkImage(tensor, scales, width, height, step.padded_size(*size))
+
+
+def _resized_by_opencv(rgb: np.ndarray, step: InputStep) -> np.ndarray:
+    """float32 (h, w, 3), the mean subtracted."""
     # As in the original, subtracted in float64 and stored in float32; without a float64 array of
     # the image, which can be large.
-    bgr = np.empty(rgb.shape, dtype=np.float32)
-    np.subtract(rgb[:, :, ::-1], np.array(PIXEL_MEAN_BGR), out=bgr, casting="unsafe")
-    resized = cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
-    tensor = torch.from_numpy(resized.transpose(2, 0, 1))
-    return NetworkImage(tensor, scale, width, height)
+    ordered = rgb[:, :, ::-1] if step.channel_order == "bgr" else rgb
+    values = np.empty(rgb.shape, dtype=np.float32)
+    np.subtract(ordered, np.array(step.mean), out=values, casting="unsafe")
+    scale = step.scale(*rgb.shape[:2])
+    if step.rounding == "one_scale":
+        return cv2.resize(values, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    rows, columns = step.network_size(*rgb.shape[:2])
+    return cv2.resize(values, (columns, rows), interpolation=cv2.INTER_LINEAR)
 
 
-def load(source: ImageSource) -> NetworkImage:
+def _resized_by_pillow(rgb: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """float32 Tensor[3, *size] of whole numbers, RGB."""
+    import torch
+
+    resized = Image.fromarray(rgb).resize(size[::-1], Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.asarray(resized, dtype=np.float32).transpose(2, 0, 1).copy())
+
+
+def _resized(rgb: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """float32 Tensor[3, *size], RGB."""
+    import torch
+
+    tensor = torch.from_numpy(rgb.astype(np.float32).transpose(2, 0, 1).copy())[None]
+    return torch.nn.functional.interpolate(tensor, size=size, mode="bilinear")[0]
+
+
+def load(source: ImageSource, step: InputStep = MMF_INPUT) -> NetworkImage:
     """Read and preprocess an image.
 
     Args:
         source: a path, a PIL image, or a uint8 array (H, W, 3), RGB.
+        step: how.
 
     Raises:
         ImageReadError: it can't be read or is too narrow.
@@ -199,13 +235,15 @@ def load(source: ImageSource) -> NetworkImage:
             raise ValueError(
                 f"an array of {source.dtype} {source.shape}: images are uint8 (H, W, 3), RGB"
             )
-        return preprocess(source)
+        return preprocess(source, step)
     if isinstance(source, Image.Image):
-        return preprocess(to_rgb(source))
+        if step.decoder == "opencv":
+            source = ImageOps.exif_transpose(source)
+        return preprocess(to_rgb(source), step)
     if not isinstance(source, (str, Path)):
         raise TypeError(f"{type(source).__name__}: images are paths, PIL images or uint8 arrays")
-    rgb, conversions, texts = _decode(source)
+    rgb, conversions, texts = _decode(source, step.decoder)
     try:
-        return replace(preprocess(rgb), conversions=conversions, warnings=texts)
+        return replace(preprocess(rgb, step), conversions=conversions, warnings=texts)
     except ImageReadError as error:
         raise ImageReadError(f"{source}: {error}") from error

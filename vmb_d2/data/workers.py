@@ -29,11 +29,11 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from ..config.input_step import InputStep
 from ..errors import ConfigError, ImageReadError
 from .loading import Outcome, outcome_of
-from .preprocessing import LONG_SIDE, SHORT_SIDE, NetworkImage
+from .preprocessing import NetworkImage
 
-MOST_VALUES = 3 * SHORT_SIDE * LONG_SIDE  # of an image's tensor
 _PR_SET_PDEATHSIG = 1  # prctl's option: the signal that a process gets when its parent ends
 _SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
 
@@ -47,13 +47,14 @@ class _ImageFiles(Dataset[_Answer]):
 
     Attributes:
         paths: (places,), what was last asked for.
-        pixels: float32 (places, MOST_VALUES), where tensors are put.
+        pixels: float32 (places, the most values of an image), where tensors are put.
         reading: int64 (workers, 2), the process' id and the place of what each read last.
     """
 
-    def __init__(self, places: int, workers: int):
+    def __init__(self, places: int, workers: int, step: InputStep):
         self.paths = [""] * places
-        self.pixels = _shared(torch.float32, places, MOST_VALUES)
+        self.step = step
+        self.pixels = _shared(torch.float32, places, 3 * step.most_pixels)
         self.reading = _shared(torch.int64, workers, 2)
 
     def __getitem__(self, index: tuple[str, int]) -> _Answer:
@@ -61,7 +62,7 @@ class _ImageFiles(Dataset[_Answer]):
         worker = get_worker_info()
         assert worker is not None
         self.reading[worker.id] = torch.tensor([os.getpid(), place])
-        image = outcome_of(path)
+        image = outcome_of(path, self.step)
         if isinstance(image, ImageReadError):
             return image
         shape = image.tensor.shape
@@ -76,13 +77,14 @@ def _shared(dtype: torch.dtype, *shape: int) -> torch.Tensor:
 
 
 def read_in_processes(
-    paths: Iterable[str], workers: int, *, ahead: int, kept: int
+    paths: Iterable[str], workers: int, step: InputStep, *, ahead: int, kept: int
 ) -> Generator[Outcome]:
     """Read images in processes.
 
     Args:
         paths: of the image files; asked for as they are read.
         workers: how many processes.
+        step: how images become the network's input.
         ahead: how many images each reads ahead.
         kept: how many images of the last ones can be used until the next is asked for.
 
@@ -93,7 +95,7 @@ def read_in_processes(
         ConfigError: the processes can't be started, or one was killed.
     """
     places = workers * ahead + kept + 1
-    files = _ImageFiles(places, workers)
+    files = _ImageFiles(places, workers, step)
     errors = []
 
     def indices() -> Iterator[tuple[str, int]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from ..config import VMBModel
+from ..config.read_out import MMF_READ_OUT
 from ..data.batching import Batching
 from ..data.given_boxes import GivenBoxes
 from ..data.image_list import is_folder
@@ -63,7 +64,8 @@ class ExtractionJob:
         foreign: what to do with whole images that are there and that the folder's manifest doesn't
             vouch for: ``"keep"`` or ``"redo"``. Damaged ones are extracted again.
         shard: which part of the run this is; None for the whole.
-        class_names: of the model, without the background; for the formats that write them.
+        class_names: of the model's classes, without the background, and of its attributes; for the
+            formats that write them.
         record: plain values for the manifest, such as the user's configuration.
 
     Raises:
@@ -157,7 +159,8 @@ class ExtractionJob:
             _show(lease, counts)
             extractor = load_extractor()
             device, model = extractor.model.device, extractor.model
-            self.class_names.require(model.num_classes)
+            attributes = extractor.description.num_attributes if extractor.description else 0
+            self.class_names.require(model.num_classes, attributes)
             settings = self._settings(extractor.description, extractor)
             manifest.share(settings)
             mismatch = manifest.require(settings, self.allow_mismatch)
@@ -225,7 +228,10 @@ class ExtractionJob:
         features = None
         if description is not None:
             features = self.options.choose_features(description.feature_names)
-        regions = {"source": "proposals", **self.options.settings()}
+        regions: dict[str, Any] = {"source": "proposals"}
+        if description is not None or extractor is not None:
+            own = description.read_out if description is not None else MMF_READ_OUT
+            regions |= self.options.settings(own)
         if self.boxes is not None:
             background = self.options.background
             regions = {"source": "given", "background": background, **self.boxes.settings()}
@@ -250,7 +256,7 @@ class ExtractionJob:
 
     def _log_space(self, stores: StoreSet, extractor: RegionFeatureExtractor, pending: int) -> None:
         """Log what the images will take on the disk, as a warning where it hasn't the room."""
-        regions = self.boxes.mean_count() if self.boxes else self.options.most_regions
+        regions = self.boxes.mean_count() if self.boxes else extractor.read_out_rule.most
         classes = extractor.model.num_classes + self.options.background
         dimension = extractor.model.feature_dimension
         need = pending * stores.bytes_per_image(regions, dimension, classes)

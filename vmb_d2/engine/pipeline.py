@@ -127,14 +127,16 @@ class ExtractionPipeline:
             stack.enter_context(self._writer)
             if self.boxes is not None:
                 stack.callback(self.boxes.log_outside)
+            step = self.extractor.input_step
             batches = planned_batches(
                 images,
                 pending,
                 self.batching,
                 fail=lambda image, error: self._fail(image, error, "read"),
+                step=step,
             )
             stack.enter_context(contextlib.closing(batches))
-            loaded = loaded_batches(batches, self.workers, self.batching.most)
+            loaded = loaded_batches(batches, self.workers, self.batching.most, step)
             for batch, outcomes in stack.enter_context(contextlib.closing(loaded)):
                 interruption.check()
                 self._extract(self._loaded(batch, outcomes), batch.padded_size)
@@ -158,7 +160,12 @@ class ExtractionPipeline:
             boxes = None
             if self.boxes is not None:
                 try:
-                    boxes = self.boxes.of(image.name, content.width, content.height)
+                    boxes = self.boxes.of(
+                        image.name,
+                        content.width,
+                        content.height,
+                        self.extractor.model.box_convention.inclusive,
+                    )
                 except BoxesError as error:
                     self._fail(image, error, "boxes")
                     continue

@@ -1,4 +1,4 @@
-"""The anchors of the 2015 Faster R-CNN code, which VMB kept, and box coding relative to them."""
+"""Anchors, of the 2015 Faster R-CNN code or of a checkpoint, and box coding relative to them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from detectron2.modeling import ANCHOR_GENERATOR_REGISTRY
 from detectron2.modeling.anchor_generator import BufferList, DefaultAnchorGenerator
 from detectron2.modeling.box_regression import Box2BoxTransform
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..structures.box_geometry import to_exclusive, to_inclusive
+from ..structures.box_geometry import VMB, BoxConvention, to_inclusive
 
 
 def cell_anchors(stride: int, sizes: Sequence[float], aspect_ratios: Sequence[float]) -> Tensor:
@@ -47,26 +47,53 @@ class VMBAnchorGenerator(DefaultAnchorGenerator):
         return BufferList([cell_anchors(*level) for level in levels])
 
 
-class InclusiveBox2BoxTransform(Box2BoxTransform):
-    """Detectron2's R-CNN box coding for inclusive boxes.
+@ANCHOR_GENERATOR_REGISTRY.register()
+class StoredAnchorGenerator(DefaultAnchorGenerator):
+    """Detectron2's anchor grid over the cell anchors of a checkpoint.
+
+    Their number is that of the configured sizes times aspect ratios. They are part of the state
+    dict, as ``cell_anchors.0`` float32 (A, 4), zeros until it is loaded.
+    """
+
+    def _calculate_anchors(self, sizes, aspect_ratios):
+        stored = nn.Module()
+        for level, (own_sizes, ratios) in enumerate(zip(sizes, aspect_ratios, strict=True)):
+            zeros = torch.zeros(len(own_sizes) * len(ratios), 4)
+            stored.register_buffer(str(level), zeros)
+        return stored
+
+    @property
+    def num_anchors(self):
+        """The number of cell anchors of each level."""
+        return [len(anchors) for anchors in self.cell_anchors.buffers()]
+
+
+class ConventionBox2BoxTransform(Box2BoxTransform):
+    """Detectron2's R-CNN box coding for boxes of a convention.
 
     VMB computes widths and centres with ``x2 - x1 + 1`` and subtracts 1 from the decoded x2 and y2,
     which equals Detectron2's coding of the same boxes in exclusive form.
+
+    Args:
+        weights: of dx, dy, dw and dh.
+        convention: of the boxes.
     """
 
-    def get_deltas(self, src_boxes: Tensor, target_boxes: Tensor) -> Tensor:
-        """Deltas (R, 4) that turn inclusive ``src_boxes`` into inclusive ``target_boxes``."""
-        return super().get_deltas(to_exclusive(src_boxes), to_exclusive(target_boxes))
+    def __init__(self, weights: Sequence[float], convention: BoxConvention = VMB):
+        super().__init__(weights)
+        self.convention = convention
 
     def apply_deltas(self, deltas: Tensor, boxes: Tensor) -> Tensor:
         """Decode boxes.
 
         Args:
             deltas: (R, 4 k), k predictions (dx, dy, dw, dh) of each box.
-            boxes: (R, 4), inclusive.
+            boxes: (R, 4).
 
         Returns:
-            float32 (R, 4 k), inclusive boxes, not clipped.
+            float32 (R, 4 k), boxes, not clipped.
         """
-        decoded = super().apply_deltas(deltas, to_exclusive(boxes))
+        decoded = super().apply_deltas(deltas, self.convention.exclusive(boxes))
+        if not self.convention.decodes_to_inclusive:
+            return decoded
         return to_inclusive(decoded.view(-1, 4)).view(decoded.shape)

@@ -13,6 +13,7 @@ import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d, ROIAlign
 from detectron2.modeling.backbone.resnet import BottleneckBlock
 from torch import Tensor, nn
+from torchvision.ops import RoIPool
 
 
 def inference_form(model: nn.Module, dtype: torch.dtype) -> Any:
@@ -20,7 +21,8 @@ def inference_form(model: nn.Module, dtype: torch.dtype) -> Any:
 
     Each frozen batch norm is folded into the convolution before it. Backbone, RPN and box head
     compute in ``dtype``, with channels-last maps. RoI pooling stays in float32, which the precision
-    of boxes needs, and so do the last layers (objectness, classes, boxes), whose rounded outputs
+    of boxes needs, and so do the attribute head and the last layers (objectness, classes, boxes),
+    whose rounded outputs
     would often be equal where they are ranked. All outputs are float32.
 
     Args:
@@ -37,11 +39,13 @@ def inference_form(model: nn.Module, dtype: torch.dtype) -> Any:
             _fold(module)
     head, predictor = result.proposal_generator.rpn_head, result.roi_heads.box_predictor
     last = {head.objectness_logits, head.anchor_deltas, predictor.cls_score, predictor.bbox_pred}
+    if result.attributes is not None:
+        last |= set(result.roi_heads.attribute_head.children())
     for module in result.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)) and module not in last:
             to: Any = module.to  # the stubs lack this overload
             to(dtype=dtype, memory_format=torch.channels_last)
-        elif isinstance(module, ROIAlign):
+        elif isinstance(module, (ROIAlign, RoIPool)):
             module.register_forward_pre_hook(_float_inputs)
             module.register_forward_hook(lambda _, inputs, pooled: pooled.to(dtype))
     # Converted once for both of the RPN's last layers.

@@ -1,28 +1,71 @@
-"""The detector: Detectron2's GeneralizedRCNN with VMB's padding, which also returns regions."""
+"""The detector: Detectron2's GeneralizedRCNN with each lineage's padding, and its regions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
+from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
-from ..config.vmb_model import SIZE_DIVISIBILITY
+from ..structures.box_geometry import CONVENTIONS, BoxConvention
 from .inference_form import inference_form
+from .network_batch import NetworkBatch
+
+
+class NetworkOutput(NamedTuple):
+    """What the network computes of a batch.
+
+    Attributes:
+        regions: of each image, see :meth:`VMBRCNN.regions`.
+        maps: the backbone's feature maps by name, (N, C, H, W) each.
+    """
+
+    regions: list[Instances]
+    maps: dict[str, Tensor]
 
 
 @META_ARCH_REGISTRY.register()
 class VMBRCNN(GeneralizedRCNN):
-    """A VMB model.
+    """A model of one of the lineages.
 
     Called as any Detectron2 detector, ``model([{"image": ...}])``, it returns ``pred_boxes``
     (exclusive, regressed for each class), ``scores`` and ``pred_classes``. :meth:`regions` returns
     what vision-and-language models are trained on: the proposals and their features. For
     inference only.
+
+    Args:
+        size_divisibility: images are padded to multiples of it.
+        box_convention: of the proposals.
+        attributes: how they follow from the attribute head's logits, by the name of a
+            :class:`vmb_d2.selection.attributes.AttributeRule`; None where there is no such head.
     """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        size_divisibility: int,
+        box_convention: BoxConvention,
+        attributes: str | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.padded_to = size_divisibility
+        self.box_convention = box_convention
+        self.attributes = attributes
+
+    @classmethod
+    def from_config(cls, cfg):
+        args = super().from_config(cfg)
+        args["size_divisibility"] = cfg.MODEL.SIZE_DIVISIBILITY
+        args["box_convention"] = CONVENTIONS[cfg.MODEL.BOX_CONVENTION]
+        args["attributes"] = cfg.MODEL.ROI_ATTRIBUTE_HEAD.RULE or None
+        return args
 
     def forward(self, batched_inputs: list[dict]):
         """See :meth:`detectron2.modeling.GeneralizedRCNN.forward`.
@@ -38,10 +81,15 @@ class VMBRCNN(GeneralizedRCNN):
         return super().forward(batched_inputs)
 
     def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
-        """Normalise images of (3, H, W), BGR, 0..255, and pad them to a multiple of 32."""
+        """Normalise images of (3, H, W), 0..255, and pad them as the lineage does."""
         images = [x["image"].to(self.device) for x in batched_inputs]
+        scales = [
+            x.shape[-1] / own.get("width", x.shape[-1])
+            for x, own in zip(images, batched_inputs, strict=True)
+        ]
         images = [(x - self.pixel_mean) / self.pixel_std for x in images]
-        return ImageList.from_tensors(images, SIZE_DIVISIBILITY)
+        padded = ImageList.from_tensors(images, self.padded_to)
+        return NetworkBatch(padded.tensor, padded.image_sizes, scales)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -68,21 +116,23 @@ class VMBRCNN(GeneralizedRCNN):
         images: ImageList,
         feature_names: Sequence[str],
         boxes: Sequence[Tensor] | None = None,
-    ) -> list[Instances]:
+        box_deltas: bool = False,
+    ) -> NetworkOutput:
         """Regions of each image: its proposals, or ``boxes``, with features and class logits.
 
         Args:
-            images: normalised, zero-padded to a multiple of 32, on the model's device. Proposals
-                are clipped to the padded size, as in the original.
+            images: normalised, zero-padded as the lineage does, on the model's device.
             feature_names: which of :attr:`feature_names` to return.
-            boxes: for each image, inclusive boxes (R_i, 4) in network pixels, used instead of
-                proposals.
+            boxes: for each image, boxes (R_i, 4) of the model's convention in network pixels, used
+                instead of proposals.
+            box_deltas: whether to return the regression of boxes, too.
 
         Returns:
-            For each image, Instances of ``image_size`` (h, w) without padding, in network pixels,
-            with ``proposal_boxes`` (inclusive, network pixels), ``class_logits`` (R_i, K + 1; the
-            background is the last column), each feature (R_i, D) by its name, and ``objectness``
-            (R_i,) where the boxes are proposals. All float32.
+            The feature maps, and for each image Instances of ``image_size`` (h, w) without padding,
+            in network pixels, with ``proposal_boxes`` (network pixels), ``class_logits`` (R_i,
+            K + 1; the background is the last column), each feature (R_i, D) by its name,
+            ``objectness`` (R_i,) where the boxes are proposals, and ``box_deltas`` (R_i, 4 K) if
+            asked for. All float32.
         """
         features = self.backbone(images.tensor)
         if boxes is None:
@@ -95,8 +145,34 @@ class VMBRCNN(GeneralizedRCNN):
         outputs = self.roi_heads.region_features(features, [r.proposal_boxes for r in regions])
         fields = {name: outputs[name].float() for name in feature_names}
         fields["class_logits"] = self.roi_heads.class_logits(outputs)
+        if box_deltas:
+            fields["box_deltas"] = self.roi_heads.box_deltas(outputs)
         counts = [len(r) for r in regions]
         for name, values in fields.items():
             for region, value in zip(regions, values.split(counts), strict=True):
                 region.set(name, value)
-        return regions
+        return NetworkOutput(regions, features)
+
+    def regressed(self, regions: Instances, indices: Tensor, classes: Tensor) -> Tensor:
+        """Boxes (K, 4), network pixels, of some of an image's regions, regressed for a class each.
+
+        Args:
+            regions: of an image, with ``box_deltas``.
+            indices: int64 (K,), of the regions.
+            classes: int64 (K,), without the background.
+        """
+        boxes = self.roi_heads.box_predictor.boxes_of_classes(
+            regions.box_deltas[indices], regions.proposal_boxes.tensor[indices], classes
+        )
+        return self.box_convention.clip(boxes, regions.image_size)
+
+    @torch.no_grad()
+    def pooled(self, maps: dict[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        """The classified feature (R, D) of boxes (R_i, 4) in network pixels, of all images."""
+        features = self.roi_heads.region_features(maps, [Boxes(b) for b in boxes])
+        return features[self.feature_names[-1]].float()
+
+    @torch.no_grad()
+    def attribute_logits(self, features: Tensor, classes: Tensor) -> Tensor:
+        """See :meth:`vmb_d2.modeling.roi_heads.AttributeHead.forward`."""
+        return self.roi_heads.attribute_head(features, classes)

@@ -1,10 +1,12 @@
-"""VMB's box heads on Detectron2: fc6 and fc7 over an FPN, and res5 over a C4 backbone."""
+"""The box heads on Detectron2: fc6 and fc7 over an FPN, and res5 over a C4 backbone."""
 
 from __future__ import annotations
 
 import torch
+from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import ROI_BOX_HEAD_REGISTRY, ROI_HEADS_REGISTRY
+from detectron2.modeling.backbone.resnet import BottleneckBlock, ResNet
 from detectron2.modeling.poolers import convert_boxes_to_pooler_format
 from detectron2.modeling.roi_heads import (
     FastRCNNConvFCHead,
@@ -13,15 +15,15 @@ from detectron2.modeling.roi_heads import (
     StandardROIHeads,
 )
 from detectron2.structures import Boxes, Instances
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..structures.box_geometry import to_exclusive
-from .anchors import InclusiveBox2BoxTransform
+from ..structures.box_geometry import CONVENTIONS
+from .anchors import ConventionBox2BoxTransform
 from .poolers import InclusiveROIPooler
 
 
 class VMBOutputLayers(FastRCNNOutputLayers):
-    """Class logits and box regression from inclusive proposals.
+    """Class logits and box regression from proposals of a convention.
 
     The predicted boxes are exclusive, as Detectron2's inference, evaluators and visualiser expect
     them. Detectron2's NMS on them equals VMB's on inclusive boxes, except for overlaps equal to the
@@ -32,13 +34,31 @@ class VMBOutputLayers(FastRCNNOutputLayers):
     def from_config(cls, cfg, input_shape):
         args = super().from_config(cfg, input_shape)
         weights = cfg.MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS
-        args["box2box_transform"] = InclusiveBox2BoxTransform(weights)
+        convention = CONVENTIONS[cfg.MODEL.BOX_CONVENTION]
+        args["box2box_transform"] = ConventionBox2BoxTransform(weights, convention)
         return args
 
     def predict_boxes(self, predictions, proposals: list[Instances]) -> list[Tensor]:
         """Regressed boxes (R_i, 4 K) of each image: exclusive, network pixels, not clipped."""
         predicted = super().predict_boxes(predictions, proposals)
-        return [to_exclusive(boxes.view(-1, 4)).view(boxes.shape) for boxes in predicted]
+        exclusive = self.box2box_transform.convention.exclusive
+        return [exclusive(boxes.view(-1, 4)).view(boxes.shape) for boxes in predicted]
+
+    def boxes_of_classes(self, deltas: Tensor, proposals: Tensor, classes: Tensor) -> Tensor:
+        """The proposals regressed as boxes of a class each.
+
+        Args:
+            deltas: (R, 4 K), or (R, 4) where regression doesn't depend on the class.
+            proposals: (R, 4), network pixels.
+            classes: int64 (R,), without the background.
+
+        Returns:
+            (R, 4), network pixels, not clipped.
+        """
+        of_class = deltas.view(len(deltas), -1, 4)
+        if of_class.shape[1] > 1:
+            of_class = of_class[torch.arange(len(classes), device=classes.device), classes]
+        return self.box2box_transform.apply_deltas(of_class.reshape(-1, 4), proposals)
 
 
 @ROI_BOX_HEAD_REGISTRY.register()
@@ -76,6 +96,45 @@ class RegionReadout:
         """Logits (R, K + 1) in Detectron2's order: the background is the last column."""
         return self.box_predictor.cls_score(region_features[self.feature_names[-1]])
 
+    def box_deltas(self, region_features: dict[str, Tensor]) -> Tensor:
+        """Deltas (R, 4 K) of each class's box, (R, 4) where these don't depend on the class."""
+        return self.box_predictor.bbox_pred(region_features[self.feature_names[-1]])
+
+
+class AttributeHead(nn.Module):
+    """Attributes of regions from their features and classes, as all lineages have them.
+
+    Args:
+        in_features: D of the region features.
+        num_classes: K, without the background.
+        num_attributes: A, without "no attribute".
+        embedding_dimension: of a class.
+        hidden_dimension: of the layer before the last.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        num_attributes: int,
+        embedding_dimension: int,
+        hidden_dimension: int,
+    ):
+        super().__init__()
+        self.cls_embedding = nn.Embedding(num_classes + 1, embedding_dimension)
+        self.fc_attr = nn.Linear(in_features + embedding_dimension, hidden_dimension)
+        self.attr_score = nn.Linear(hidden_dimension, num_attributes + 1)
+
+    def forward(self, features: Tensor, classes: Tensor) -> Tensor:
+        """Logits (R, A + 1), "no attribute" last.
+
+        Args:
+            features: (R, D).
+            classes: int64 (R,), K for the background.
+        """
+        joined = torch.cat([features, self.cls_embedding(classes)], dim=1)
+        return self.attr_score(self.fc_attr(joined).relu())
+
 
 @ROI_HEADS_REGISTRY.register()
 class VMBStandardROIHeads(RegionReadout, StandardROIHeads):
@@ -101,7 +160,7 @@ class VMBStandardROIHeads(RegionReadout, StandardROIHeads):
 
 @ROI_HEADS_REGISTRY.register()
 class VMBRes5ROIHeads(RegionReadout, Res5ROIHeads):
-    """Head of the C4 models: the mean over res5's map of each region.
+    """Head of the C4 models: the mean over res5's map of each region, and attributes of it.
 
     ``regions_at_once`` regions go through res5 at a time; the maps of a region take about 4 MB.
     Fewer than 32 at a time are slower on a CPU.
@@ -110,17 +169,52 @@ class VMBRes5ROIHeads(RegionReadout, Res5ROIHeads):
     feature_names = ("pooled",)
     regions_at_once = 128
 
+    @configurable
+    def __init__(self, *, attribute_head: AttributeHead | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self.attribute_head = attribute_head
+
     @classmethod
     def from_config(cls, cfg, input_shape):
         args = super().from_config(cfg, input_shape)
         channels = args["box_predictor"].cls_score.in_features
         args["box_predictor"] = VMBOutputLayers(cfg, ShapeSpec(channels=channels))
-        args["pooler"] = InclusiveROIPooler(
-            cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION,
-            [1.0 / input_shape[name].stride for name in args["in_features"]],
-            cfg.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO,
-        )
+        if cfg.MODEL.ROI_BOX_HEAD.POOLER_TYPE == "ROIAlign":
+            args["pooler"] = InclusiveROIPooler(
+                cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION,
+                [1.0 / input_shape[name].stride for name in args["in_features"]],
+                cfg.MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO,
+            )
+        if cfg.MODEL.RESNETS.RES5_DILATION > 1:
+            args["res5"] = cls.dilated_res5(cfg)
+        head = cfg.MODEL.ROI_ATTRIBUTE_HEAD
+        if head.NUM_ATTRIBUTES:
+            args["attribute_head"] = AttributeHead(
+                channels,
+                cfg.MODEL.ROI_HEADS.NUM_CLASSES,
+                head.NUM_ATTRIBUTES,
+                head.EMBEDDING_DIM,
+                head.HIDDEN_DIM,
+            )
         return args
+
+    @classmethod
+    def dilated_res5(cls, cfg) -> nn.Sequential:
+        """A res5 whose 3x3 convolutions are dilated in place of its stride."""
+        resnets = cfg.MODEL.RESNETS
+        out_channels = 8 * resnets.RES2_OUT_CHANNELS
+        blocks = ResNet.make_stage(
+            BottleneckBlock,
+            3,
+            in_channels=out_channels // 2,
+            out_channels=out_channels,
+            bottleneck_channels=8 * resnets.NUM_GROUPS * resnets.WIDTH_PER_GROUP,
+            num_groups=resnets.NUM_GROUPS,
+            norm=resnets.NORM,
+            stride_in_1x1=resnets.STRIDE_IN_1X1,
+            dilation=resnets.RES5_DILATION,
+        )
+        return nn.Sequential(*blocks)
 
     def region_features(self, features, boxes):
         (feature,) = (features[name] for name in self.in_features)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..config.vmb_model import EXCLUSIVE_BOXES
 from ..errors import OutputError, first_line
 from ..stores.base import output_errors
 from ..utils.files import write_whole
@@ -224,6 +225,18 @@ def read_manifest(folder: str | Path) -> tuple[dict[str, Any], str | None]:
         return Manifest(folder).content, None
     except OutputError as error:
         return {}, str(error)
+
+
+def has_inclusive_boxes(path: str | Path) -> bool:
+    """Whether (x2, y2) of a store's boxes is a box's last pixel, by the record of its making.
+
+    It is where there is no record. ``path``: the store, or the output folder.
+    """
+    for folder in (Path(path), *Path(path).absolute().parents[:2]):
+        if folder.is_dir() and (settings := read_manifest(folder)[0].get("settings")):
+            model = settings.get("model") or {}
+            return model.get("box_convention") not in EXCLUSIVE_BOXES
+    return True
 
 
 def differences(there: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -93,11 +93,12 @@ def pack(
         if manifest.settings and any(shards_in(folder)):
             settings = manifest.settings  # of the shards, to which others may still be added
         store = {"format": target.name, "feature": None, "path": target.place}
+        names = class_names.files() if target.writer.needs_class_names else {}
         others = [s for s in manifest.content.get("stores", ()) if {**s, **store} != s]
         content = {
             "packed_from": [str(source) for source in sources],
             "settings": settings,
-            "stores": [*others, {**store, "boxes_clipped": True in clipped}],
+            "stores": [*others, {**store, "boxes_clipped": True in clipped, **names}],
         }
         for used in locked:
             stack.enter_context(sole_use(used))

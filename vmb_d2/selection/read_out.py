@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,56 +10,82 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..config.read_out import ReadOut
 from ..data.preprocessing import NetworkImage
 from ..structures.regions import RegionFeatures
-from .most_confident import select_adaptively, select_regions
-from .options import RegionOptions
+from .attributes import RULES, most_probable
+from .choice import Candidates, choose
 
 if TYPE_CHECKING:
     from detectron2.structures import Instances
 
+    from ..modeling import VMBRCNN, NetworkOutput
+
 
 def chosen_regions(
-    regions: Sequence[Instances],
+    model: VMBRCNN,
+    output: NetworkOutput,
     images: Sequence[NetworkImage],
     feature_names: Sequence[str],
-    options: RegionOptions,
+    rule: ReadOut,
+    background: bool,
 ) -> list[RegionFeatures]:
-    """The regions of each image that ``options`` choose.
+    """The regions of each image that a read-out chooses.
 
     Args:
-        regions: of each image, as :meth:`vmb_d2.modeling.VMBRCNN.regions` gives them.
-        images: theirs.
+        model: whose output it is.
+        output: of the network.
+        images: of the batch.
         feature_names: of the regions; the first is ``RegionFeatures.features``.
-        options: which to keep.
+        rule: which to keep.
+        background: let it be a class, column 0 of ``cls_prob``.
     """
-    boxes = [
-        r.proposal_boxes.tensor / image.scale for r, image in zip(regions, images, strict=True)
+    regions = output.regions
+    scales = [_scales(image, r) for image, r in zip(images, regions, strict=True)]
+    scores = [_scores(r.class_logits, background) for r in regions]
+    candidates = [
+        Candidates(r.proposal_boxes.tensor, s, scale, functools.partial(model.regressed, r))
+        for r, s, scale in zip(regions, scores, scales, strict=True)
     ]
-    scores = [_scores(r.class_logits, options.background) for r in regions]
-    threshold = options.confidence_threshold
-    if options.bounds:
-        kept = select_adaptively(boxes, scores, *options.bounds, threshold)
-    else:
-        kept = select_regions(boxes, scores, options.num_features, threshold)
+    choices = choose(candidates, rule)
 
     def rows_of(values: list[Tensor]) -> list[Tensor]:
-        pairs = zip(values, kept, strict=True)
-        return [own.index_select(0, selection.indices) for own, selection in pairs]
+        pairs = zip(values, choices, strict=True)
+        return [own.index_select(0, choice.indices) for own, choice in pairs]
 
+    features = {name: rows_of([r.get(name) for r in regions]) for name in feature_names}
+    boxes = [choice.boxes / scale for choice, scale in zip(choices, scales, strict=True)]
+    further = {}
+    if rule.own_class:
+        further["objects_conf"] = [choice.confidences for choice in choices]
+    if model.attributes is not None:
+        further |= _attributes(
+            model,
+            output,
+            boxes=[choice.boxes for choice in choices] if rule.regressed else None,
+            classes=[
+                _numbered(choice.classes, own, background)
+                for choice, own in zip(choices, scores, strict=True)
+            ],
+            logits=rows_of([r.class_logits for r in regions]),
+            features=rows_of([r.get(model.feature_names[-1]) for r in regions]),
+        )
     return _to_regions(
         images,
-        {name: rows_of([r.get(name) for r in regions]) for name in feature_names},
-        rows_of(boxes),
+        features,
+        boxes,
         rows_of(scores),
-        num_boxes=[selection.num_boxes for selection in kept],
+        num_boxes=[choice.num_boxes for choice in choices],
+        objects=[choice.classes for choice in choices],
+        **further,
         choice_is_finite=[_is_finite(r) for r in regions],
-        confidence=[selection.confidences for selection in kept],
+        confidence=[choice.confidences for choice in choices],
     )
 
 
 def given_regions(
-    regions: Sequence[Instances],
+    model: VMBRCNN,
+    output: NetworkOutput,
     images: Sequence[NetworkImage],
     boxes: Sequence[Tensor],
     feature_names: Sequence[str],
@@ -67,19 +94,78 @@ def given_regions(
     """All regions of each image, with their class logits.
 
     Args:
-        regions, images, feature_names: see :func:`chosen_regions`.
-        boxes: those that ``regions`` are of, inclusive, (n, 4) in original pixels.
+        model, output, images, feature_names: see :func:`chosen_regions`.
+        boxes: those that the output is of, (n, 4) in original pixels.
         background: let it be column 0 of ``cls_prob``.
     """
+    regions = output.regions
     logits = [r.class_logits.float() for r in regions]
+    scores = [_scores(own, background) for own in logits]
+    classes = [own.argmax(dim=1) for own in scores]
+    attributes = {}
+    if model.attributes is not None:
+        features = [r.get(model.feature_names[-1]) for r in regions]
+        pairs = zip(classes, scores, strict=True)
+        numbers = [_numbered(own, of, background) for own, of in pairs]
+        attributes = _attributes(model, output, None, numbers, logits, features)
     return _to_regions(
         images,
         {name: [r.get(name) for r in regions] for name in feature_names},
         list(boxes),
-        [_scores(own, background) for own in logits],
+        scores,
         num_boxes=[len(own) for own in boxes],
+        objects=classes,
+        **attributes,
         class_logits=[own.roll(1, dims=1) for own in logits],  # background first, as VMB has it
     )
+
+
+def _attributes(
+    model: VMBRCNN,
+    output: NetworkOutput,
+    boxes: list[Tensor] | None,
+    classes: list[Tensor],
+    logits: list[Tensor],
+    features: list[Tensor],
+) -> dict[str, list[Tensor]]:
+    """The attributes of the regions of each image, by the fields of RegionFeatures.
+
+    Args:
+        boxes: (K, 4), network pixels, where they are others than those of the features.
+        classes: int64 (K,), without the background.
+        logits: (K, C + 1), of the classes, the background last.
+        features: (K, D), from which the classes were predicted.
+    """
+    rule = RULES[str(model.attributes)]
+    pooled = torch.cat(features)
+    if boxes is not None and rule.of_final_box:
+        pooled = model.pooled(output.maps, boxes)
+    of_class = torch.cat(classes)
+    if not rule.of_chosen_class:
+        of_class = torch.cat(logits).argmax(dim=1)
+    found = most_probable(model.attribute_logits(pooled, of_class), rule)
+    counts = [len(own) for own in classes]
+    ids, scores = found.ids.split(counts), found.scores.split(counts)
+    return {
+        "attrs_id": [own[:, 0] for own in ids],
+        "attrs_conf": [own[:, 0] for own in scores],
+        "attribute_ids": list(ids),
+        "attribute_scores": list(scores),
+    }
+
+
+def _numbered(columns: Tensor, scores: Tensor, background: bool) -> Tensor:
+    """The classes of columns of the scores: from 0, the background's is the last.
+
+    ``background``: whether it is the first column.
+    """
+    return (columns - 1) % scores.shape[1] if background else columns
+
+
+def _scales(image: NetworkImage, regions: Instances) -> Tensor | float:
+    """Network pixels per original pixel: one number, or float32 (4,) of x, y, x, y."""
+    x, y = image.scales
+    return x if x == y else regions.proposal_boxes.tensor.new_tensor([x, y, x, y])
 
 
 def _to_regions(
@@ -96,7 +182,6 @@ def _to_regions(
     of_features = {name: _to_host([own.float() for own in each]) for name, each in features.items()}
     arrays = {
         "bbox": [own.float() for own in boxes],
-        "objects": [own.argmax(dim=1) for own in scores],
         "cls_prob": scores,
         **further,
     }

@@ -21,14 +21,24 @@ FIELDS = (
     "class_logits",
     "attrs_id",
     "attrs_conf",
+    "attribute_ids",
+    "attribute_scores",
     "image_width",
     "image_height",
 )
 _NUMBERS = ("num_boxes", "image_width", "image_height")
-_TABLES = ("bbox", "cls_prob", "class_logits")  # 2-D arrays; the others have a value a region
+# 2-D arrays; the others have a value a region.
+_TABLES = ("bbox", "cls_prob", "class_logits", "attribute_ids", "attribute_scores")
 
 _REQUIRED = ("bbox", "num_boxes", "objects", "cls_prob", "image_width", "image_height")
-_OPTIONAL = ("class_logits", "objects_conf", "attrs_id", "attrs_conf")
+_OPTIONAL = (
+    "class_logits",
+    "objects_conf",
+    "attrs_id",
+    "attrs_conf",
+    "attribute_ids",
+    "attribute_scores",
+)
 #: What :func:`info_of` keeps.
 IN_INFO = frozenset({*_REQUIRED, *_OPTIONAL, "extra"})
 
@@ -72,6 +82,9 @@ def regions_of(
             is_whole = array.ndim == rank and len(array) == len(features)
             if not is_whole or (key == "bbox" and array.shape[1] != 4):
                 raise StoreError(f"{key} of shape {array.shape} with {len(features)} features")
+    ids, scores = known["attribute_ids"], known["attribute_scores"]
+    if ids is not None and scores is not None and ids.shape != scores.shape:
+        raise StoreError(f"attribute_ids of shape {ids.shape}, scores of shape {scores.shape}")
     if known["num_boxes"] is None:
         known["num_boxes"] = len(features)
     return RegionFeatures(features=features, **known, extra=extra)

@@ -33,6 +33,8 @@ _DATASETS = {
     "class_logits": ("logits", np.float32),
     "attrs_id": ("attr_id", np.int64),
     "attrs_conf": ("attr_conf", np.float32),
+    "attribute_ids": ("attribute_ids", np.int64),
+    "attribute_scores": ("attribute_scores", np.float32),
     "image_width": ("img_w", np.int64),
     "image_height": ("img_h", np.int64),
 }

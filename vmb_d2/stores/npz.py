@@ -35,6 +35,8 @@ _INFO = {
     "class_logits": ("class_logits", np.float32),
     "attrs_id": ("attrs_id", np.int64),
     "attrs_conf": ("attrs_conf", np.float32),
+    "attribute_ids": ("attribute_ids", np.int64),
+    "attribute_scores": ("attribute_scores", np.float32),
 }
 
 

@@ -19,6 +19,7 @@ from .line_index import OffsetIndex, first_line_of
 
 FEATURES = "features.tsv"
 GEOMETRY = 6  # numbers behind the features: RegionFeatures.normalized_boxes
+_ATTRIBUTES = ("attrs_id", "attrs_conf", "attribute_ids", "attribute_scores")
 _GEOMETRY_ERROR = 1e-3  # that rounding can have left in other programs' files
 
 
@@ -36,12 +37,14 @@ class OscarWriter(LinesWriter):
     """Adds a row to both TSVs of a folder, the labels' first: an image is there by its features.
 
     The labels have ``class_names``; without these "class 17", and "" where a class is unknown.
-    :meth:`write` raises ConfigError where an image has another number of classes than there are
-    names.
+    Attributes have their names where these are known. :meth:`write` raises ConfigError where an
+    image has another number of classes than there are names, or an attribute without a name.
     """
 
     needs_class_names = True
-    keeps = frozenset({"bbox", "objects", "objects_conf", "image_width", "image_height"})
+    keeps = frozenset(
+        {"bbox", "objects", "objects_conf", "image_width", "image_height", *_ATTRIBUTES}
+    )
     without: ClassVar = {
         "bbox": "as zeros",
         "image_width": "as zeros",
@@ -94,6 +97,14 @@ class OscarWriter(LinesWriter):
             columns["conf"] = regions.objects_conf.tolist()
         if regions.bbox is not None:
             columns["rect"] = regions.bbox.tolist()
+        if (attributes := regions.top_attributes()) is not None:
+            known = [
+                (i[s > 0].tolist(), s[s > 0].tolist()) for i, s in zip(*attributes, strict=True)
+            ]
+            if names.attributes is not None:
+                columns["attributes"] = [names.attributes_of(ids) for ids, _ in known]
+            columns["attribute_ids"] = [ids for ids, _ in known]
+            columns["attr_scores"] = [scores for _, scores in known]
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
@@ -180,10 +191,25 @@ def _labels_of(row: bytes) -> dict[str, Any]:
         "objects": _column(labels, "class_id", np.int64),
         "objects_conf": _column(labels, "conf", np.float32),
         "count": count,
+        **_attributes_of(labels),
     }
     if known["objects"] is None and any(names):
         known["class_names"] = names
     return known
+
+
+def _attributes_of(labels: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """The fields of attributes, padded with scores of 0; none where a label has no ids of them."""
+    if not labels or not all("attribute_ids" in label for label in labels):
+        return {}
+    most = max(1, *(len(label["attribute_ids"]) for label in labels))
+    ids = np.zeros((len(labels), most), np.int64)
+    scores = np.zeros((len(labels), most), np.float32)
+    for row, label in enumerate(labels):
+        number = len(label["attribute_ids"])
+        ids[row, :number], scores[row, :number] = label["attribute_ids"], label["attr_scores"]
+    found = (ids[:, 0].copy(), scores[:, 0].copy(), ids, scores)
+    return dict(zip(_ATTRIBUTES, found, strict=True))
 
 
 def _column(labels: list[dict[str, Any]], key: str, dtype: type) -> np.ndarray | None:

@@ -1,13 +1,19 @@
-"""Geometry of VMB's boxes. Everything that depends on inclusive coordinates is here.
+"""Geometry of the detectors' boxes. Everything that depends on inclusive coordinates is here.
 
-A VMB box (x1, y1, x2, y2) is *inclusive*: its last column and row belong to it, so its width is
-``x2 - x1 + 1``. Detectron2's and torchvision's boxes are *exclusive* (width ``x2 - x1``). Boxes in
-this package are inclusive unless a name says otherwise. All tensors of boxes are float32 of shape
-(R, 4), or (..., R, 4) where it says so, in XYXY order; whether in network pixels or in original
-pixels is up to the caller.
+A box (x1, y1, x2, y2) is *inclusive* where its last column and row belong to it, so that its width
+is ``x2 - x1 + 1``; VMB's are. Detectron2's and torchvision's boxes are *exclusive* (width
+``x2 - x1``). What each lineage of detectors does with its boxes is a :class:`BoxConvention`. All
+tensors of boxes are float32 of shape (R, 4), or (..., R, 4) where it says so, in XYXY order;
+whether in network pixels or in original pixels is up to the caller.
+
+Sources of the formulas: the behaviour of vqa-maskrcnn-benchmark and of MMF's
+``extract_features_vmb.py`` (``VMB``), of scene_graph_benchmark (``VINVL``), of
+unc-nlp/frcnn-vg-finetuned (``FRCNN_VG``), and of bottom-up-attention.pytorch (``BUA``).
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,82 +31,121 @@ def to_inclusive(boxes: Tensor) -> Tensor:
     return boxes - boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
 
 
-def sides(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Widths and heights, each of shape (..., R), of boxes (..., R, 4)."""
-    return boxes[..., 2] - boxes[..., 0] + 1, boxes[..., 3] - boxes[..., 1] + 1
+@dataclass(frozen=True)
+class BoxConvention:
+    """What a lineage of detectors does with its boxes.
 
-
-def area(boxes: Tensor) -> Tensor:
-    """Areas (..., R) of boxes (..., R, 4), in square pixels."""
-    widths, heights = sides(boxes)
-    return widths * heights
-
-
-def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Clip boxes to an image of ``size`` (height, width): x to [0, width - 1], y likewise.
-
-    A box completely outside becomes one pixel wide at the border; VMB keeps it.
+    Attributes:
+        name: of the lineage.
+        inclusive: whether (x2, y2) is the last pixel of a box. If so, a width is ``x2 - x1 + 1``,
+            and boxes are clipped to [0, size - 1]; else ``x2 - x1`` and [0, size].
+        decodes_to_inclusive: whether decoding deltas takes 1 off x2 and y2.
+        nms_inclusive: whether the overlaps of non-maximum suppression are those of inclusive boxes.
+        nms_drops_equal: the types of devices on which NMS drops a box whose overlap equals the
+            threshold.
+        clips_given: whether given boxes are clipped to the image, in original pixels.
     """
-    height, width = size
-    last = boxes.new_tensor([width - 1, height - 1, width - 1, height - 1])
-    return torch.minimum(boxes.clamp(min=0), last)
+
+    name: str
+    inclusive: bool
+    decodes_to_inclusive: bool
+    nms_inclusive: bool
+    nms_drops_equal: tuple[str, ...] = ()
+    clips_given: bool = False
+
+    def sides(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Widths and heights, each of shape (..., R), of boxes (..., R, 4)."""
+        return boxes[..., 2] - boxes[..., 0] + self.inclusive, (
+            boxes[..., 3] - boxes[..., 1] + self.inclusive
+        )
+
+    def area(self, boxes: Tensor) -> Tensor:
+        """Areas (..., R) of boxes (..., R, 4), in square pixels."""
+        widths, heights = self.sides(boxes)
+        return widths * heights
+
+    def exclusive(self, boxes: Tensor) -> Tensor:
+        """Boxes (..., 4) as exclusive ones."""
+        return to_exclusive(boxes) if self.inclusive else boxes
+
+    def clip(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+        """Clip boxes to an image of ``size`` (height, width).
+
+        An inclusive box completely outside becomes one pixel wide at the border.
+        """
+        height, width = (side - self.inclusive for side in size)
+        last = boxes.new_tensor([width, height, width, height])
+        return torch.minimum(boxes.clamp(min=0), last)
+
+    def has_sides_of(self, boxes: Tensor, min_size: float, exceeded: bool = False) -> Tensor:
+        """Bool tensor (R,): which boxes have both sides of at least ``min_size`` pixels.
+
+        With ``exceeded``, those with both sides larger than that, and x2 > x1, y2 > y1.
+        """
+        widths, heights = self.sides(boxes)
+        if not exceeded:
+            return (widths >= min_size) & (heights >= min_size)
+        smallest = max(min_size, float(self.inclusive))
+        return (widths > smallest) & (heights > smallest)
+
+    def overlapping(self, boxes: Tensor, threshold: float) -> Tensor:
+        """Bool tensor (..., R, R): which pairs overlap so much that NMS drops one of the two.
+
+        Their intersection over union is rounded as the lineage's NMS rounds it. The rule for an
+        overlap equal to the threshold is that of the device of ``boxes`` (..., R, 4). The diagonal
+        is False.
+        """
+        top_left = torch.maximum(boxes[..., :, None, :2], boxes[..., None, :, :2])
+        bottom_right = torch.minimum(boxes[..., :, None, 2:], boxes[..., None, :, 2:])
+        overlap = (bottom_right - top_left + self.nms_inclusive).clamp(min=0)
+        intersection = overlap[..., 0] * overlap[..., 1]
+        own = boxes[..., 2:] - boxes[..., :2] + self.nms_inclusive
+        areas = own[..., 0] * own[..., 1]
+        union = areas[..., :, None] + areas[..., None, :] - intersection
+        result = intersection / union > self._exceeded_at(threshold, boxes.device)
+        result.diagonal(dim1=-2, dim2=-1).fill_(False)
+        return result
+
+    def nms(self, boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
+        """Greedy non-maximum suppression.
+
+        Args:
+            boxes: (R, 4).
+            scores: (R,).
+            threshold: overlap above which the box with the lower score is dropped; see
+                :meth:`overlapping` for an overlap equal to it.
+
+        Returns:
+            int64 tensor of the indices kept, by falling score; equal scores in the order given.
+        """
+        order = scores.argsort(descending=True, stable=True)
+        ranked = boxes[order]
+        if self.nms_inclusive:
+            ranked = to_exclusive(ranked)
+        exceeded_at = self._exceeded_at(threshold, boxes.device)
+        return order[torchvision.ops.nms(ranked, scores[order], exceeded_at)]
+
+    def _exceeded_at(self, threshold: float, device: torch.device) -> float:
+        """The number that an overlap has to exceed by the lineage's rule on ``device``."""
+        value = np.float32(threshold)
+        if device.type in self.nms_drops_equal:  # x >= value: x > the next smaller float32
+            value = np.nextafter(value, np.float32(-np.inf))
+        return float(value)
 
 
-def has_sides_of(boxes: Tensor, min_size: float) -> Tensor:
-    """Bool tensor (R,): which boxes have both sides of at least ``min_size`` pixels."""
-    widths, heights = sides(boxes)
-    return (widths >= min_size) & (heights >= min_size)
+VMB = BoxConvention("vmb", True, True, True, nms_drops_equal=("cpu",))
+VINVL = BoxConvention("vinvl", True, True, False, clips_given=True)
+FRCNN_VG = BoxConvention("frcnn_vg", False, False, False)
+BUA = BoxConvention("bua", True, False, True, nms_drops_equal=("cpu", "cuda"))
 
-
-def overlapping(boxes: Tensor, threshold: float) -> Tensor:
-    """Bool tensor (..., R, R): which pairs overlap so much that NMS drops one of the two.
-
-    Their intersection over union is rounded as VMB's NMS rounds it. For an overlap equal to the
-    threshold, VMB's NMS drops the box on the CPU and keeps it on the GPU. The same rule is applied
-    here, by the device of ``boxes`` (..., R, 4). The diagonal is False.
-    """
-    top_left = torch.maximum(boxes[..., :, None, :2], boxes[..., None, :, :2])
-    bottom_right = torch.minimum(boxes[..., :, None, 2:], boxes[..., None, :, 2:])
-    overlap = (bottom_right - top_left + 1).clamp(min=0)
-    intersection = overlap[..., 0] * overlap[..., 1]
-    areas = area(boxes)
-    union = areas[..., :, None] + areas[..., None, :] - intersection
-    result = intersection / union > _exceeded_at(threshold, boxes.device)
-    result.diagonal(dim1=-2, dim2=-1).fill_(False)
-    return result
-
-
-def nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """Greedy non-maximum suppression.
-
-    Args:
-        boxes: (R, 4), inclusive.
-        scores: (R,).
-        threshold: overlap above which the box with the lower score is dropped; see
-            :func:`overlapping` for an overlap equal to it.
-
-    Returns:
-        int64 tensor of the indices kept, by falling score; equal scores in the order given.
-    """
-    order = scores.argsort(descending=True, stable=True)
-    exclusive = to_exclusive(boxes[order])
-    exceeded_at = _exceeded_at(threshold, boxes.device)
-    return order[torchvision.ops.nms(exclusive, scores[order], exceeded_at)]
+CONVENTIONS = {convention.name: convention for convention in (VMB, VINVL, FRCNN_VG, BUA)}
 
 
 def assign_fpn_levels(boxes: Tensor, min_level: int, max_level: int) -> Tensor:
-    """FPN level of each box, int64 of shape (R,), in [min_level, max_level].
+    """FPN level of each of VMB's boxes, int64 of shape (R,), in [min_level, max_level].
 
     Equation 1 of the FPN paper with a canonical box of 224 pixels on level 4, the inclusive area,
     and VMB's 1e-6 against rounding. ``boxes`` are in network pixels.
     """
-    levels = torch.floor(4 + torch.log2(area(boxes).sqrt() / 224 + 1e-6))
+    levels = torch.floor(4 + torch.log2(VMB.area(boxes).sqrt() / 224 + 1e-6))
     return levels.clamp(min_level, max_level).to(torch.int64)
-
-
-def _exceeded_at(threshold: float, device: torch.device) -> float:
-    """The number that an overlap has to exceed by VMB's rule on ``device``."""
-    value = np.float32(threshold)
-    if device.type == "cpu":  # x >= value is the same as x > the next smaller float32
-        value = np.nextafter(value, np.float32(-np.inf))
-    return float(value)

@@ -33,8 +33,10 @@ class RegionFeatures:
             boxes.
         class_logits: float32 (N, 1 + C), before the softmax, background first. For given boxes
             only.
-        attrs_id, attrs_conf: int64 (N,) and float32 (N,), attributes. VMB's models predict none;
-            files of other extractors have them.
+        attrs_id, attrs_conf: int64 (N,) and float32 (N,), the most probable attribute and its
+            probability; a probability of 0: none. None for models that predict no attributes.
+        attribute_ids, attribute_scores: int64 and float32 (N, k), the most probable attributes and
+            their probabilities, falling.
         further: the other features asked for, by name, each (N, D).
         extra: further keys of a store whose format allows them.
         choice_is_finite: False where a box or a score of the proposals is not finite, or there are
@@ -53,6 +55,8 @@ class RegionFeatures:
     class_logits: np.ndarray | None = None
     attrs_id: np.ndarray | None = None
     attrs_conf: np.ndarray | None = None
+    attribute_ids: np.ndarray | None = None
+    attribute_scores: np.ndarray | None = None
     further: Mapping[str, np.ndarray] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
     choice_is_finite: bool = True
@@ -97,6 +101,19 @@ class RegionFeatures:
             return None
         boxes = np.concatenate([self.bbox, self.bbox[:, 2:] - self.bbox[:, :2]], axis=1)
         return (boxes / np.tile([self.image_width, self.image_height], 3)).astype(np.float32)
+
+    def top_attributes(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The most probable attributes that are known, and their probabilities.
+
+        Returns:
+            (N, k) each, falling: ``attribute_ids`` and ``attribute_scores``, else ``attrs_id`` and
+            ``attrs_conf`` with k = 1. None where there are neither.
+        """
+        if self.attribute_ids is not None and self.attribute_scores is not None:
+            return self.attribute_ids, self.attribute_scores
+        if self.attrs_id is not None and self.attrs_conf is not None:
+            return self.attrs_id[:, None], self.attrs_conf[:, None]
+        return None
 
     def with_feature(self, name: str | None) -> RegionFeatures:
         """The same regions with the feature ``name`` as ``features``, without ``further`` ones.

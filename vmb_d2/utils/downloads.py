@@ -18,11 +18,14 @@ from urllib.parse import urlparse
 
 from iopath.common.download import download
 
-from ..errors import DownloadError
+from ..errors import DownloadError, first_line
 from .files import is_web_page
 from .lease import lease_beside
 
 RELEASES = "https://dl.fbaipublicfiles.com"  # of all files that were released for MMF
+HUB = "https://huggingface.co"
+# Servers -> the environment variables with which another one can be put in their place
+_MIRRORS = {RELEASES: "VMB_D2_MIRROR", HUB: "HF_ENDPOINT"}
 
 TIMEOUT_SECONDS = 20  # for each wait for the server
 
@@ -33,10 +36,11 @@ def cache_folder(given: str | Path | None = None) -> Path:
 
 
 def mirrored(url: str) -> str:
-    """``url`` with ``$VMB_D2_MIRROR``, where it is set, in place of :data:`RELEASES`."""
-    mirror = os.environ.get("VMB_D2_MIRROR")
-    if mirror and url.startswith(f"{RELEASES}/"):
-        return mirror.rstrip("/") + url.removeprefix(RELEASES)
+    """``url`` at the mirror of its server, where there is one."""
+    for server, variable in _MIRRORS.items():
+        mirror = os.environ.get(variable)
+        if mirror and url.startswith(f"{server}/"):
+            return mirror.rstrip("/") + url.removeprefix(server)
     return url
 
 
@@ -85,6 +89,48 @@ def fetch(url: str, cache_dir: Path) -> Path:
             f"with a copy from elsewhere, put it at {target}"
         ) from error
     return target
+
+
+def fetch_from_hub(repository: str, name: str, cache_dir: Path) -> Path:
+    """The local copy of a file in a repository of Hugging Face's hub, downloaded if it isn't there.
+
+    ``huggingface_hub``, where it is installed, downloads it into its own cache, with the user's
+    token; else :func:`fetch` does, into ``cache_dir``.
+
+    Args:
+        repository: OWNER/NAME.
+        name: of the file in the branch ``main``.
+        cache_dir: it is made where it doesn't exist.
+
+    Raises:
+        DownloadError: with the repository and the file.
+    """
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError:
+        return fetch(_hub_url(repository, name), cache_dir)
+    try:
+        return Path(hf_hub_download(repository, name, endpoint=mirrored(f"{HUB}/").rstrip("/")))
+    except (OSError, ValueError) as error:  # its errors are among these
+        raise DownloadError(
+            f"{repository}: {name} can't be downloaded from Hugging Face's hub "
+            f"({first_line(error)})"
+        ) from error
+
+
+def there_from_hub(repository: str, name: str, cache_dir: Path) -> Path | None:
+    """What :func:`fetch_from_hub` downloaded before; None where it did not."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        path = cached_path(_hub_url(repository, name), cache_dir)
+        return path if path.is_file() else None
+    found = try_to_load_from_cache(repository, name)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _hub_url(repository: str, name: str) -> str:
+    return f"{HUB}/{repository}/resolve/main/{name}"
 
 
 def _reason(error: Exception) -> str:

@@ -72,11 +72,8 @@ def dumps(value: Any) -> bytes:
 
 
 def loads(data: bytes) -> Any:
-    """Unpickle plain values, NumPy arrays, and torch's tensors, which become arrays.
-
-    No code in the pickle is run. Raises StoreError where it is damaged, or holds anything else.
-    """
-    return _load(io.BytesIO(data))
+    """:func:`load` of a pickle in memory."""
+    return load(io.BytesIO(data))
 
 
 def dump_npy(value: Any) -> bytes:
@@ -109,11 +106,15 @@ def load_npy(file: IO[bytes]) -> Any:
             return np.lib.format.read_array(file, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise StoreError(f"no whole npy file ({first_line(error)})") from error
-    value = _load(file)
+    value = load(file)
     return value.item() if shape == () and isinstance(value, np.ndarray) else value
 
 
-def _load(file: IO[bytes]) -> Any:
+def load(file: IO[bytes]) -> Any:
+    """Unpickle plain values, NumPy arrays, and torch's tensors, which become arrays.
+
+    No code in the pickle is run. Raises StoreError where it is damaged, or holds anything else.
+    """
     try:
         return _HarmlessUnpickler(file, encoding="latin1").load()
     except StoreError:

@@ -16,6 +16,8 @@ from ..structures.regions import RegionFeatures
 Color = tuple[int, int, int]  # red, green, blue, 0 to 255
 
 LIKELIEST = 5
+ATTRIBUTES = 2  # of a box, at most
+MIN_ATTRIBUTE = 0.3  # that the probability of an attribute exceeds which is shown
 NEUTRAL: Color = (225, 225, 225)  # of the background, and of boxes without a class
 _DIGITS = 4  # to which probabilities are rounded, for the PNGs and the page alike
 _GOLDEN_RATIO = 0.6180339887
@@ -46,6 +48,8 @@ class ShownBox:
         confidence: probability of the class; None where it isn't stored.
         likeliest: up to five names with their probabilities, the highest first.
         color: of the class.
+        attributes: names of the most probable ones, at most ``ATTRIBUTES``; empty where names or
+            attributes aren't known.
     """
 
     stored: tuple[float, float, float, float]
@@ -54,12 +58,13 @@ class ShownBox:
     confidence: float | None
     likeliest: tuple[tuple[str, float], ...]
     color: Color
+    attributes: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
-        """The label with the confidence, as far as they are known."""
+        """Attributes, label and confidence, as far as they are known: "brown table 0.93"."""
         confidence = None if self.confidence is None else f"{self.confidence:.2f}"
-        return " ".join(part for part in (self.label, confidence) if part)
+        return " ".join(part for part in (*self.attributes, self.label, confidence) if part)
 
     def reaches(self, min_confidence: float) -> bool:
         """Whether the confidence is at least so high. One that isn't known is."""
@@ -74,13 +79,13 @@ def shown_boxes(
     Args:
         regions: of the image.
         size: the image's (height, width) in pixels.
-        class_names: of the store.
+        class_names: of the store's classes and attributes.
         top: how many at most.
 
     Raises:
         StoreError: no boxes are stored, they are of an image of another size, or a number isn't
             finite.
-        ConfigError: the class names don't fit the store.
+        ConfigError: the names don't fit the store.
     """
     stored_size = (regions.image_height, regions.image_width)
     if None not in stored_size and stored_size != size:
@@ -99,7 +104,8 @@ def shown_boxes(
     if confidence is not None:
         confidence = confidence.round(_DIGITS)
         order = np.argsort(-confidence, kind="stable")
-    clipped = box_geometry.clip(torch.from_numpy(bbox), size).numpy()
+    attributes = _attributes(regions, class_names)
+    clipped = box_geometry.VMB.clip(torch.from_numpy(bbox), size).numpy()
     shown = []
     for row in order[:top]:
         index = None if objects is None else int(objects[row])
@@ -111,6 +117,7 @@ def shown_boxes(
                 confidence=None if confidence is None else float(confidence[row]),
                 likeliest=() if cls_prob is None else _likeliest(cls_prob[row], class_names),
                 color=color_of(None if index is None else class_names.number(index)),
+                attributes=attributes[row],
             )
         )
     return shown
@@ -119,6 +126,16 @@ def shown_boxes(
 def _likeliest(probabilities: np.ndarray, names: ClassNames) -> tuple[tuple[str, float], ...]:
     best = np.argsort(-probabilities, kind="stable")[:LIKELIEST]
     return tuple((names[int(i)], round(float(probabilities[i]), _DIGITS)) for i in best)
+
+
+def _attributes(regions: RegionFeatures, names: ClassNames) -> list[tuple[str, ...]]:
+    """Of each region the names of the attributes to show."""
+    known = regions.top_attributes()
+    if known is None or names.attributes is None:
+        return [()] * len(regions)
+    ids, scores = (values[:, :ATTRIBUTES] for values in known)
+    probable = [own[of > MIN_ATTRIBUTE] for own, of in zip(ids, scores, strict=True)]
+    return [tuple(names.attributes_of(own)) for own in probable]
 
 
 def _finite(name: str, values: np.ndarray | None) -> np.ndarray | None:

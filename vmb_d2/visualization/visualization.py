@@ -43,7 +43,7 @@ class Visualization:
     Args:
         reader: of the store.
         images: where the images are.
-        class_names: of the store.
+        class_names: of the store's classes and attributes. Attributes without names aren't shown.
         min_confidence: PNGs show the boxes that reach it. A page has all, and filters itself.
         top: boxes an image, at most.
         limit: images to draw, at most; 0 for all.
@@ -86,7 +86,7 @@ class Visualization:
             page: gets every image. None for no page.
 
         Raises:
-            ConfigError: the class names don't fit the store.
+            ConfigError: the names don't fit the store.
             OutputError: a PNG, or the page, can't be written; or a PNG would overwrite a file that
                 isn't one drawn before.
         """
