@@ -129,6 +129,7 @@ def test_regions_of_the_app(tmp_path, model):
         check(load(path), MMFReader(tmp_path / "out").read(image.split(".")[0]), image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", SETS)
 @pytest.mark.parametrize("batch_size", [2, 5])
 def test_batches_change_nothing(model, batch_size):
@@ -167,6 +168,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "tag", "image", "change"), MISTAKES, ids=str)
 def test_a_mistake_is_noticed(model, tag, image, change):
     description = support.description(model)
