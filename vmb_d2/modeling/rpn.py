@@ -43,8 +43,9 @@ class VMBRPN(RPN):
             size of their image.
         ranks_by_logits: whether logits decide the order; else their sigmoids, which are equal where
             these saturate.
-        small_boxes: how boxes of less than ``min_box_size`` are dropped, one of
-            :data:`vmb_d2.config.SMALL_BOXES`.
+        small_boxes: which boxes are dropped for their sides. ``"vmb"`` keeps sides of at least
+            ``min_box_size``, after the top-k; ``"detectron2"`` sides above it, after the top-k;
+            ``"caffe"`` sides above it times the image's scale, before the top-k.
     """
 
     @configurable
