@@ -265,6 +265,7 @@ def test_a_folder_deleted_midway_is_an_error_and_not_made_again(tmp_path, images
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOME_FORMATS)
 def test_a_full_disk_is_an_error_and_what_was_written_stays(tmp_path, name):
     """The limit is one of file size: a real full disk is in the tests of the stores."""

@@ -42,6 +42,7 @@ def mixed_images(folder):
     return name_images(list_images(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batching", ["bucketed", "mmf"])
 def test_workers_change_nothing(tmp_path, batching):
     images = mixed_images(tmp_path / "in")

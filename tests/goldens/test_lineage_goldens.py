@@ -95,7 +95,14 @@ def test_every_golden_is_checked():
     }
 
 
-@pytest.mark.parametrize(("model", "path", "tag", "image"), CASES, ids=[c[1].stem for c in CASES])
+@pytest.mark.parametrize(
+    ("model", "path", "tag", "image"),
+    [
+        pytest.param(*case, marks=() if case[-1] == "coffee.png" else pytest.mark.slow)
+        for case in CASES
+    ],
+    ids=[path.stem for _, path, _, _ in CASES],
+)
 def test_regions(monkeypatch, model, path, tag, image):
     golden = load(path)
     if tag == "max36.background_plus4":

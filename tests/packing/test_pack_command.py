@@ -221,6 +221,7 @@ def test_what_is_left_out_is_named_and_no_failure(tmp_path, pack):
     assert manifest(out)["counts"] == {"packed": 2, "there_before": 0, "failed": 0, "left_out": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_after_a_signal_it_goes_on(tmp_path, source, images, pack, signum):
     target = tmp_path / "out"

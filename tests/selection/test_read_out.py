@@ -59,6 +59,7 @@ def boxes_of(regions):
     return [torch.rand(len(r), 4) for r in regions]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "options"),
     [

@@ -51,6 +51,7 @@ def states(status):
     return [part.state for part in status.parts]
 
 
+@pytest.mark.slow
 def test_every_state(sharded):
     _, output = sharded
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}

@@ -139,6 +139,7 @@ def go_on(format_, path, images, there):
     check(format_, path, images)
 
 
+@pytest.mark.slow
 def test_a_full_disk(format_, tmp_path):
     (tmp_path / "disk").mkdir()
     path = tmp_path / "disk" / format_.place

@@ -104,6 +104,7 @@ def wrapped(state):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layout", "zipped"), [*((layout, True) for layout in wrapped({})), ("training state", False)]
 )

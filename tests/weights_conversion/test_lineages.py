@@ -120,6 +120,7 @@ def layouts(state):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", support.TINY_LINEAGES)
 @pytest.mark.parametrize("layout", layouts({}))
 def test_wrapped_layouts(tmp_path, name, layout):
@@ -135,6 +136,7 @@ def pickled(folder, content, protocol=2):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", [2, 5])
 @pytest.mark.parametrize("with_head", [True, False])
 def test_a_pickle_of_arrays(tmp_path, protocol, with_head):
