@@ -162,6 +162,17 @@ def propose(levels, size, pre_nms, per_level, over_all, threshold, min_size=0):
     return kept
 
 
+def attributes(logits, none_counts):
+    """(probability, id) of each attribute, the most probable first.
+
+    ``logits``: the last one is that of "no attribute".
+    """
+    counted = logits if none_counts else logits[:-1]
+    total = sum(math.exp(x) for x in counted)
+    probabilities = [(math.exp(x) / total, i) for i, x in enumerate(logits[:-1])]
+    return sorted(probabilities, key=lambda p: -p[0])
+
+
 # Quarter pixels are exact in float32, and so are sums of them: equal overlaps stay equal.
 quarters = st.integers(0, 240).map(lambda n: n / 4)
 _sides = st.integers(0, 120).map(lambda n: n / 4)

@@ -39,7 +39,7 @@ def inference_form(model: nn.Module, dtype: torch.dtype) -> Any:
             _fold(module)
     head, predictor = result.proposal_generator.rpn_head, result.roi_heads.box_predictor
     last = {head.objectness_logits, head.anchor_deltas, predictor.cls_score, predictor.bbox_pred}
-    if result.attributes is not None:
+    if result.predicts_attributes:
         last |= set(result.roi_heads.attribute_head.children())
     for module in result.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)) and module not in last:

@@ -34,15 +34,14 @@ class VMBRCNN(GeneralizedRCNN):
     """A model of one of the lineages.
 
     Called as any Detectron2 detector, ``model([{"image": ...}])``, it returns ``pred_boxes``
-    (exclusive, regressed for each class), ``scores`` and ``pred_classes``. :meth:`regions` returns
+    (exclusive, regressed for each class), ``scores`` and ``pred_classes``, and of a model that
+    predicts attributes also ``attribute_ids`` and ``attribute_scores``. :meth:`regions` returns
     what vision-and-language models are trained on: the proposals and their features. For
     inference only.
 
     Args:
         size_divisibility: images are padded to multiples of it.
         box_convention: of the proposals.
-        attributes: how they follow from the attribute head's logits, by the name of a
-            :class:`vmb_d2.selection.attributes.AttributeRule`; None where there is no such head.
     """
 
     @configurable
@@ -51,20 +50,17 @@ class VMBRCNN(GeneralizedRCNN):
         *,
         size_divisibility: int,
         box_convention: BoxConvention,
-        attributes: str | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.padded_to = size_divisibility
         self.box_convention = box_convention
-        self.attributes = attributes
 
     @classmethod
     def from_config(cls, cfg):
         args = super().from_config(cfg)
         args["size_divisibility"] = cfg.MODEL.SIZE_DIVISIBILITY
         args["box_convention"] = CONVENTIONS[cfg.MODEL.BOX_CONVENTION]
-        args["attributes"] = cfg.MODEL.ROI_ATTRIBUTE_HEAD.RULE or None
         return args
 
     def forward(self, batched_inputs: list[dict]):
@@ -166,13 +162,7 @@ class VMBRCNN(GeneralizedRCNN):
         )
         return self.box_convention.clip(boxes, regions.image_size)
 
-    @torch.no_grad()
-    def pooled(self, maps: dict[str, Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """The classified feature (R, D) of boxes (R_i, 4) in network pixels, of all images."""
-        features = self.roi_heads.region_features(maps, [Boxes(b) for b in boxes])
-        return features[self.feature_names[-1]].float()
-
-    @torch.no_grad()
-    def attribute_logits(self, features: Tensor, classes: Tensor) -> Tensor:
-        """See :meth:`vmb_d2.modeling.roi_heads.AttributeHead.forward`."""
-        return self.roi_heads.attribute_head(features, classes)
+    @property
+    def predicts_attributes(self) -> bool:
+        """Whether the model has a head for attributes."""
+        return self.roi_heads.attribute_head is not None

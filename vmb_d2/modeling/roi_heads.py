@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 
 from ..structures.box_geometry import CONVENTIONS
 from .anchors import ConventionBox2BoxTransform
+from .attributes import RULES, AttributeHead, Attributes, most_probable
 from .poolers import InclusiveROIPooler
 
 
@@ -79,6 +82,7 @@ class RegionReadout:
 
     feature_names: tuple[str, ...]
     box_predictor: VMBOutputLayers
+    attribute_head: AttributeHead | None
 
     def region_features(self, features: dict[str, Tensor], boxes: list[Boxes]) -> dict[str, Tensor]:
         """All features of all boxes.
@@ -101,46 +105,12 @@ class RegionReadout:
         return self.box_predictor.bbox_pred(region_features[self.feature_names[-1]])
 
 
-class AttributeHead(nn.Module):
-    """Attributes of regions from their features and classes, as all lineages have them.
-
-    Args:
-        in_features: D of the region features.
-        num_classes: K, without the background.
-        num_attributes: A, without "no attribute".
-        embedding_dimension: of a class.
-        hidden_dimension: of the layer before the last.
-    """
-
-    def __init__(
-        self,
-        in_features: int,
-        num_classes: int,
-        num_attributes: int,
-        embedding_dimension: int,
-        hidden_dimension: int,
-    ):
-        super().__init__()
-        self.cls_embedding = nn.Embedding(num_classes + 1, embedding_dimension)
-        self.fc_attr = nn.Linear(in_features + embedding_dimension, hidden_dimension)
-        self.attr_score = nn.Linear(hidden_dimension, num_attributes + 1)
-
-    def forward(self, features: Tensor, classes: Tensor) -> Tensor:
-        """Logits (R, A + 1), "no attribute" last.
-
-        Args:
-            features: (R, D).
-            classes: int64 (R,), K for the background.
-        """
-        joined = torch.cat([features, self.cls_embedding(classes)], dim=1)
-        return self.attr_score(self.fc_attr(joined).relu())
-
-
 @ROI_HEADS_REGISTRY.register()
 class VMBStandardROIHeads(RegionReadout, StandardROIHeads):
     """Head of the FPN models."""
 
     feature_names = ("fc6", "fc7")
+    attribute_head = None
 
     @classmethod
     def _init_box_head(cls, cfg, input_shape):
@@ -195,6 +165,7 @@ class VMBRes5ROIHeads(RegionReadout, Res5ROIHeads):
                 head.NUM_ATTRIBUTES,
                 head.EMBEDDING_DIM,
                 head.HIDDEN_DIM,
+                RULES[head.RULE],
             )
         return args
 
@@ -225,3 +196,61 @@ class VMBRes5ROIHeads(RegionReadout, Res5ROIHeads):
             for piece in rois.split(self.regions_at_once)
         ]
         return {"pooled": torch.cat(pooled)}
+
+    def attributes(
+        self,
+        maps: dict[str, Tensor],
+        features: Tensor,
+        classes: Tensor,
+        class_logits: Tensor,
+        boxes: Sequence[Tensor] | None = None,
+    ) -> Attributes:
+        """The attributes of the R regions of all images in order. There has to be their head.
+
+        Args:
+            maps: the backbone's by name, (N, C, H, W) each.
+            features: float32 (R, D), from which the classes were predicted.
+            classes: int64 (R,), that the regions were chosen for, without the background.
+            class_logits: (R, K + 1), the background last.
+            boxes: for each of the N images, (R_i, 4) of the model's convention in network pixels,
+                where they are others than those of the features.
+        """
+        assert self.attribute_head is not None
+        rule = self.attribute_head.rule
+        if boxes is not None and rule.of_final_box:
+            pooled = self.region_features(maps, [Boxes(b) for b in boxes])
+            features = pooled[self.feature_names[-1]].float()
+        if not rule.of_chosen_class:
+            classes = class_logits.argmax(dim=1)
+        return most_probable(self.attribute_head(features, classes), rule)
+
+    def forward(self, images, features, proposals, targets=None):
+        """See :meth:`detectron2.modeling.roi_heads.Res5ROIHeads.forward`, for inference only.
+
+        Where the model predicts attributes, the detections also have ``attribute_ids`` and
+        ``attribute_scores``, (R, 16) each, see :class:`vmb_d2.modeling.attributes.Attributes`.
+        """
+        outputs = self.region_features(features, [p.proposal_boxes for p in proposals])
+        logits = self.class_logits(outputs)
+        predictions = logits, self.box_deltas(outputs)
+        detections, kept = self.box_predictor.inference(predictions, proposals)
+        if self.attribute_head is None:
+            return detections, {}
+        counts = [len(p) for p in proposals]
+        pooled = outputs[self.feature_names[-1]].float()
+        convention = self.box_predictor.box2box_transform.convention
+        found = self.attributes(
+            features,
+            torch.cat([own[i] for own, i in zip(pooled.split(counts), kept, strict=True)]),
+            torch.cat([d.pred_classes for d in detections]),
+            torch.cat([own[i] for own, i in zip(logits.split(counts), kept, strict=True)]),
+            [
+                convention.clip(convention.from_exclusive(d.pred_boxes.tensor), d.image_size)
+                for d in detections
+            ],
+        )
+        counts = [len(d) for d in detections]
+        ids, scores = found.ids.split(counts), found.scores.split(counts)
+        for own, own_ids, own_scores in zip(detections, ids, scores, strict=True):
+            own.attribute_ids, own.attribute_scores = own_ids, own_scores
+        return detections, {}

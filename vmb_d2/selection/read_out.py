@@ -13,7 +13,6 @@ from torch import Tensor
 from ..config.read_out import ReadOut
 from ..data.preprocessing import NetworkImage
 from ..structures.regions import RegionFeatures
-from .attributes import RULES, most_probable
 from .choice import Candidates, choose
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def chosen_regions(
     further = {}
     if rule.own_class:
         further["objects_conf"] = [choice.confidences for choice in choices]
-    if model.attributes is not None:
+    if model.predicts_attributes:
         further |= _attributes(
             model,
             output,
@@ -103,7 +102,7 @@ def given_regions(
     scores = [_scores(own, background) for own in logits]
     classes = [own.argmax(dim=1) for own in scores]
     attributes = {}
-    if model.attributes is not None:
+    if model.predicts_attributes:
         features = [r.get(model.feature_names[-1]) for r in regions]
         pairs = zip(classes, scores, strict=True)
         numbers = [_numbered(own, of, background) for own, of in pairs]
@@ -136,14 +135,9 @@ def _attributes(
         logits: (K, C + 1), of the classes, the background last.
         features: (K, D), from which the classes were predicted.
     """
-    rule = RULES[str(model.attributes)]
-    pooled = torch.cat(features)
-    if boxes is not None and rule.of_final_box:
-        pooled = model.pooled(output.maps, boxes)
-    of_class = torch.cat(classes)
-    if not rule.of_chosen_class:
-        of_class = torch.cat(logits).argmax(dim=1)
-    found = most_probable(model.attribute_logits(pooled, of_class), rule)
+    found = model.roi_heads.attributes(
+        output.maps, torch.cat(features), torch.cat(classes), torch.cat(logits), boxes
+    )
     counts = [len(own) for own in classes]
     ids, scores = found.ids.split(counts), found.scores.split(counts)
     return {

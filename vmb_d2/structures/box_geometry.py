@@ -68,6 +68,10 @@ class BoxConvention:
         """Boxes (..., 4) as exclusive ones."""
         return to_exclusive(boxes) if self.inclusive else boxes
 
+    def from_exclusive(self, boxes: Tensor) -> Tensor:
+        """Exclusive boxes (..., 4) as the lineage has them."""
+        return to_inclusive(boxes) if self.inclusive else boxes
+
     def clip(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
         """Clip boxes to an image of ``size`` (height, width).
 

@@ -1,11 +1,12 @@
-"""Attributes of regions, as each lineage predicts them."""
+"""Attributes of regions: their head, and what each lineage makes of its logits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 MOST = 16  # attributes of a region
 
@@ -34,6 +35,44 @@ RULES = {
     "frcnn_vg": AttributeRule(none_counts=False),
     "bua": AttributeRule(),
 }
+
+
+class AttributeHead(nn.Module):
+    """Attributes of regions from their features and classes, as all lineages have them.
+
+    Args:
+        in_features: D of the region features.
+        num_classes: K, without the background.
+        num_attributes: A, without "no attribute".
+        embedding_dimension: of a class.
+        hidden_dimension: of the layer before the last.
+        rule: how attributes follow from the logits.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        num_attributes: int,
+        embedding_dimension: int,
+        hidden_dimension: int,
+        rule: AttributeRule,
+    ):
+        super().__init__()
+        self.rule = rule
+        self.cls_embedding = nn.Embedding(num_classes + 1, embedding_dimension)
+        self.fc_attr = nn.Linear(in_features + embedding_dimension, hidden_dimension)
+        self.attr_score = nn.Linear(hidden_dimension, num_attributes + 1)
+
+    def forward(self, features: Tensor, classes: Tensor) -> Tensor:
+        """Logits (R, A + 1), "no attribute" last.
+
+        Args:
+            features: (R, D).
+            classes: int64 (R,), K for the background.
+        """
+        joined = torch.cat([features, self.cls_embedding(classes)], dim=1)
+        return self.attr_score(self.fc_attr(joined).relu())
 
 
 class Attributes(NamedTuple):
