@@ -15,6 +15,7 @@ from ..config import (
 )
 from ..errors import ConfigError, DownloadError
 from ..utils.downloads import cache_folder, cached_path, fetch
+from .sources import model_beside
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +49,16 @@ def released_model(
     """
     name, folder = canonical_name(name), cache_folder(cache_dir)
     built_in = named_model(name)
-    url = RELEASED_YAML[name]
-    if not download and not cached_path(url, folder).is_file():
+    url = RELEASED_YAML.get(name)
+    if url and not download and not cached_path(url, folder).is_file():
         return None
     try:
-        released = read_vmb_model(fetch(url, folder))
+        if url:
+            released = read_vmb_model(fetch(url, folder))
+        elif (beside := model_beside(RELEASED_WEIGHTS[name], folder, download)) is not None:
+            released = beside
+        else:
+            return built_in if download else None
     except (ConfigError, DownloadError) as error:
         logger.warning("%s: described as built in, without its released yaml: %s", name, error)
         return built_in

@@ -26,17 +26,15 @@ __all__ = [
 
 MODEL_NAMES = ("x152", "x101", "r101_c4", "x152_c4", "vinvl", "frcnn_vg", "bua")
 ALIASES = {"X-152": "x152", "X-101": "x101"}  # MMF's names of the same models
-_HUB = "https://huggingface.co/unc-nlp/frcnn-vg-finetuned/resolve/main"
 _RELEASES = "https://dl.fbaipublicfiles.com/pythia/detectron_model"
 RELEASED_WEIGHTS = {
     "x152": f"{_RELEASES}/detectron_model_x152.pth",
     "x101": f"{_RELEASES}/detectron_model.pth",
-    "frcnn_vg": f"{_HUB}/pytorch_model.bin",
+    "frcnn_vg": "unc-nlp/frcnn-vg-finetuned",  # of Hugging Face's hub, with its yaml
 }
 RELEASED_YAML = {
     "x152": f"{_RELEASES}/detectron_model_x152.yaml",
     "x101": f"{_RELEASES}/detectron_model.yaml",
-    "frcnn_vg": f"{_HUB}/config.yaml",
 }
 _MODELS = Path(__file__).parent / "models"
 
