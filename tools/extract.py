@@ -18,7 +18,7 @@ from vmb_d2.checkpoint.released import released_model
 from vmb_d2.checkpoint.sources import is_repository, model_beside
 from vmb_d2.config import MODEL_NAMES, RELEASED_WEIGHTS, VMBModel, named_model, read_vmb_model
 from vmb_d2.config.input_step import InputStep
-from vmb_d2.config.vmb_model import EXCLUSIVE_BOXES
+from vmb_d2.config.vmb_model import EXCLUSIVE_BOXES, MMF_NAMED
 from vmb_d2.data.batching import Batching
 from vmb_d2.data.given_boxes import GivenBoxes
 from vmb_d2.data.image_list import (
@@ -36,7 +36,7 @@ from vmb_d2.errors import ConfigError
 from vmb_d2.output.shards import Shard, source_name
 from vmb_d2.selection.options import RegionOptions
 from vmb_d2.stores import format_named
-from vmb_d2.structures.class_names import NO_NAMES, NONE, ClassNames, read_class_names
+from vmb_d2.structures.class_names import NONE, ClassNames, read_class_names
 from vmb_d2.utils.devices import keep_freed_memory
 from vmb_d2.utils.downloads import cache_folder
 
@@ -156,14 +156,16 @@ def region_options(cfg: DictConfig) -> RegionOptions:
 
 
 def class_names(cfg: DictConfig, formats: list[str], description: VMBModel | None) -> ClassNames:
-    """What the formats need of them, and of the attributes' names."""
-    if not any(format_named(name).writer.needs_class_names for name in formats):
-        return NO_NAMES
-    source, cache_dir = cfg.output.class_names, cache_folder(cfg.cache_dir)
-    if source is None and description is not None and description.box_convention != "vmb":
-        logger.info("classes go by number: no file of their names is given")
-        source = NONE
-    return read_class_names(source, cache_dir, attribute_source=cfg.output.attribute_names)
+    """Those given, also for the record; where a format needs them, else MMF's of VMB's models."""
+    source, attributes = cfg.output.class_names, cfg.output.attribute_names
+    if source is None:
+        needed = any(format_named(name).writer.needs_class_names for name in formats)
+        is_other = description is not None and description.box_convention != MMF_NAMED
+        if needed and is_other:
+            logger.info("classes go by number: no file of their names is given")
+        if is_other or not needed:
+            source = NONE
+    return read_class_names(source, cache_folder(cfg.cache_dir), attribute_source=attributes)
 
 
 def extraction_job(

@@ -18,10 +18,17 @@ import logging
 import sys
 from pathlib import Path
 
+from vmb_d2.errors import ConfigError
 from vmb_d2.packing.job import pack
-from vmb_d2.packing.sources import DUPLICATES
+from vmb_d2.packing.sources import DUPLICATES, common_names
 from vmb_d2.stores import FEATURE_DTYPES, FORMATS
-from vmb_d2.structures.class_names import CLASSES_URL, NO_NAMES, ClassNames, read_class_names
+from vmb_d2.structures.class_names import (
+    CLASSES_URL,
+    NO_NAMES,
+    NONE,
+    ClassNames,
+    read_class_names,
+)
 from vmb_d2.utils.command_line import at_home, command_line, run
 from vmb_d2.utils.downloads import cache_folder
 from vmb_d2.utils.interruption import handled
@@ -41,8 +48,16 @@ def class_names(args: argparse.Namespace) -> ClassNames:
     """What the target needs of them. Raises ConfigError or DownloadError."""
     if not FORMATS[args.to].writer.needs_class_names:
         return NO_NAMES
-    names = args.attribute_names
-    return read_class_names(args.class_names, cache_folder(), attribute_source=names)
+    classes, attributes = args.class_names, args.attribute_names
+    if classes is None:
+        classes, recorded = common_names(args.sources).values()
+        attributes = attributes or recorded
+        if classes == NONE:
+            raise ConfigError(
+                "`class_names` is missing: the manifest has no file of the names of the model's "
+                "classes; give one, or none for numbers"
+            )
+    return read_class_names(classes, cache_folder(), attribute_source=attributes)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -114,14 +129,15 @@ def parser() -> argparse.ArgumentParser:
         "--class-names",
         metavar="FILE",
         type=at_home,
-        help=f"of the sources, for oscar: a file or URL, or none; default: {CLASSES_URL}",
+        help="of the sources, for oscar: a file or URL, or none; default: that of their manifests, "
+        f"of VMB's models {CLASSES_URL}",
     )
     options.add_argument(
         "--attribute-names",
         metavar="FILE",
         type=at_home,
-        help="of the sources, for oscar: a file or URL; default: those of a label map, if "
-        "--class-names is one",
+        help="of the sources, for oscar: a file or URL; default: those of a label map, or of the "
+        "manifests",
     )
     return options
 

@@ -16,9 +16,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vmb_d2.errors import ConfigError, InputError, OutputError
+from vmb_d2.output.manifest import recorded_names
 from vmb_d2.output.open_stores import open_reader
 from vmb_d2.stores import FORMATS, FeatureReader
-from vmb_d2.structures.class_names import CLASSES_URL, class_names_or_numbers
+from vmb_d2.structures.class_names import CLASSES_URL, NONE, class_names_or_numbers
 from vmb_d2.utils.command_line import at_home, command_line, run
 from vmb_d2.utils.downloads import cache_folder
 from vmb_d2.visualization import Counts, ImageFiles, Visualization, open_page
@@ -58,11 +59,18 @@ def visualize(args: argparse.Namespace) -> Counts:
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(open_reader(args.features, args.format))
         names = names_to_draw(args, reader, images)
-        cache_dir = cache_folder(args.cache_dir)
+        classes, attributes = args.classes, args.attribute_names
+        if classes is None:
+            classes, recorded = recorded_names(args.features).values()
+            attributes = attributes or recorded
+            if classes == NONE:
+                logger.warning("classes go by number: the manifest has no file of their names")
         visualization = Visualization(
             reader,
             images,
-            class_names_or_numbers(args.classes, cache_dir, args.background, args.attribute_names),
+            class_names_or_numbers(
+                classes, cache_folder(args.cache_dir), args.background, attributes
+            ),
             min_confidence=args.min_confidence,
             top=args.top,
             limit=0 if args.names else args.limit,
@@ -105,13 +113,14 @@ def parser() -> argparse.ArgumentParser:
         "--classes",
         metavar="FILE",
         type=at_home,
-        help=f"class names: file, URL or none; default: {CLASSES_URL}",
+        help="class names: file, URL or none; default: that of the manifest, of VMB's models "
+        f"{CLASSES_URL}",
     )
     add(
         "--attribute-names",
         metavar="FILE",
         type=at_home,
-        help="file or URL; default: those of a label map, if --classes is one, else none are shown",
+        help="file or URL; default: those of a label map, or of the manifest, else none are shown",
     )
     add(
         "--background",

@@ -154,8 +154,8 @@ class RegionFeatureExtractor:
             images: a path, a PIL image, or a uint8 array of shape (H, W, 3) in RGB order (for
                 OpenCV's BGR images: ``image[:, :, ::-1]``); or a list of these.
             boxes: used instead of the proposals. For one image an array or tensor (n, 4) of
-                inclusive boxes x1, y1, x2, y2 in original pixels; for a list of images a list of
-                these.
+                boxes x1, y1, x2, y2 in original pixels, of the model's convention: inclusive, of
+                ``frcnn_vg`` exclusive; for a list of images a list of these.
             batch_size: largest number of images of one padded size that go through the network
                 together. It doesn't change features.
 

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from comparison_stores import (
+    MemoryStore,
     boxes,
     changed,
     every,
@@ -17,8 +18,9 @@ from comparison_stores import (
     rows,
 )
 
-from vmb_d2.comparison import Settings, json_text, table
+from vmb_d2.comparison import Settings, as_dict, compare, json_text, table
 from vmb_d2.errors import ConfigError
+from vmb_d2.output.manifest import Manifest
 
 A = images()
 NO_SIZE = every(A, lambda r: changed(r, image_width=None, image_height=None))
@@ -51,6 +53,24 @@ def test_identical_stores_of_unusual_boxes():
         found = result(a, a)
         assert found["same"]
         assert names_of(found) == []
+
+
+def test_boxes_that_are_exclusive_by_their_manifest(tmp_path):
+    """Slightly off, so that the boxes themselves don't tell."""
+    wide = every(A, lambda r: boxes(r, lambda bbox: bbox + np.array([0, 0, 40, 40])))
+    b = every(wide, lambda r: boxes(r, lambda bbox: bbox + np.array([0.1, 0, 1.1, 1])))
+    found = result(wide, b)
+    assert found["same"]
+    assert found["box_distance"]["median"] == pytest.approx(1.1, abs=1e-3)
+    Manifest(tmp_path).begin({}, settings={"model": {"box_convention": "frcnn_vg"}})
+    inclusive, exclusive = MemoryStore(wide), MemoryStore(b, tmp_path)
+    for stores in ((inclusive, exclusive), (exclusive, inclusive)):
+        found = as_dict(compare(*stores), *stores)
+        assert kinds_of(found) == {"conventions"}
+        assert found["box_distance"]["max"] == pytest.approx(0.1, abs=1e-3)
+        assert "exclusive" in found["opinions"][0]["text"]
+    found = as_dict(compare(exclusive, exclusive), exclusive, exclusive)
+    assert (found["same"], found["box_distance"]["max"]) == (True, 0)
 
 
 def test_figures_of_one_image():

@@ -9,13 +9,14 @@ from races import at_once
 
 from vmb_d2.errors import OutputError
 from vmb_d2.output.failures import FailureLog
-from vmb_d2.output.manifest import Manifest, differences
+from vmb_d2.output.manifest import Manifest, differences, has_inclusive_boxes, recorded_names
 from vmb_d2.output.shards import Shard
 
 SETTINGS = {"weights": "abc", "regions": {"most": 100, "source": "proposals"}, "unknown": None}
 
 
 def begun(folder, settings=SETTINGS, **run):
+    folder.mkdir(exist_ok=True)
     manifest = Manifest(folder)
     manifest.begin(run, settings=settings)
     return manifest
@@ -187,3 +188,33 @@ def test_failures_that_cant_be_written(tmp_path):
     log = FailureLog(tmp_path / "gone")
     with pytest.raises(OutputError, match=r"failures\.jsonl: can't be written: No such file"):
         log.add("a.png", "a", "x", "read")
+
+
+def of_model(convention):
+    return {"model": {"box_convention": convention}}
+
+
+def test_whether_boxes_are_inclusive(tmp_path):
+    assert has_inclusive_boxes(tmp_path)
+    for convention in ("vmb", "vinvl", "bua", "frcnn_vg"):
+        folder = tmp_path / convention
+        begun(folder, of_model(convention))
+        for path in (folder, folder / "lxmert.tsv", folder / "fc6" / "lxmert.tsv"):
+            assert has_inclusive_boxes(path) == (convention != "frcnn_vg")
+
+
+def test_the_files_of_names(tmp_path):
+    nothing = {"class_names": None, "attribute_names": None}
+    assert recorded_names(tmp_path) == nothing
+    begun(tmp_path / "x152", of_model("vmb"))
+    assert recorded_names(tmp_path / "x152" / "lxmert.tsv") == nothing
+    begun(tmp_path / "vinvl", of_model("vinvl"))
+    assert recorded_names(tmp_path / "vinvl") == {**nothing, "class_names": "none"}
+    files = {"class_names": "/objects.txt", "attribute_names": "/attributes.txt"}
+    shard = Manifest(tmp_path / "vinvl", Shard(count=2))
+    shard.folder.mkdir(parents=True)
+    shard.begin({}, settings=of_model("vinvl"), stores=[{"format": "mmf"}, files])
+    assert recorded_names(tmp_path / "vinvl") == files
+    manifest = begun(tmp_path / "bua", of_model("bua"))
+    manifest.update({}, stores=[{"attribute_names": "/attributes.txt"}])
+    assert recorded_names(tmp_path / "bua") == {**files, "class_names": "none"}

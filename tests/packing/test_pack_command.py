@@ -16,6 +16,7 @@ from jobs import manifest
 from packed import assert_images, read
 from sharded import write
 
+from vmb_d2.output.manifest import Manifest
 from vmb_d2.stores import FORMATS
 from vmb_d2.stores.fields import FIELDS
 from vmb_d2.structures import class_names
@@ -45,6 +46,12 @@ def pack(monkeypatch, capsys, caplog):
         return status, caplog.messages, err.splitlines()
 
     return run
+
+
+def labels(folder):
+    """The classes in Oscar's file, which has one image."""
+    _, content = (folder / "oscar" / "labels.tsv").read_text().split("\t")
+    return [label["class"] for label in json.loads(content)]
 
 
 @pytest.fixture
@@ -152,10 +159,6 @@ def test_one_line_and_status_2_before_anything_is_written(tmp_path, source, pack
 
 
 def test_class_names(tmp_path, pack, server, monkeypatch):
-    def labels(folder):
-        _, content = (folder / "oscar" / "labels.tsv").read_text().split("\t")
-        return [label["class"] for label in json.loads(content)]
-
     monkeypatch.setenv("VMB_D2_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(class_names, "CLASSES_URL", server.url)
@@ -185,12 +188,50 @@ def test_class_names(tmp_path, pack, server, monkeypatch):
     found = [(label["class"], label["attributes"]) for label in json.loads(content)]
     assert found == [(f"class {k}", ["blue"]) for k in regions.objects]
     (store,) = manifest(tmp_path / "named")["stores"]
-    assert (store["class_names"], store["attribute_names"]) == (None, str(attributes))
+    assert (store.get("class_names"), store["attribute_names"]) == (None, str(attributes))
     server.files, server.content = {}, None
     monkeypatch.setenv("VMB_D2_CACHE", str(tmp_path / "empty"))
     status, _, lines = pack(source, "--to", "oscar", "--output", tmp_path / "few")
     assert (status, "can't be downloaded" in lines[-1]) == (2, True)
     assert not (tmp_path / "few").exists()
+
+
+def test_the_names_that_the_manifest_records(tmp_path, pack):
+    regions = support.some_regions(attrs_id=np.ones(5, int), attrs_conf=np.full(5, 0.5, np.float32))
+    attributes = tmp_path / "attributes.txt"
+    attributes.write_text("red\nblue\n")
+    names = {
+        "class_names": str(support.class_names_file(tmp_path)),
+        "attribute_names": str(attributes),
+    }
+    model = {"box_convention": "vinvl", "num_classes": 10, "num_attributes": 2}
+
+    def made(name, model, **names):
+        source = write(tmp_path / name, "mmf", {name: regions})
+        record = Manifest(source)
+        record.begin({}, settings={"model": model}, stores=[{"format": "mmf", **names}])
+        return source
+
+    named, unnamed = made("named", model, **names), made("unnamed", model)
+    status, _, (error,) = pack(unnamed, "--to", "oscar", "--output", tmp_path / "out")
+    assert status == 2
+    assert error.startswith(
+        "error: --class-names is missing: the manifest has no file of the names"
+    )
+    status, _, (error,) = pack(named, unnamed, "--to", "oscar", "--output", tmp_path / "out")
+    assert status == 2
+    assert error.startswith("error: --class-names is missing: the classes or attributes of ")
+    # Through a format without names.
+    assert pack(named, "--to", "lmdb", "--output", tmp_path / "lmdb")[0] == 0
+    for source, out in ((named, "oscar"), (tmp_path / "lmdb", "again")):
+        assert pack(source, "--to", "oscar", "--output", tmp_path / out)[0] == 0
+        assert labels(tmp_path / out) == [f"thing {k}" for k in regions.objects]
+        content = (tmp_path / out / "oscar" / "labels.tsv").read_text()
+        assert '"attributes": ["blue"]' in content
+        assert manifest(tmp_path / out)["stores"][0].items() >= names.items()
+    more = made("more", {**model, "num_attributes": 3}, **names)
+    status, _, (error,) = pack(more, "--to", "oscar", "--output", tmp_path / "more")
+    assert (status, "has 2 names, but there are 3 attributes" in error) == (2, True)
 
 
 def test_damaged_images_are_status_1(tmp_path, source, images, pack):

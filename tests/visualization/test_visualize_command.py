@@ -15,6 +15,7 @@ from sharded import write_shards
 
 from reference import goldens
 from vmb_d2.errors import ImageReadError
+from vmb_d2.output.manifest import Manifest
 from vmb_d2.stores import FORMATS
 from vmb_d2.visualization import ImageFiles
 from vmb_d2.visualization.boxes import NEUTRAL, color_of
@@ -238,6 +239,34 @@ def test_the_names_of_the_attributes(tmp_path, run):
         json.dumps({"idx_to_label": names, "idx_to_attribute": {"1": "old", "2": "new"}})
     )
     assert words(classes=label_map) == {"new"}
+
+
+def test_what_the_manifest_says(tmp_path, run):
+    """The files of the names, and that boxes are exclusive."""
+    make(tmp_path, "a", attrs_id=np.array([1] * 5), attrs_conf=np.full(5, 0.5, np.float32))
+
+    def first_box(convention, **names):
+        manifest = Manifest(tmp_path / "features")
+        settings = {"model": {"box_convention": convention}}
+        manifest.begin({}, settings=settings, stores=[{"format": "mmf", **names}])
+        status, messages = run(classes=None)
+        assert status == 0
+        (image,) = Parser(tmp_path / "drawn" / "index.html").images()
+        return image["boxes"][0], messages
+
+    box, messages = first_box("vinvl")
+    assert "classes go by number" in messages[0]
+    assert (box["place"], box["stored"]) == ([8, 9, 23, 32], [8, 9, 30, 40])
+    assert box["text"].startswith("class ")
+    attributes = tmp_path / "attributes.txt"
+    attributes.write_text("red\nwooden\n")
+    names = {
+        "class_names": str(support.class_names_file(tmp_path)),
+        "attribute_names": str(attributes),
+    }
+    box, _ = first_box("frcnn_vg", **names)
+    assert (box["place"], box["stored"]) == ([8, 9, 22, 31], [8, 9, 30, 40])
+    assert box["text"].startswith("wooden thing ")
 
 
 def test_photographs_are_never_overwritten(tmp_path, run):

@@ -81,7 +81,9 @@ def box_pair(a: RegionFeatures, b: RegionFeatures) -> BoxPair | None:
     return BoxPair((a.bbox, b.bbox), size_of(a) or size_of(b))
 
 
-def find_conventions(pairs: Sequence[BoxPair], least_overlap: float) -> Conventions:
+def find_conventions(
+    pairs: Sequence[BoxPair], least_overlap: float, exclusive: tuple[bool, bool] = (False, False)
+) -> Conventions:
     """The conventions in which A and B write their boxes, found from some of their images.
 
     The first that each store's boxes allow hold if half of the boxes match so. Otherwise all pairs
@@ -90,9 +92,11 @@ def find_conventions(pairs: Sequence[BoxPair], least_overlap: float) -> Conventi
     Args:
         pairs: of the images.
         least_overlap: of boxes that match.
+        exclusive: whether A's and B's boxes are, by the records of their making.
     """
     first, *others = itertools.product(
-        _possible([p.boxes[0] for p in pairs]), _possible([p.boxes[1] for p in pairs])
+        _possible([p.boxes[0] for p in pairs], exclusive[0]),
+        _possible([p.boxes[1] for p in pairs], exclusive[1]),
     )
 
     def matched(conventions: Conventions) -> int:
@@ -162,7 +166,7 @@ def greedy_pairs(iou: np.ndarray, least: float) -> Rows:
     return matched, np.array([partner[row] for row in sorted(partner)], dtype=np.int64)
 
 
-def _possible(boxes: Sequence[np.ndarray]) -> list[Convention]:
+def _possible(boxes: Sequence[np.ndarray], exclusive: bool) -> list[Convention]:
     """The conventions that one store's boxes allow, the likeliest first.
 
     Without a coordinate above 2 they are normalised; if x2 or y2 lies before x1 or y1 in more than
@@ -173,16 +177,17 @@ def _possible(boxes: Sequence[np.ndarray]) -> list[Convention]:
     normalised = 0 < every.max(initial=0) <= _MOST_NORMALISED
     crossed = (every[:, 2:] < every[:, :2]).any(axis=1).sum() > 0.1 * len(every)
     return [
-        Convention(layout, unit)
+        Convention(layout, unit, exclusive and (layout, unit) == ("xyxy", "original"))
         for unit in (["normalised"] if normalised else ["original", "network"])
         for layout in (["xywh"] if crossed else ["xyxy", "xywh", "yxyx"])
     ]
 
 
 def _with_ends(pairs: Sequence[BoxPair], conventions: Conventions, overlap: float) -> Conventions:
-    """The conventions, one of them exclusive where boxes are the same only so."""
+    """The conventions, one of them exclusive, or not, where boxes are the same only so."""
     a, b = conventions
-    candidates = (conventions, (a, b._replace(exclusive=True)), (a._replace(exclusive=True), b))
+    others = (a._replace(exclusive=not a.exclusive), b._replace(exclusive=not b.exclusive))
+    candidates = (conventions, (a, others[1]), (others[0], b))
     for candidate in candidates:
         distances = np.concatenate([align(pair, candidate, overlap).distances for pair in pairs])
         if len(distances) >= _FEWEST_MATCHED and (distances < 0.05).mean() >= 0.8:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import ConfigError
+from ..output.manifest import has_inclusive_boxes
 from ..stores import FeatureReader
 from ..structures.regions import RegionFeatures
 from .alignment import Conventions, align, box_pair, find_conventions, size_of
@@ -150,7 +151,8 @@ def compare(
         for name_a, name_b in spread(compared, _SAMPLE)
         if (pair := box_pair(a.read(name_a), b.read(name_b)))
     ]
-    conventions = find_conventions(sample, settings.iou)
+    exclusive = not has_inclusive_boxes(a.path), not has_inclusive_boxes(b.path)
+    conventions = find_conventions(sample, settings.iou, exclusive)
     comparison = Comparison(settings, names, compared, conventions)
     for name_a, name_b in progress(compared):
         comparison.add(name_a, a.read(name_a), b.read(name_b))

@@ -16,6 +16,8 @@ FPN_STRIDES = (4, 8, 16, 32, 64)
 C4_STRIDE = 16
 # The box conventions whose boxes are exclusive, without a need for torch
 EXCLUSIVE_BOXES = ("frcnn_vg",)
+# The box convention of the models whose classes are those of MMF's file of names
+MMF_NAMED = "vmb"
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config.vmb_model import EXCLUSIVE_BOXES
+from ..config.vmb_model import EXCLUSIVE_BOXES, MMF_NAMED
 from ..errors import OutputError, first_line
 from ..stores.base import output_errors
+from ..structures.class_names import NONE
 from ..utils.files import write_whole
 from ..utils.lease import job_name, lease_beside
 from ..version import __version__
@@ -232,11 +233,41 @@ def has_inclusive_boxes(path: str | Path) -> bool:
 
     It is where there is no record. ``path``: the store, or the output folder.
     """
+    return _recorded_model(path).get("box_convention") not in EXCLUSIVE_BOXES
+
+
+def recorded_names(path: str | Path) -> dict[str, str | None]:
+    """The files of the names of a store's classes and attributes, by the record of its making.
+
+    Args:
+        path: of the store, or of the output folder.
+
+    Returns:
+        ``class_names`` and ``attribute_names``: a path; :data:`NONE` where nothing but the classes'
+        numbers is known of a model other than VMB's; None for MMF's file, and for no attributes.
+    """
+    convention = _recorded_model(path).get("box_convention", MMF_NAMED)
+    names = {"class_names": None if convention == MMF_NAMED else NONE, "attribute_names": None}
+    stores = [store for content in _records(path) for store in content.get("stores", ())]
+    for store in reversed(stores):  # of several records the first one counts
+        names |= {key: store[key] for key in names if store.get(key)}
+    return names
+
+
+def _recorded_model(path: str | Path) -> dict[str, Any]:
+    found = (content.get("settings", {}).get("model") for content in _records(path))
+    return next(filter(None, found), {})
+
+
+def _records(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The contents of the manifests of a store or of an output folder, then of its shards'."""
     for folder in (Path(path), *Path(path).absolute().parents[:2]):
-        if folder.is_dir() and (settings := read_manifest(folder)[0].get("settings")):
-            model = settings.get("model") or {}
-            return model.get("box_convention") not in EXCLUSIVE_BOXES
-    return True
+        if folder.is_dir() and (content := read_manifest(folder)[0]):
+            yield content
+            with contextlib.suppress(OutputError):
+                for shard in shards_in(folder):
+                    yield read_manifest(shard.folder(folder))[0]
+            return
 
 
 def differences(there: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -90,7 +90,7 @@ class StoreSet:
                 "feature": feature,
                 "path": place.as_posix(),
                 "boxes_clipped": format_.clips(self.clip_boxes),
-                **(self.class_names.files() if format_.writer.needs_class_names else {}),
+                **self.class_names.files(),
             }
             for format_, feature, place in self.places()
         ]

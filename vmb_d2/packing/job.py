@@ -15,10 +15,10 @@ from ..output.open_stores import features_apart, open_reader, sharded_output
 from ..output.shards import shards_in
 from ..status import RUNNING, UNFINISHED, read_status
 from ..stores import format_named
-from ..structures.class_names import NO_NAMES, ClassNames
+from ..structures.class_names import NO_NAMES, NONE, ClassNames
 from ..utils.text import listed
 from .packing import PackingResult, copy_images, first_differences
-from .sources import ERROR, check_target, common_settings, list_sources
+from .sources import ERROR, check_target, common_names, common_settings, list_sources
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +73,9 @@ def pack(
         settings = common_settings([manifest, *origins], allow_mismatch)
         if settings.get("regions", {}).get("background"):
             class_names = dataclasses.replace(class_names, with_background=True)
+        model = settings.get("model") or {}
+        if "num_classes" in model:
+            class_names.require(model["num_classes"] - 1, model.get("num_attributes", 0))
         locked = _folders_to_lock(folder)
         there = (Manifest(locked[0]).clip_boxes | manifest.clip_boxes).get(target.name)
         clips = target.clips(there if clip_boxes is None else clip_boxes)
@@ -93,7 +96,11 @@ def pack(
         if manifest.settings and any(shards_in(folder)):
             settings = manifest.settings  # of the shards, to which others may still be added
         store = {"format": target.name, "feature": None, "path": target.place}
-        names = class_names.files() if target.writer.needs_class_names else {}
+        names = class_names.files()
+        if not target.writer.needs_class_names:
+            with contextlib.suppress(ConfigError):  # names that differ have no part in it
+                recorded = common_names(sources).items()
+                names = {key: file for key, file in recorded if file not in (None, NONE)}
         others = [s for s in manifest.content.get("stores", ()) if {**s, **store} != s]
         content = {
             "packed_from": [str(source) for source in sources],

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, InputError
-from ..output.manifest import Manifest, differences
+from ..output.manifest import Manifest, differences, recorded_names
 from ..output.union import UnionReader
 from ..stores import FORMATS, FeatureReader, Format
 from ..utils.text import listed
@@ -135,6 +135,22 @@ def _share_files(target: Format, path: Path, source: Source) -> bool:
     # A folder of files can hold stores of other formats, unless their files have the same names.
     writers = (target.writer, source.format.writer)
     return is_same and len({getattr(writer, "suffixes", writer) for writer in writers}) == 1
+
+
+def common_names(paths: Iterable[str | Path]) -> dict[str, str | None]:
+    """The files of the names of all sources' classes and attributes, by their records.
+
+    See :func:`vmb_d2.output.manifest.recorded_names`. Raises ConfigError where they differ.
+    """
+    found = {str(path): recorded_names(path) for path in paths}
+    (first, names), *others = found.items()
+    for path, own in others:
+        if own != names:
+            raise ConfigError(
+                f"`class_names` is missing: the classes or attributes of {first} and {path} have "
+                "different names, by their manifests"
+            )
+    return names
 
 
 def common_settings(manifests: Iterable[Manifest], allow_mismatch: bool) -> dict[str, Any]:

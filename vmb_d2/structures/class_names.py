@@ -42,12 +42,10 @@ class ClassNames:
     attributes: tuple[str, ...] | None = None
     attribute_source: str = ""
 
-    def files(self) -> dict[str, str | None]:
-        """The files of the names, for the manifest; None where names are unknown."""
-        return {
-            "class_names": self.source or None,
-            "attribute_names": self.attribute_source or None,
-        }
+    def files(self) -> dict[str, str]:
+        """The files of the names that are known, as absolute paths, for the manifest."""
+        files = {"class_names": self.source, "attribute_names": self.attribute_source}
+        return {key: str(Path(file).absolute()) for key, file in files.items() if file}
 
     def for_columns(self, columns: int) -> ClassNames:
         """The names for a ``cls_prob`` of so many columns.

@@ -12,19 +12,21 @@ import numpy as np
 
 @dataclass(frozen=True)
 class RegionFeatures:
-    """Regions of one image, the most confident first; given boxes in the order given.
+    """Regions of one image, in the order of the read-out; given boxes in the order given.
 
-    The extraction sets every field except the attributes. Fields that a store's format doesn't
+    The extraction sets every field, the attributes where the model predicts them. Fields that a store's format doesn't
     have, or that were not written, are None when read.
 
     Attributes:
         features: float32 or float16 (N, D), the first of the features asked for.
-        bbox: float32 (N, 4), inclusive boxes x1, y1, x2, y2 in original pixels. They can reach
-            past the image's edge, into the padding.
+        bbox: float32 (N, 4), boxes x1, y1, x2, y2 in original pixels, as the original gives them
+            out: inclusive, of ``frcnn_vg`` exclusive. VMB's can reach past the image's edge, into
+            the padding.
         num_boxes: number of regions whose confidence is above 0; for given boxes N.
-        objects: int64 (N,), index of the most probable class in ``cls_prob``.
+        objects: int64 (N,), index in ``cls_prob`` of the class that a region was chosen for, or of
+            the most probable one, as the read-out has it.
         cls_prob: float32 (N, C), probabilities. Column 0 is the background where the option
-            ``background`` was set, otherwise VMB's class 1.
+            ``background`` was set, otherwise the original's first class.
         image_width, image_height: in original pixels.
         objects_conf: float32 (N,), the probability of ``objects``. Where it isn't given, it is
             computed from ``cls_prob``.

@@ -42,8 +42,8 @@ class ShownBox:
     """One box to be drawn.
 
     Attributes:
-        stored: x1, y1, x2, y2 as stored: inclusive, in original pixels.
-        clipped: the same, moved into the image.
+        stored: x1, y1, x2, y2 as stored, in original pixels.
+        clipped: the same, inclusive and moved into the image.
         label: name of the class; None where none is stored.
         confidence: probability of the class; None where it isn't stored.
         likeliest: up to five names with their probabilities, the highest first.
@@ -72,7 +72,11 @@ class ShownBox:
 
 
 def shown_boxes(
-    regions: RegionFeatures, size: tuple[int, int], class_names: ClassNames, top: int
+    regions: RegionFeatures,
+    size: tuple[int, int],
+    class_names: ClassNames,
+    top: int,
+    inclusive: bool = True,
 ) -> list[ShownBox]:
     """The ``top`` most confident boxes, by falling confidence; in the order stored without one.
 
@@ -81,6 +85,7 @@ def shown_boxes(
         size: the image's (height, width) in pixels.
         class_names: of the store's classes and attributes.
         top: how many at most.
+        inclusive: whether (x2, y2) of the stored boxes is a box's last pixel.
 
     Raises:
         StoreError: no boxes are stored, they are of an image of another size, or a number isn't
@@ -105,7 +110,10 @@ def shown_boxes(
         confidence = confidence.round(_DIGITS)
         order = np.argsort(-confidence, kind="stable")
     attributes = _attributes(regions, class_names)
-    clipped = box_geometry.VMB.clip(torch.from_numpy(bbox), size).numpy()
+    boxes = torch.from_numpy(bbox)
+    if not inclusive:
+        boxes = box_geometry.to_inclusive(boxes)
+    clipped = box_geometry.VMB.clip(boxes, size).numpy()
     shown = []
     for row in order[:top]:
         index = None if objects is None else int(objects[row])

@@ -14,6 +14,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..data.preprocessing import read_image
 from ..errors import ConfigError, ImageReadError, StoreError
+from ..output.manifest import has_inclusive_boxes
 from ..stores.base import FeatureReader, output_errors
 from ..structures.class_names import ClassNames
 from ..utils.files import whole_file
@@ -41,7 +42,7 @@ class Visualization:
     """Draws a store's boxes on their images.
 
     Args:
-        reader: of the store.
+        reader: of the store; its boxes are exclusive where the record of its making says so.
         images: where the images are.
         class_names: of the store's classes and attributes. Attributes without names aren't shown.
         min_confidence: PNGs show the boxes that reach it. A page has all, and filters itself.
@@ -69,6 +70,7 @@ class Visualization:
         if limit < 0:
             raise ConfigError("has to be at least 0", field="limit", value=limit)
         self.reader = reader
+        self.inclusive = has_inclusive_boxes(reader.path)
         self.images = images
         self.class_names = class_names
         self.min_confidence = min_confidence
@@ -112,7 +114,8 @@ class Visualization:
             return
         regions = self.reader.read(name)
         rgb = read_image(path)
-        boxes = shown_boxes(regions, rgb.shape[:2], self.class_names, self.top)
+        size, inclusive = rgb.shape[:2], self.inclusive
+        boxes = shown_boxes(regions, size, self.class_names, self.top, inclusive)
         if folder is not None:
             confident = [box for box in boxes if box.reaches(self.min_confidence)]
             _save_png(draw_boxes(rgb, confident), folder / f"{name}.png")
