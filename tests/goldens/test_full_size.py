@@ -56,9 +56,20 @@ def test_golden(tmp_path, full):
 @pytest.mark.parametrize(
     ("full", "name", "sets"),
     [
-        ("vinvl", "vinvl", {"readme": [], "reg": ["read_out=vinvl_reg"]}),
-        ("frcnn_vg", "frcnn_vg", {"max36": []}),
-        ("bua_caffe_r101", "bua", {"max36": ["extract.num_features=36"]}),
+        (
+            "vinvl",
+            "vinvl",
+            {"readme": [], "reg": ["read_out=vinvl_reg"], "demo": ["read_out=vinvl_reg"]},
+        ),
+        (
+            "frcnn_vg",
+            "frcnn_vg",
+            {
+                "max36": [],
+                "min10max100": ["extract.min_features=10", "extract.max_features=100"],
+            },
+        ),
+        ("bua_caffe_r101", "bua", {"max36": ["extract.num_features=36"], "min10max100": []}),
     ],
     indirect=["full"],
 )

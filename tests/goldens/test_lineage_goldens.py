@@ -2,91 +2,42 @@
 
 import copy
 import dataclasses
+import json
+import re
 
 import numpy as np
 import pytest
 import support
 import torch
 from lineage_checks import check
+from lineage_sets import (
+    BATCH_MATES,
+    CASES,
+    INPUT,
+    SETS,
+    batch_of,
+    extractor,
+    load,
+    plus_four_for_the_background,
+)
 
 from reference import goldens
 from vmb_d2.comparison.fidelity import relative_errors
 from vmb_d2.config import to_detectron2
-from vmb_d2.data import preprocessing
 from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.modeling import VMBRCNN
 from vmb_d2.selection.options import RegionOptions
 from vmb_d2.stores.mmf import MMFReader
 
-# tag -> options of the extraction, and of the input
-SETS = {
-    "tiny_vinvl": {
-        "readme": {},
-        "reg": {"read_out": "vinvl_reg"},
-        "demo": {"read_out": "vinvl_reg"},
-        "filter0": {"read_out": "vinvl_filter0_reg"},
-        "filter0_ignore": {"read_out": "vinvl_filter0"},
-        "filter2_ignore": {"read_out": "vinvl_filter2"},
-        "fixed36": {"num_features": 36},
-        "readme_bs2": {},
-        "given_boxes": {},
-    },
-    "tiny_frcnn_vg": {
-        "max36": {},
-        "min10max100": {"min_features": 10, "max_features": 100},
-        "max203.second_threshold": {"num_features": 203},
-        "max36.rgb": {"channel_order": "rgb"},
-        "max36.size600": {"short_side": 600, "long_side": 1000},
-        "max36.size288": {"short_side": 288},
-        "max36.background_plus4": {},
-        "max36.bs2": {},
-        "given_boxes": {},
-        "airsplay_notebook": {"read_out": "airsplay_notebook", "resize": "pil"},
-        "airsplay_script": {
-            "read_out": "airsplay_script",
-            "resize": "pil",
-            "short_side": 600,
-            "long_side": 1000,
-        },
-    },
-    "tiny_bua_caffe": {"max36": {"num_features": 36}, "min10max100": {}},
-}
-BATCH_MATES = {
-    "readme_bs2": ("chelsea.png", "coffee.png"),
-    "max36.bs2": ("camera.png", "coffee.png"),
-}
-INPUT = ("short_side", "long_side", "resize", "channel_order")
 
-CASES = [
-    (model, path, tag, image)
-    for model in SETS
-    for path, tag, image in goldens.find(rf"{model}\.seed0\.")
-]
-
-
-def load(path):
-    with np.load(path) as golden:
-        return dict(golden)
-
-
-def extractor(model, tag, **input_changes):
-    options = dict(SETS[model][tag])
-    step = {name: options.pop(name) for name in INPUT if name in options} | input_changes
-    description = support.description(model).with_input(step)
-    return RegionFeatureExtractor(support.tiny_model(model), RegionOptions(**options), description)
-
-
-def regions_of(model, golden, tag, image, **input_changes):
+def regions_of(model, golden, tag, image):
     """What the extractor gives for the golden's image, in the golden's batch."""
-    names = BATCH_MATES.get(tag, (image,))
-    own = extractor(model, tag, **input_changes)
-    batch = [preprocessing.load(goldens.image_path(name), own.input_step) for name in names]
-    sizes = [loaded.padded_size for loaded in batch]
-    size = tuple(max(side) for side in zip(*sizes, strict=True))
+    own = extractor(model, tag)
+    batch, size, row = batch_of(own, tag, image)
     boxes = None
     if tag == "given_boxes":
         boxes = [torch.from_numpy(golden.get("given_boxes", golden["boxes"]))]
-    return own.extract_batch(batch, size, boxes)[names.index(image)]
+    return own.extract_batch(batch, size, boxes)[row]
 
 
 def test_every_golden_is_checked():
@@ -110,30 +61,34 @@ def test_regions(monkeypatch, model, path, tag, image):
     check(golden, regions_of(model, golden, tag, image), image)
 
 
-def plus_four_for_the_background(model, monkeypatch):
-    predictor = support.tiny_model(model).roi_heads.box_predictor
-    bias = predictor.cls_score.bias.clone()
-    bias[-1] += 4
-    monkeypatch.setitem(predictor.cls_score._parameters, "bias", torch.nn.Parameter(bias))
-
-
-APP = {
-    "tiny_vinvl": ("vinvl", "reg", ["read_out=vinvl_reg"]),
-    "tiny_frcnn_vg": ("frcnn_vg", "max36.rgb", ["input.channel_order=rgb"]),
-    "tiny_bua_caffe": ("bua", "max36", ["extract.num_features=36", "extract.batch_size=2"]),
-}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("model", APP)
-def test_regions_of_the_app(tmp_path, model):
-    name, tag, options = APP[model]
-    recorded = goldens.find(rf"{model}\.seed0\.{tag}\.[a-z]+\.")
-    source = support.links(tmp_path / "in", *(image for _, _, image in recorded))
-    done = support.extract_tiny(model, source, tmp_path / "out", f"model={name}", *options)
+@pytest.mark.parametrize(("model", "tag"), [(model, tag) for model in SETS for tag in SETS[model]])
+def test_regions_of_the_app(tmp_path, model, tag):
+    recorded = goldens.find(rf"{model}\.seed0\.{re.escape(tag)}\.[a-z]+\.(png|jpg)")
+    names = BATCH_MATES.get(tag, [image for _, _, image in recorded])
+    source = support.links(tmp_path / "in", *names)
+    options = app_options(SETS[model][tag])
+    if tag in BATCH_MATES:
+        options += ["extract.batching=mmf", "extract.batch_size=2"]
+    if tag == "given_boxes":
+        golden = load(recorded[0][0])
+        boxes = {names[0]: golden.get("given_boxes", golden["boxes"]).tolist()}
+        (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+        options.append(f"boxes.file={tmp_path / 'boxes.json'}")
+    if tag == "max36.background_plus4":
+        state = support.vmb_state(model)
+        state["roi_heads.box_predictor.cls_score.bias"][-1] += 4
+        options.append(f"model.weights={support.saved(tmp_path, state)}")
+    done = support.extract_tiny(model, source, tmp_path / "out", *options)
     assert done.returncode == 0, done.stderr
     for path, _, image in recorded:
         check(load(path), MMFReader(tmp_path / "out").read(image.split(".")[0]), image)
+
+
+def app_options(options):
+    """The options of tools/extract.py for those of a set."""
+    groups = dict.fromkeys(INPUT, "input.") | {"read_out": ""}
+    return [f"{groups.get(name, 'extract.')}{name}={value}" for name, value in options.items()]
 
 
 @pytest.mark.slow
@@ -150,17 +105,21 @@ def test_batches_change_nothing(model, batch_size):
         assert alone.objects.tolist() == regions.objects.tolist()
 
 
+OPENCV = {"resize": "opencv"}
+DIVISIBLE = {"input": {"size_divisibility": 32}}
 # model, tag, image -> changes of the model that give other regions
 MISTAKES = [
-    ("tiny_vinvl", "readme", "coffee.png", {"input": {"resize": "opencv"}}),
+    ("tiny_vinvl", "readme", "coffee.png", {"input": OPENCV}),
     ("tiny_vinvl", "readme", "rocket.jpg", {"input": {"rounding": "one_scale"}}),
     ("tiny_vinvl", "readme", "horse.png", {"input": {"rounding": "half_up"}}),
-    ("tiny_vinvl", "readme", "coffee.png", {"input": {"size_divisibility": 32}}),
+    ("tiny_vinvl", "readme", "coffee.png", DIVISIBLE),
+    ("tiny_vinvl", "readme", "coffee.png", {"clips_to_padded": True, **DIVISIBLE}),
     ("tiny_vinvl", "readme", "coffee.png", {"box_convention": "vmb"}),
     ("tiny_vinvl", "readme", "coffee.png", {"box_convention": "frcnn_vg"}),
     ("tiny_vinvl", "readme", "coffee.png", {"read_out": {"overlaps": (0.5,)}}),
     ("tiny_vinvl", "readme", "coffee.png", {"attributes": "frcnn_vg"}),
-    ("tiny_frcnn_vg", "max36", "rocket.jpg", {"input": {"resize": "opencv"}}),
+    ("tiny_frcnn_vg", "max36", "rocket.jpg", {"input": OPENCV}),
+    ("tiny_frcnn_vg", "max36", "rocket.jpg", {"input": {"rounding": "one_scale", **OPENCV}}),
     ("tiny_frcnn_vg", "max36", "coffee.png", {"input": {"resize": "pil"}}),
     ("tiny_frcnn_vg", "max36", "coffee.png", {"input": {"channel_order": "rgb"}}),
     ("tiny_frcnn_vg", "max36", "coffee.png", {"stem_pool_padded": True}),
@@ -194,12 +153,37 @@ def test_a_mistake_is_noticed(model, tag, image, change):
         check(load(path), own.extract(goldens.image_path(image)), image)
 
 
-def test_an_epsilon_that_is_missing_is_noticed():
-    network = copy.deepcopy(support.tiny_model("tiny_frcnn_vg"))
+@pytest.mark.parametrize(
+    ("model", "tag", "change"), [("tiny_frcnn_vg", "max36", -1e-5), ("tiny_vinvl", "readme", 1e-5)]
+)
+def test_another_epsilon_is_noticed(model, tag, change):
+    """frcnn_vg's batch norm without one, VinVL's with one."""
+    network = copy.deepcopy(support.tiny_model(model))
     for module in network.modules():
         if hasattr(module, "running_var"):
-            module.eps = 1e-12
-    own = RegionFeatureExtractor(network, RegionOptions(), support.description("tiny_frcnn_vg"))
-    ((path, _, image),) = goldens.find(r"tiny_frcnn_vg\.seed0\.max36\.coffee")
+            module.eps = max(module.eps + change, 1e-12)
+    own = RegionFeatureExtractor(network, RegionOptions(), support.description(model))
+    ((path, _, image),) = goldens.find(rf"{model}\.seed0\.{tag}\.coffee")
     with pytest.raises(AssertionError):
         check(load(path), own.extract(goldens.image_path(image)), image)
+
+
+@pytest.mark.parametrize("mistake", ["half a pixel", "embedding"])
+def test_vinvls_mistakes_are_noticed(mistake):
+    """RoIs shifted by half a pixel, and classes embedded as their neighbours."""
+    network = copy.deepcopy(support.tiny_model("tiny_vinvl"))
+    if mistake == "embedding":
+        embedding = network.roi_heads.attribute_head.cls_embedding.weight
+        embedding.data = embedding.data.roll(1, dims=0)
+    else:
+        (pooler,) = network.roi_heads.pooler.level_poolers
+        pooler.register_forward_pre_hook(lambda _, inputs: (inputs[0], shifted(inputs[1])))
+    own = RegionFeatureExtractor(network, RegionOptions(), support.description("tiny_vinvl"))
+    ((path, _, image),) = goldens.find(r"tiny_vinvl\.seed0\.readme\.coffee")
+    with pytest.raises(AssertionError):
+        check(load(path), own.extract(goldens.image_path(image)), image)
+
+
+def shifted(rois):
+    """By half a pixel of the map of stride 16."""
+    return rois - rois.new_tensor([0, 8, 8, 8, 8])

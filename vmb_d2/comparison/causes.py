@@ -45,11 +45,13 @@ def box_convention(c: Comparison) -> Opinion | None:
     a, b = c.conventions
     if a == b:
         return None
+    text = f"A's boxes are {_described(a)}; B's boxes are {_described(b)}. "
+    if c.agreement < 0.5:  # so the manifests say, and there is more to it
+        return Opinion("box_convention", frozenset({"conventions"}), f"{text}Convert one.")
     return Opinion(
         "box_convention",
         frozenset({"conventions", "boxes"}),
-        f"A's boxes are {_described(a)}; B's boxes are {_described(b)}. So read, "
-        f"{c.agreement:.1%} of the boxes match: convert one.",
+        f"{text}So read, {c.agreement:.1%} of the boxes match: convert one.",
     )
 
 

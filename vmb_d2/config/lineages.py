@@ -116,7 +116,6 @@ _BOTTOM_UP_ATTENTION = VMBModel(
     rpn_post_nms_top_n=300,
     num_classes=1601,
     stem_pool_padded=False,
-    batch_norm_eps=1e-5,
     res5_dilation=2,
     pooler_type="ROIPool",
     stored_anchors=True,

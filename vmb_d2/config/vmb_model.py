@@ -59,7 +59,6 @@ class VMBModel:
 
     box_convention: str = "vmb"
     stem_pool_padded: bool = True
-    batch_norm_eps: float = 0.0
     res5_dilation: int = 1
     pooler_type: str = "ROIAlign"
     stored_anchors: bool = False

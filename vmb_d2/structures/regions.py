@@ -14,8 +14,8 @@ import numpy as np
 class RegionFeatures:
     """Regions of one image, in the order of the read-out; given boxes in the order given.
 
-    The extraction sets every field, the attributes where the model predicts them. Fields that a store's format doesn't
-    have, or that were not written, are None when read.
+    The extraction sets every field, the attributes where the model predicts them. Fields that a
+    store's format doesn't have, or that were not written, are None when read.
 
     Attributes:
         features: float32 or float16 (N, D), the first of the features asked for.
