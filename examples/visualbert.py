@@ -3,7 +3,7 @@
     pip install transformers
     python examples/visualbert.py demo/coffee.png "What is in the cup?"
 
-Downloads the detector (0.8 GB) and the answering model (0.5 GB) when they are first used. Which
+Downloads the detector (0.3 GB) and the answering model (0.5 GB) when they are first used. Which
 detector a VisualBERT was trained on, its model card says; the answers mean something only with
 features of that one.
 """
@@ -37,8 +37,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photo")
     parser.add_argument("question")
-    parser.add_argument("--detector", default="x152", help="a model's name or a VMB yaml")
-    parser.add_argument("--weights", help="a VMB checkpoint; the released one by default")
+    parser.add_argument("--detector", default="frcnn_vg", help="a model's name or a yaml")
+    parser.add_argument("--weights", help="a checkpoint; the released one by default")
     parser.add_argument("--visualbert", default="uclanlp/visualbert-vqa", help="a name or a folder")
     parser.add_argument("--tokenizer", default="google-bert/bert-base-uncased", help="likewise")
     args = parser.parse_args()
