@@ -153,6 +153,7 @@ def test_a_mistake_is_noticed(model, tag, image, change):
         check(load(path), own.extract(goldens.image_path(image)), image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "tag", "change"), [("tiny_frcnn_vg", "max36", -1e-5), ("tiny_vinvl", "readme", 1e-5)]
 )
@@ -168,6 +169,7 @@ def test_another_epsilon_is_noticed(model, tag, change):
         check(load(path), own.extract(goldens.image_path(image)), image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", ["half a pixel", "embedding"])
 def test_vinvls_mistakes_are_noticed(mistake):
     """RoIs shifted by half a pixel, and classes embedded as their neighbours."""

@@ -58,7 +58,9 @@ def test_vinvls_golden():
     np.testing.assert_array_equal(ids[known], labels[known] - 1)
 
 
-@pytest.mark.parametrize("name", ["tiny_frcnn_vg", "tiny_bua_caffe"])
+@pytest.mark.parametrize(
+    "name", ["tiny_frcnn_vg", pytest.param("tiny_bua_caffe", marks=pytest.mark.slow)]
+)
 @torch.no_grad()
 def test_attributes_equal_the_naive_loop(name):
     """Of the proposal of each detection, from its most probable class, the background too."""
@@ -92,6 +94,7 @@ def test_attributes_equal_the_naive_loop(name):
         assert found.attribute_ids[i].tolist() == [number for _, number in expected[:MOST]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", support.TINY_LINEAGES)
 def test_the_predictor_gives_them(tmp_path, name):
     weights = tmp_path / "converted.pth"
