@@ -39,6 +39,10 @@ def test_exclusive_form_and_back(values):
     exclusive = box_geometry.to_exclusive(tensor)
     assert (exclusive[:, 2] - exclusive[:, 0]).tolist() == [naive.width(b) for b in values]
     assert torch.equal(box_geometry.to_inclusive(exclusive), tensor)
+    for convention in box_geometry.CONVENTIONS.values():
+        same = convention.exclusive(tensor)
+        assert torch.equal(same, exclusive if convention.inclusive else tensor)
+        assert torch.equal(convention.from_exclusive(same), tensor)
 
 
 @given(boxes, st.tuples(st.integers(1, 60), st.integers(1, 60)))
