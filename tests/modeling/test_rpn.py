@@ -10,12 +10,13 @@ from detectron2.structures import Boxes
 from vmb_d2.config import VMBModel, to_detectron2
 from vmb_d2.modeling import VMBRPN, ConventionBox2BoxTransform
 from vmb_d2.modeling.rpn import Limits
+from vmb_d2.structures import batched_nms, box_geometry
 from vmb_d2.structures.box_geometry import VMB
 
 SIZE = (64, 96)
 
 
-def make_rpn(pre_nms=30, per_level=12, over_all=20, threshold=0.7, min_size=0.0):
+def make_rpn(pre_nms=30, per_level=12, over_all=20, threshold=0.7, min_size=0.0, small_boxes="vmb"):
     return VMBRPN(
         in_features=[],
         head=torch.nn.Identity(),
@@ -32,7 +33,7 @@ def make_rpn(pre_nms=30, per_level=12, over_all=20, threshold=0.7, min_size=0.0)
         convention=VMB,
         clips_to_padded=True,
         ranks_by_logits=False,
-        small_boxes="vmb",
+        small_boxes=small_boxes,
     ).eval()
 
 
@@ -77,6 +78,42 @@ def test_equals_the_naive_loop(counts, options):
         np.testing.assert_allclose(boxes, [b for b, _ in expected], atol=1e-3)
         np.testing.assert_allclose(result.objectness.numpy(), [s for _, s in expected], rtol=1e-5)
         assert torch.equal(result.objectness, result.objectness_logits.sigmoid())
+
+
+@pytest.mark.parametrize("small_boxes", ["vmb", "detectron2", "caffe"])
+@pytest.mark.parametrize("at_once", [False, True])
+def test_each_image_of_a_batch_gets_what_it_gets_alone(small_boxes, at_once, monkeypatch):
+    """Within its own limits, with NMS as on the CPU and as on a GPU."""
+    levels = random_levels((80, 40, 15, 1), images=3)
+    limits = [Limits((64, 96), 5.0), Limits((50, 40), 12.0), Limits((64, 30), 0.0)]
+    rpn = make_rpn(small_boxes=small_boxes)
+    anchors, logits, deltas = zip(*levels, strict=True)
+    anchors = [Boxes(a) for a in anchors]
+    alone = [
+        rpn.predict_proposals(
+            anchors, [x[i : i + 1] for x in logits], [d[i : i + 1] for d in deltas], [limits[i]]
+        )[0]
+        for i in range(3)
+    ]
+    if at_once:
+        monkeypatch.setattr(box_geometry, "kept_in_turn", batched_nms.kept_at_once)
+    together = rpn.predict_proposals(anchors, list(logits), list(deltas), limits)
+    assert len({len(found) for found in together}) > 1
+    for found, expected in zip(together, alone, strict=True):
+        assert found.image_size == expected.image_size
+        assert torch.equal(found.proposal_boxes.tensor, expected.proposal_boxes.tensor)
+        assert torch.equal(found.objectness, expected.objectness)
+        assert torch.equal(found.objectness_logits, expected.objectness_logits)
+
+
+def test_what_is_not_finite_makes_the_objectness_of_its_image_unknown():
+    levels = random_levels((80, 40), images=2)
+    levels[0][2][1, 7] = torch.nan
+    levels[0][1][1, 7] = 10.0  # among the candidates
+    first, second = propose(make_rpn(), levels)
+    assert first.objectness.isfinite().all()
+    assert len(second) and second.objectness.isnan().all()
+    assert second.proposal_boxes.tensor.isfinite().all()
 
 
 def test_equal_objectness_keeps_the_order_of_anchors():

@@ -1,6 +1,7 @@
 """Every read-out against a naive loop."""
 
 import dataclasses
+import functools
 
 import pytest
 import torch
@@ -106,6 +107,26 @@ def test_equal_to_a_naive_loop(name, seed, least, more):
     for (_, region, number), box in zip(expected, choice.boxes, strict=True):
         own = of_classes[region, number] if read_out.regressed else image.proposals[region]
         assert torch.equal(box, own)
+
+
+@pytest.mark.parametrize("name", READ_OUTS)
+def test_each_image_gets_what_it_gets_alone(name):
+    """Images of which some need another overlap than others, one without proposals among them."""
+    read_out = dataclasses.replace(READ_OUTS[name], least=12, most=15)
+    images = []
+    for seed, count in enumerate([REGIONS, 0, 14, 20, 5]):
+        image, of_classes = candidates(seed)
+        proposals, scores = image.proposals[:count], image.scores[:count]
+        regressed = functools.partial(lambda boxes, i, c: boxes[i, c], of_classes)
+        images.append(Candidates(proposals, scores, 2.0 + seed, regressed))
+    together = choose(images, read_out)
+    assert len({len(choice.indices) for choice in together}) > 1
+    for choice, image in zip(together, images, strict=True):
+        (alone,) = choose([image], read_out)
+        for found, expected in zip(choice[:4], alone[:4], strict=True):
+            assert torch.equal(found, expected)
+        assert choice.num_boxes == alone.num_boxes
+    assert choose([], read_out) == []
 
 
 @pytest.mark.parametrize("name", READ_OUTS)

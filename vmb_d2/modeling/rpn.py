@@ -10,8 +10,10 @@ from detectron2.modeling import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ..structures.box_geometry import CONVENTIONS, BoxConvention
+from ..utils.devices import on_device
 from .anchors import ConventionBox2BoxTransform
 from .network_batch import NetworkBatch
 
@@ -21,6 +23,31 @@ class Limits(NamedTuple):
 
     size: tuple[int, int]
     min_side: float
+
+
+class Candidates(NamedTuple):
+    """Boxes of each image, the best first.
+
+    Attributes:
+        boxes: (N, K, 4), network pixels, clipped.
+        logits: (N, K).
+        rank: (N, K), what decides the order: falling in each level.
+        valid: bool (N, K), those that are not dropped.
+    """
+
+    boxes: Tensor
+    logits: Tensor
+    rank: Tensor
+    valid: Tensor
+
+    def at(self, order: Tensor) -> Candidates:
+        """Those of the indices (N, M) of each image."""
+        return Candidates(*(_rows(values, order) for values in self))
+
+    def valid_first(self, most: int) -> Candidates:
+        """At most so many of each image, the valid ones first, otherwise in the same order."""
+        order = self.valid.byte().sort(dim=1, descending=True, stable=True).indices
+        return self.at(order[:, :most])
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
@@ -35,6 +62,9 @@ class VMBRPN(RPN):
     falling order of objectness. Equal values keep the order of levels and, within a level, of rows,
     columns and anchors. All objectness of an image is NaN where the box of a candidate is not
     finite or its logit is NaN, since the best ones are not known then.
+
+    All images and levels are worked on together. What is dropped is marked, not taken out, so that
+    a GPU makes the host wait a few times in a batch, however many images it has.
 
     Args:
         post_nms_topk_per_level: proposals of each level.
@@ -111,74 +141,96 @@ class VMBRPN(RPN):
             pred_anchor_deltas: for each level, (N, R_l, 4).
             limits: of the boxes of each image.
         """
-        levels = list(zip(anchors, pred_objectness_logits, pred_anchor_deltas, strict=True))
-        if self.small_boxes == "caffe":
-            images = [
-                [
-                    self._large_candidates(a, logits[i], deltas[i], limit)
-                    for a, logits, deltas in levels
-                ]
-                for i, limit in enumerate(limits)
-            ]
-        else:
-            candidates = [self._candidates(*level) for level in levels]
-            images = [
-                [(boxes[i], logits[i]) for boxes, logits in candidates] for i in range(len(limits))
-            ]
-        return [self._proposals_of_image(*each) for each in zip(images, limits, strict=True)]
-
-    def _rank(self, logits: Tensor) -> Tensor:
-        """What decides the order of proposals."""
-        return logits.float() if self.ranks_by_logits else logits.float().sigmoid()
-
-    def _candidates(self, anchors: Boxes, logits: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor]:
-        """The top-k of one level before NMS: boxes (N, k, 4) and logits (N, k), best first."""
-        order = self._rank(logits).sort(dim=1, descending=True, stable=True).indices
-        order = order[:, : self.pre_nms_topk[self.training]]
-        deltas = deltas.gather(1, order[:, :, None].expand(-1, -1, 4))
-        boxes = self.box2box_transform.apply_deltas(
-            deltas.reshape(-1, 4), anchors.tensor[order].reshape(-1, 4)
-        )
-        return boxes.view(deltas.shape), logits.gather(1, order)
-
-    def _large_candidates(
-        self, anchors: Boxes, logits: Tensor, deltas: Tensor, limit: Limits
-    ) -> tuple[Tensor, Tensor]:
-        """The top-k of one image's boxes of one level that are large enough, best first."""
-        boxes = self.box2box_transform.apply_deltas(deltas, anchors.tensor)
-        boxes = self.convention.clip(boxes, limit.size)
-        large = self.convention.has_sides_of(boxes, limit.min_side, exceeded=True)
-        large |= ~boxes.isfinite().all(dim=1)  # to be noticed
-        boxes, logits = boxes[large], logits[large]
-        order = self._rank(logits).sort(descending=True, stable=True).indices
-        order = order[: self.pre_nms_topk[self.training]]
-        return boxes[order], logits[order]
-
-    def _proposals_of_image(self, levels: list[tuple[Tensor, Tensor]], limit: Limits) -> Instances:
-        kept = [self._suppress(boxes, logits, limit) for boxes, logits in levels]
-        boxes = torch.cat([boxes for boxes, _ in kept])
-        logits = torch.cat([logits for _, logits in kept])
-        objectness = logits.float().sigmoid()
-        if len(levels) > 1:
-            order = self._rank(logits).argsort(descending=True, stable=True)
-            order = order[: self.post_nms_topk[self.training]]
-            boxes, logits, objectness = boxes[order], logits[order], objectness[order]
+        numbers = on_device([(*limit.size, limit.min_side) for limit in limits], anchors[0].device)
+        levels = [
+            self._candidates(*level, *numbers[:, :, None].unbind(dim=1))
+            for level in zip(anchors, pred_objectness_logits, pred_anchor_deltas, strict=True)
+        ]
+        found = self._best_of_all([candidates for candidates, _ in levels])
         # Boxes that are not finite were dropped as too small: only this tells of them.
-        known = [boxes.isfinite().all() & ~logits.isnan().any() for boxes, logits in levels]
-        objectness = objectness.where(torch.stack(known).all(), torch.nan)
-        return Instances(
-            limit.size,
-            proposal_boxes=Boxes(boxes),
-            objectness=objectness,
-            objectness_logits=logits,
-        )
+        known = torch.stack([known for _, known in levels]).all(dim=0)
+        proposals = []
+        for i, count in enumerate(found.valid.sum(dim=1).tolist()):
+            logits = found.logits[i, :count]
+            fields = {
+                "proposal_boxes": Boxes(found.boxes[i, :count]),
+                "objectness": logits.float().sigmoid().where(known[i], torch.nan),
+                "objectness_logits": logits,
+            }
+            proposals.append(Instances(limits[i].size, **fields))
+        return proposals
 
-    def _suppress(self, boxes: Tensor, logits: Tensor, limit: Limits) -> tuple[Tensor, Tensor]:
-        """Clip, drop small boxes and apply NMS within one level of one image."""
-        boxes = self.convention.clip(boxes, limit.size)
+    def _candidates(
+        self,
+        anchors: Boxes,
+        logits: Tensor,
+        deltas: Tensor,
+        heights: Tensor,
+        widths: Tensor,
+        min_sides: Tensor,
+    ) -> tuple[Candidates, Tensor]:
+        """The top-k of one level, with those too small dropped.
+
+        Args:
+            anchors: R boxes.
+            logits: (N, R).
+            deltas: (N, R, 4).
+            heights, widths, min_sides: (N, 1), the limits of each image.
+
+        Returns:
+            The candidates, and bool (N,): whether their boxes are finite and no logit is NaN.
+        """
+        rank = logits.float() if self.ranks_by_logits else logits.float().sigmoid()
+        sources = anchors.tensor.expand(len(logits), -1, -1)
+        limits = heights, widths, min_sides
+        if self.small_boxes == "caffe":
+            _, large, finite = self._decoded(deltas, sources, *limits)
+            rank = rank.where(large | ~finite, -torch.inf)  # what isn't finite is to be noticed
+        order = rank.sort(dim=1, descending=True, stable=True).indices
+        order = order[:, : self.pre_nms_topk[self.training]]
+        sources, logits, deltas = (_rows(values, order) for values in (sources, logits, deltas))
+        boxes, large, finite = self._decoded(deltas, sources, *limits)
+        known = (finite & ~logits.isnan()).all(dim=1)
+        return Candidates(boxes, logits, _rows(rank, order), large), known
+
+    def _decoded(
+        self, deltas: Tensor, sources: Tensor, heights: Tensor, widths: Tensor, min_sides: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes (N, R, 4), clipped, and bool (N, R) twice: whether large enough, whether finite."""
+        flat = deltas.reshape(-1, 4), sources.reshape(-1, 4)
+        boxes = self.box2box_transform.apply_deltas(*flat).view(deltas.shape)
+        clipped = self.convention.clip(boxes, (heights[..., None], widths[..., None]))
         exceeded = self.small_boxes != "vmb"
-        large = self.convention.has_sides_of(boxes, limit.min_side, exceeded)
-        boxes, logits = boxes[large], logits[large]
-        keep = self.convention.nms(boxes, self._rank(logits), self.nms_thresh)
-        keep = keep[: self.post_nms_topk_per_level]
-        return boxes[keep], logits[keep]
+        large = self.convention.has_sides_of(clipped, min_sides, exceeded)
+        return clipped, large, boxes.isfinite().all(dim=2)
+
+    def _best_of_all(self, levels: list[Candidates]) -> Candidates:
+        """The proposals of each image, of the candidates of all levels."""
+        counts = [level.valid.shape[1] for level in levels]
+        boxes, valid = (
+            torch.stack([_extended(v, max(counts)) for v in values], dim=1)
+            for values in ([level.boxes for level in levels], [level.valid for level in levels])
+        )
+        kept = self.convention.kept(boxes.flatten(0, 1), valid.flatten(0, 1), self.nms_thresh)
+        kept_of_levels = kept.view(valid.shape).unbind(dim=1)
+        best = [
+            level._replace(valid=own[:, :count]).valid_first(self.post_nms_topk_per_level)
+            for level, own, count in zip(levels, kept_of_levels, counts, strict=True)
+        ]
+        if len(best) == 1:
+            return best[0]
+        joined = Candidates(*(torch.cat(values, dim=1) for values in zip(*best, strict=True)))
+        ranked = joined.at(joined.rank.sort(dim=1, descending=True, stable=True).indices)
+        return ranked.valid_first(self.post_nms_topk[self.training])
+
+
+def _rows(values: Tensor, order: Tensor) -> Tensor:
+    """Rows (N, M, ...) of values (N, K, ...), by their indices (N, M)."""
+    index = order if values.ndim == 2 else order[:, :, None].expand(-1, -1, values.shape[2])
+    return values.gather(1, index)
+
+
+def _extended(values: Tensor, length: int) -> Tensor:
+    """Values (N, K, ...) as (N, length, ...), with zeros at the end."""
+    missing = (0, length - values.shape[1])
+    return pad(values, missing if values.ndim == 2 else (0, 0, *missing))

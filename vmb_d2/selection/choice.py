@@ -11,6 +11,7 @@ from torch import Tensor
 from ..config.read_out import ReadOut
 from ..structures.box_geometry import CONVENTIONS
 from .most_confident import Selection, select_adaptively, select_regions
+from .once import select_once
 from .pairs import BoxesOf, chosen_pairs
 
 
@@ -54,6 +55,8 @@ def choose(images: Sequence[Candidates], read_out: ReadOut) -> list[Choice]:
     """The regions of each image that ``read_out`` chooses."""
     if read_out.suppression == "by_class" and not read_out.regressed:
         selections = _by_class(images, read_out)
+    elif read_out.suppression == "once":
+        selections = _once(images, read_out)
     else:
         selections = [_of_image(image, read_out) for image in images]
     choices = []
@@ -79,6 +82,17 @@ def _by_class(images: Sequence[Candidates], read_out: ReadOut) -> list[Selection
     in_order = read_out.order == "proposal"
     counted = read_out.equal_counts, in_order
     return select_adaptively(boxes, scores, read_out.least, most, threshold, *rule, *counted)
+
+
+def _once(images: Sequence[Candidates], read_out: ReadOut) -> list[Selection]:
+    best = [image.scores.max(dim=1) for image in images]
+    boxes = [image.proposals for image in images]
+    if read_out.regressed:
+        every = [torch.arange(len(b), device=b.device) for b in boxes]
+        of_images = zip(images, every, best, strict=True)
+        boxes = [image.regressed(indices, own.indices) for image, indices, own in of_images]
+    scores, classes = [own.values for own in best], [own.indices for own in best]
+    return select_once(boxes, scores, classes, read_out)
 
 
 def _of_image(image: Candidates, read_out: ReadOut) -> Selection:

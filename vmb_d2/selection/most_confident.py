@@ -61,7 +61,7 @@ def select_regions(
     """
     if not scores:
         return []
-    all_boxes, all_scores = _padded(boxes, 0), _padded(scores, -torch.inf)
+    all_boxes, all_scores = padded(boxes, 0), padded(scores, -torch.inf)
     best = all_scores.amax(dim=2)
     counts = best > threshold
     best = best.where(counts, -torch.inf)
@@ -119,7 +119,7 @@ def select_adaptively(
     )
     if not most:
         return []
-    confidences = _padded([m.confidences for m in most], -torch.inf)
+    confidences = padded([m.confidences for m in most], -torch.inf)
     counts = confidences >= threshold if equal_counts else confidences > threshold
     result = []
     for selection, above in zip(most, counts.sum(dim=1).tolist(), strict=True):
@@ -186,7 +186,7 @@ def _confidences(
     )
 
 
-def _padded(rows: Sequence[Tensor], value: float) -> Tensor:
+def padded(rows: Sequence[Tensor], value: float) -> Tensor:
     """Tensors (R_i, ...) as one (N, R, ...), padded with ``value``."""
     if len(rows) == 1:
         return rows[0][None]

@@ -16,7 +16,6 @@ from ..structures.box_geometry import CONVENTIONS
 
 _PAIRS_PER_REGION = 4  # looked at first
 _HALVINGS = 10  # of the threshold, at most
-_EXCLUDED = 100  # confidences up to the threshold divided by this have no part in suppression
 
 BoxesOf = Callable[[Tensor, Tensor], Tensor]
 
@@ -45,13 +44,11 @@ def chosen_pairs(scores: Tensor, boxes_of: BoxesOf, read_out: ReadOut) -> Pairs:
     Args:
         scores: float32 (R, C), probabilities of the classes.
         boxes_of: gives the boxes (K, 4) of pairs, from indices and classes (K,).
-        read_out: one that suppresses ``"once"``, ``"pairs"``, or regressed boxes ``"by_class"``.
+        read_out: one that suppresses ``"pairs"``, or regressed boxes ``"by_class"``.
     """
     pairs = Pairs(*torch.zeros(3, 0))
     for overlap in read_out.overlaps:
-        if read_out.suppression == "once":
-            pairs = _suppressed_once(scores, boxes_of, read_out, overlap)
-        elif read_out.suppression == "pairs":
+        if read_out.suppression == "pairs":
             pairs = _suppressed_pairs(scores, boxes_of, read_out, overlap)
         else:
             pairs = _best_pairs(scores, boxes_of, read_out, overlap)
@@ -63,14 +60,6 @@ def chosen_pairs(scores: Tensor, boxes_of: BoxesOf, read_out: ReadOut) -> Pairs:
     pairs = pairs.at(pairs.scores.argsort(descending=True, stable=True))
     above = int((pairs.scores >= read_out.threshold).sum())
     return pairs.at(slice(min(max(above, read_out.least), read_out.most)))
-
-
-def _suppressed_once(scores: Tensor, boxes_of: BoxesOf, read_out: ReadOut, overlap: float) -> Pairs:
-    best, classes = scores.max(dim=1)
-    indices = (best > read_out.threshold / _EXCLUDED).nonzero().squeeze(1)
-    pairs = Pairs(indices, classes[indices], best[indices])
-    boxes = boxes_of(pairs.indices, pairs.classes)
-    return pairs.at(CONVENTIONS[read_out.convention].nms(boxes, pairs.scores, overlap))
 
 
 def _suppressed_pairs(

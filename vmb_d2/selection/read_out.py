@@ -13,6 +13,7 @@ from torch import Tensor
 from ..config.read_out import ReadOut
 from ..data.preprocessing import NetworkImage
 from ..structures.regions import RegionFeatures
+from ..utils.devices import on_device
 from .choice import Candidates, choose
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def chosen_regions(
         background: let it be a class, column 0 of ``cls_prob``.
     """
     regions = output.regions
-    scales = [_scales(image, r) for image, r in zip(images, regions, strict=True)]
+    scales = _scales(images, model.device)
     scores = [_scores(r.class_logits, background) for r in regions]
     candidates = [
         Candidates(r.proposal_boxes.tensor, s, scale, functools.partial(model.regressed, r))
@@ -156,10 +157,14 @@ def _numbered(columns: Tensor, scores: Tensor, background: bool) -> Tensor:
     return (columns - 1) % scores.shape[1] if background else columns
 
 
-def _scales(image: NetworkImage, regions: Instances) -> Tensor | float:
+def _scales(images: Sequence[NetworkImage], device: torch.device) -> list[Tensor | float]:
     """Network pixels per original pixel: one number, or float32 (4,) of x, y, x, y."""
-    x, y = image.scales
-    return x if x == y else regions.proposal_boxes.tensor.new_tensor([x, y, x, y])
+    scales = [image.scales for image in images]
+    if all(x == y for x, y in scales):
+        return [x for x, _ in scales]
+    tensors = on_device([(x, y, x, y) for x, y in scales], device)
+    pairs = zip(scales, tensors, strict=True)
+    return [x if x == y else tensor for (x, y), tensor in pairs]
 
 
 def _to_regions(
@@ -173,13 +178,12 @@ def _to_regions(
     """RegionFeatures of each image, from tensors of each image in the order of storage."""
     if not images:
         return []
-    of_features = {name: _to_host([own.float() for own in each]) for name, each in features.items()}
-    arrays = {
-        "bbox": [own.float() for own in boxes],
-        "cls_prob": scores,
-        **further,
-    }
-    on_host = {name: _to_host(each) for name, each in arrays.items()}
+    on_host = _to_host(
+        {name: [own.float() for own in each] for name, each in features.items()}
+        | {"bbox": [own.float() for own in boxes], "cls_prob": scores}
+        | further
+    )
+    of_features = {name: on_host.pop(name) for name in features}
     result = []
     for i, image in enumerate(images):
         values: dict[str, Any] = {name: each[i] for name, each in on_host.items()}
@@ -199,10 +203,19 @@ def _to_regions(
     return result
 
 
-def _to_host(tensors: list[Tensor]) -> list[np.ndarray]:
-    """Tensors (n_i, ...) of the images of a batch as arrays, which share the batch's memory."""
-    together = torch.cat(tensors).cpu()
-    return [part.numpy() for part in together.split([len(own) for own in tensors])]
+def _to_host(arrays: dict[str, list[Tensor]]) -> dict[str, list[np.ndarray]]:
+    """Tensors (n_i, ...) of the images of a batch as arrays, which share the batch's memory.
+
+    A GPU is waited for once, for all of them.
+    """
+    together = {name: torch.cat(tensors) for name, tensors in arrays.items()}
+    copies = {name: tensor.to("cpu", non_blocking=True) for name, tensor in together.items()}
+    for device in {tensor.device for tensor in together.values() if tensor.is_cuda}:
+        torch.cuda.current_stream(device).synchronize()
+    return {
+        name: [part.numpy() for part in copy.split([len(own) for own in arrays[name]])]
+        for name, copy in copies.items()
+    }
 
 
 def _is_finite(proposals: Instances) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..structures.batched_nms import as_bits
+
 
 def survivors(scores: Tensor, candidates: Tensor, overlapping: Tensor) -> Tensor:
     """Which candidates survive, in each class.
@@ -37,7 +39,7 @@ def survivors(scores: Tensor, candidates: Tensor, overlapping: Tensor) -> Tensor
     ranked = scores[..., contested].where(some, -torch.inf)
     by_rank = ranked.argsort(dim=1, descending=True, stable=True)
     by_rank = by_rank[:, :depth]  # all candidates, some classes' followed by other regions
-    neighbours = _as_bits(overlapping.flatten(0, 1))
+    neighbours = as_bits(overlapping.flatten(0, 1))
     suppressed = neighbours.new_zeros(images, len(contested), neighbours.shape[1])
     first = regions * torch.arange(images, device=scores.device)[:, None]  # of each image
     steps = []
@@ -50,10 +52,3 @@ def survivors(scores: Tensor, candidates: Tensor, overlapping: Tensor) -> Tensor
     result = candidates.clone()
     result[..., contested] = survives & some
     return result
-
-
-def _as_bits(rows: Tensor) -> Tensor:
-    """Bool (N, R) as int64 (N, ceil(R / 64)): column r is bit r % 64 of word r // 64."""
-    padded = torch.nn.functional.pad(rows, (0, -rows.shape[1] % 64))
-    words = padded.view(len(rows), -1, 64).to(torch.int64)
-    return (words << torch.arange(64, device=rows.device)).sum(dim=2)

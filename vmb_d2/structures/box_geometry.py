@@ -20,15 +20,22 @@ import torch
 import torchvision
 from torch import Tensor
 
+from .batched_nms import kept_at_once, kept_in_turn
+
 
 def to_exclusive(boxes: Tensor) -> Tensor:
     """Inclusive boxes of shape (..., 4) as exclusive ones: x2 and y2 one further."""
-    return boxes + boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
+    return boxes + _is_end(boxes)
 
 
 def to_inclusive(boxes: Tensor) -> Tensor:
     """Exclusive boxes of shape (..., 4) as inclusive ones: x2 and y2 one less."""
-    return boxes - boxes.new_tensor([0.0, 0.0, 1.0, 1.0])
+    return boxes - _is_end(boxes).float()
+
+
+def _is_end(boxes: Tensor) -> Tensor:
+    """Bool (4,): which coordinates are x2 and y2. Made on the device: none waits for a copy."""
+    return torch.arange(4, device=boxes.device) >= 2
 
 
 @dataclass(frozen=True)
@@ -72,25 +79,30 @@ class BoxConvention:
         """Exclusive boxes (..., 4) as the lineage has them."""
         return to_inclusive(boxes) if self.inclusive else boxes
 
-    def clip(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-        """Clip boxes to an image of ``size`` (height, width).
+    def clip(self, boxes: Tensor, size: tuple[int, int] | tuple[Tensor, Tensor]) -> Tensor:
+        """Clip boxes (..., R, 4) to images of ``size`` (height, width).
 
-        An inclusive box completely outside becomes one pixel wide at the border.
+        Height and width are numbers, or tensors that broadcast to (..., R, 1). An inclusive box
+        completely outside becomes one pixel wide at the border.
         """
-        height, width = (side - self.inclusive for side in size)
-        last = boxes.new_tensor([width, height, width, height])
-        return torch.minimum(boxes.clamp(min=0), last)
+        height, width = (side - int(self.inclusive) for side in size)
+        result = boxes.clamp(min=0)
+        result[..., 0::2].clamp_(max=width)
+        result[..., 1::2].clamp_(max=height)
+        return result
 
-    def has_sides_of(self, boxes: Tensor, min_size: float, exceeded: bool = False) -> Tensor:
-        """Bool tensor (R,): which boxes have both sides of at least ``min_size`` pixels.
+    def has_sides_of(
+        self, boxes: Tensor, min_size: float | Tensor, exceeded: bool = False
+    ) -> Tensor:
+        """Bool tensor (..., R): which boxes have both sides of at least ``min_size`` pixels.
 
-        With ``exceeded``, those with both sides larger than that, and x2 > x1, y2 > y1.
+        ``min_size`` is a number, or a tensor that broadcasts to (..., R). With ``exceeded``, those
+        with both sides larger than that, and x2 > x1, y2 > y1.
         """
-        widths, heights = self.sides(boxes)
+        smaller = torch.minimum(*self.sides(boxes))
         if not exceeded:
-            return (widths >= min_size) & (heights >= min_size)
-        smallest = max(min_size, float(self.inclusive))
-        return (widths > smallest) & (heights > smallest)
+            return smaller >= min_size
+        return (smaller > min_size) & (smaller > self.inclusive)
 
     def overlapping(self, boxes: Tensor, threshold: float) -> Tensor:
         """Bool tensor (..., R, R): which pairs overlap so much that NMS drops one of the two.
@@ -128,6 +140,25 @@ class BoxConvention:
             ranked = to_exclusive(ranked)
         exceeded_at = self._exceeded_at(threshold, boxes.device)
         return order[torchvision.ops.nms(ranked, scores[order], exceeded_at)]
+
+    def kept(self, boxes: Tensor, candidates: Tensor, threshold: float) -> Tensor:
+        """Greedy non-maximum suppression in each of several sets of boxes.
+
+        It keeps the boxes that :meth:`nms` does. A GPU doesn't let the host wait for each set; on
+        the CPU, torchvision's loop over each is faster.
+
+        Args:
+            boxes: (B, K, 4) of B sets, within each by falling score.
+            candidates: bool (B, K), which boxes take part.
+            threshold: see :meth:`nms`.
+
+        Returns:
+            bool (B, K).
+        """
+        if self.nms_inclusive:
+            boxes = to_exclusive(boxes)
+        kept_of = kept_in_turn if boxes.device.type == "cpu" else kept_at_once
+        return kept_of(boxes, candidates, self._exceeded_at(threshold, boxes.device))
 
     def _exceeded_at(self, threshold: float, device: torch.device) -> float:
         """The number that an overlap has to exceed by the lineage's rule on ``device``."""

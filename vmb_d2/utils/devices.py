@@ -11,7 +11,7 @@ import logging
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, first_line
@@ -83,6 +83,15 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return platform.processor() or platform.machine()
+
+
+def on_device(rows: Sequence[Sequence[float]], device: torch.device) -> torch.Tensor:
+    """Numbers as a float32 tensor on a device. The host doesn't wait for a GPU to have them."""
+    import torch
+
+    pinned = device.type == "cuda"
+    tensor = torch.tensor(rows, dtype=torch.float32, pin_memory=pinned)
+    return tensor.to(device, non_blocking=True)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
