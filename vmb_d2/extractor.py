@@ -192,6 +192,7 @@ class RegionFeatureExtractor:
         images: Sequence[NetworkImage],
         padded_size: tuple[int, int],
         boxes: Sequence[Tensor] | None = None,
+        batch: NetworkBatch | None = None,
     ) -> list[RegionFeatures]:
         """Extract the regions of preprocessed images.
 
@@ -200,8 +201,9 @@ class RegionFeatureExtractor:
             padded_size: (height, width) in network pixels to which each image is padded.
             boxes: for each image, boxes (n, 4) of the model's convention in original pixels, used
                 instead of proposals. All of them are returned, in their order.
+            batch: what :meth:`to_network` gave for the images, where it was called before.
         """
-        batch = self.to_network(images, padded_size)
+        batch = self.to_network(images, padded_size) if batch is None else batch
         if boxes is None:
             return self.read_out(self.network(batch), images)
         convention = self.model.box_convention

@@ -7,6 +7,7 @@ from jobs import everything, failures, manifest, run
 from PIL import Image
 
 from vmb_d2.config.input_step import MMF_INPUT
+from vmb_d2.engine.upload import Uploader
 from vmb_d2.utils.devices import estimated_batch_size
 
 GB = 10**9
@@ -35,6 +36,7 @@ def gpu(monkeypatch, free, unused=0, index=0):
 
     for name in answers:
         monkeypatch.setattr(torch.cuda, name, answer(name))
+    monkeypatch.setattr(Uploader, "stream", None)
     return torch.device("cuda", index)
 
 

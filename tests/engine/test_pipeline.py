@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 import support
+import torch
 from fakes import FakeExtractor, images_with_warnings, small_images
 from jobs import SOME_FORMATS, children, everything, failures, is_there, manifest, run
 from PIL import Image
 
 from vmb_d2.data.image_list import list_images, name_images
-from vmb_d2.engine.pipeline import MOST_UNWRITTEN
+from vmb_d2.engine.pipeline import MOST_UNWRITTEN, ExtractionPipeline
 from vmb_d2.errors import ConfigError, OutputError, TooManyFailures
 from vmb_d2.output.store_set import StoreSet
 from vmb_d2.stores import FORMATS
@@ -40,6 +41,42 @@ def mixed_images(folder):
     whole = (folder / "11.png").read_bytes()
     (folder / "11.png").write_bytes(whole[: len(whole) // 2])
     return name_images(list_images(folder))
+
+
+def uploading_ahead(*values, **options):
+    """The pipeline as it is for a GPU."""
+    return ExtractionPipeline(*values, **options | {"uploads_ahead": True})
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize("most", [4, 1])
+def test_uploading_ahead_changes_nothing(tmp_path, workers, most, monkeypatch):
+    """Nor does memory that runs out, after which the images themselves are taken again."""
+
+    def before_batch(images):
+        if len(images) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    images = mixed_images(tmp_path / "in")
+    values = {"batch_size": 4, "workers": workers}
+    run(tmp_path / "out", images, **values)
+    monkeypatch.setattr("vmb_d2.engine.job.ExtractionPipeline", uploading_ahead)
+    extractor = FakeExtractor(before_batch=before_batch)
+    run(tmp_path / "ahead", images, extractor, **values)
+    assert extractor.uploaded > 0
+    assert everything(tmp_path / "ahead") == everything(tmp_path / "out")
+    assert failures(tmp_path / "ahead") == failures(tmp_path / "out")
+
+
+def test_the_error_of_an_upload_ends_the_run(tmp_path, images, monkeypatch):
+    def fail(images, padded_size):
+        raise RuntimeError("CUDA error: invalid argument")
+
+    monkeypatch.setattr("vmb_d2.engine.job.ExtractionPipeline", uploading_ahead)
+    extractor = FakeExtractor()
+    extractor.to_network = fail
+    with pytest.raises(RuntimeError, match="invalid argument"):
+        run(tmp_path / "out", images, extractor)
 
 
 @pytest.mark.slow

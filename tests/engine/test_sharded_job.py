@@ -277,9 +277,9 @@ def test_shards_of_whole_chunks_have_the_batches_of_one_run(tmp_path, out):
         extractor = FakeExtractor()
         extract_batch = extractor.extract_batch
 
-        def noted(loaded, padded_size, boxes=None):
+        def noted(loaded, padded_size, *further):
             sizes.append((len(loaded), padded_size))
-            return extract_batch(loaded, padded_size, boxes)
+            return extract_batch(loaded, padded_size, *further)
 
         extractor.extract_batch = noted
         run(folder, images, shard=shard, extractor=extractor, **options)

@@ -9,7 +9,7 @@ from PIL import Image
 from support import some_regions
 
 from vmb_d2.data.image_list import list_images, name_images
-from vmb_d2.extractor import RegionFeatureExtractor
+from vmb_d2.extractor import RegionFeatureExtractor, pad
 from vmb_d2.selection.options import RegionOptions
 from vmb_d2.structures.box_geometry import VMB
 
@@ -37,8 +37,11 @@ class FakeModel:
 class FakeExtractor(RegionFeatureExtractor):
     """Gives each image regions that depend on its pixels and the seed alone.
 
-    ``before_batch`` is called with the images of each batch before anything else.
+    ``before_batch`` is called with the images of each batch before anything else. ``uploaded``:
+    how many batches came from :meth:`to_network`.
     """
+
+    uploaded = 0
 
     def __init__(self, seed=0, before_batch=lambda images: None, precision="fp32", **options):
         super().__init__(FakeModel(seed), RegionOptions(**options), precision=precision)
@@ -46,12 +49,18 @@ class FakeExtractor(RegionFeatureExtractor):
         self.batches = []
         self._given = []
 
-    def extract_batch(self, images, padded_size, boxes=None):
+    def extract_batch(self, images, padded_size, boxes=None, batch=None):
+        if batch is not None:
+            assert torch.equal(batch.tensor, pad(images, padded_size).tensor)
+            self.uploaded += 1
         self.before_batch(images)
         self.batches.append(len(images))
         regions = [self._regions(image) for image in images]
         self._given += [weakref.ref(r.features) for r in regions]
         return regions
+
+    def to_network(self, images, padded_size):
+        return pad(images, padded_size)
 
     def wait_until_written(self):
         """Wait until all that was given is, and was let go of."""

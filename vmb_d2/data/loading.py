@@ -47,7 +47,7 @@ def loaded_batches(
 
     Pillow's warnings of an image are logged.
 
-    The tensors of a batch may be overwritten once the next batch is asked for.
+    The tensors of a batch may be overwritten once the next batch but one is asked for.
 
     Args:
         batches: of ``batch_size`` images at most; asked for as far ahead as images are read.
@@ -71,7 +71,7 @@ def loaded_batches(
         from .workers import read_in_processes
 
         ahead = max(2, -(-2 * batch_size // workers))
-        outcomes = read_in_processes(paths(), workers, step, ahead=ahead, kept=batch_size)
+        outcomes = read_in_processes(paths(), workers, step, ahead=ahead, kept=2 * batch_size)
     else:
         outcomes = (outcome_of(path, step) for path in paths())
     with contextlib.closing(outcomes):

@@ -190,6 +190,7 @@ class ExtractionJob:
                 max_failures=self.max_failures,
                 workers=default_workers(device) if self.workers is None else self.workers,
                 before_write=lambda: _show(lease, counts),
+                uploads_ahead=device.type == "cuda",
             )
             # A signal waits until the stores are closed and the end is recorded.
             with interruption.deferred(), stack.pop_all():

@@ -7,7 +7,7 @@ import gc
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,11 +24,13 @@ from ..structures.regions import RegionFeatures
 from ..utils import interruption
 from ..utils.devices import is_out_of_memory
 from ..utils.progress import progress_of
+from .upload import Uploader
 
 if TYPE_CHECKING:  # a run with nothing to do doesn't import torch
     from torch import Tensor
 
     from ..extractor import RegionFeatureExtractor
+    from ..modeling import NetworkBatch
 
 MOST_UNWRITTEN = 3  # batches
 
@@ -72,8 +74,9 @@ class _Loaded(NamedTuple):
 class ExtractionPipeline:
     """Extracts images into stores.
 
-    While the network computes, images are read ahead in processes, and the batches before are
-    written in a thread, :data:`MOST_UNWRITTEN` at most.
+    While the network computes, images are read ahead in processes, the next batch is brought to the
+    device in a thread, and the batches before are written in another, :data:`MOST_UNWRITTEN` at
+    most.
 
     Attributes:
         extractor: gives the regions.
@@ -86,6 +89,8 @@ class ExtractionPipeline:
         workers: how many processes read images; 0: none but this one.
         before_write: called before each write, in the thread that writes. What it raises ends the
             run, and nothing more is written.
+        uploads_ahead: whether the next batch is brought to the device in a thread; else each when
+            it is computed. On the CPU there is nothing to gain.
     """
 
     extractor: RegionFeatureExtractor
@@ -97,6 +102,7 @@ class ExtractionPipeline:
     max_failures: int | None
     workers: int
     before_write: Callable[[], None]
+    uploads_ahead: bool = False
 
     def __post_init__(self) -> None:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
@@ -137,15 +143,35 @@ class ExtractionPipeline:
             )
             stack.enter_context(contextlib.closing(batches))
             loaded = loaded_batches(batches, self.workers, self.batching.most, step)
-            for batch, outcomes in stack.enter_context(contextlib.closing(loaded)):
+            stack.enter_context(contextlib.closing(loaded))
+            uploaded = stack.enter_context(contextlib.closing(self._uploaded(loaded)))
+            for items, padded_size, upload in uploaded:
                 interruption.check()
-                self._extract(self._loaded(batch, outcomes), batch.padded_size)
+                self._extract(items, padded_size, upload)
                 progress.show(self.counts.extracted, self.counts.failed)
         self.counts.seconds = time.perf_counter() - self._began
         if self._conversions:
             pairs = ((self._conversions[kind], words) for kind, words in CONVERSIONS.items())
             modes = ", ".join(f"{count} {words}" for count, words in pairs if count)
             logger.info("image modes: %s", modes)
+
+    def _uploaded(
+        self, loaded: Iterable[tuple[Batch[InputImage], list[Outcome]]]
+    ) -> Generator[tuple[list[_Loaded], Size, Future[NetworkBatch] | None]]:
+        """Each batch, while the one after it is brought to the device."""
+        before = None
+        with Uploader(self.extractor) as uploader:
+            for batch, outcomes in loaded:
+                items, size = self._loaded(batch, outcomes), batch.padded_size
+                if not self.uploads_ahead:
+                    yield items, size, None
+                    continue
+                own = uploader.upload([item.content for item in items], size) if items else None
+                if before is not None:
+                    yield before
+                before = items, size, own
+            if before is not None:
+                yield before
 
     def _loaded(self, batch: Batch[InputImage], outcomes: Sequence[Outcome]) -> list[_Loaded]:
         """The images of a batch that can be extracted; the others are recorded as failures."""
@@ -173,12 +199,20 @@ class ExtractionPipeline:
             self._conversions.update(content.conversions)
         return loaded
 
-    def _extract(self, loaded: list[_Loaded], padded_size: Size) -> None:
-        """Extract images of one padded size; in halves where memory isn't enough for all."""
+    def _extract(
+        self,
+        loaded: list[_Loaded],
+        padded_size: Size,
+        upload: Future[NetworkBatch] | None = None,
+    ) -> None:
+        """Extract images of one padded size; in halves where memory isn't enough for all.
+
+        ``upload`` is under way, or None where it is still to be done.
+        """
         if not loaded:
             return
         if len(loaded) <= self._most_at_once:
-            regions = self._regions(loaded, padded_size)
+            regions = self._regions(loaded, padded_size, upload)
             if regions is not None:
                 self._write_later(loaded, regions)
                 return
@@ -194,7 +228,9 @@ class ExtractionPipeline:
         self._extract(loaded[:half], padded_size)
         self._extract(loaded[half:], padded_size)
 
-    def _regions(self, loaded: list[_Loaded], padded_size: Size) -> list[RegionFeatures] | None:
+    def _regions(
+        self, loaded: list[_Loaded], padded_size: Size, upload: Future[NetworkBatch] | None
+    ) -> list[RegionFeatures] | None:
         """What the extractor gives; None where it runs out of memory."""
         import torch
 
@@ -202,7 +238,8 @@ class ExtractionPipeline:
         boxes = [item.boxes for item in loaded if item.boxes is not None]
         given = None if self.boxes is None else boxes
         try:
-            return self.extractor.extract_batch(images, padded_size, given)
+            batch = None if upload is None else upload.result()
+            return self.extractor.extract_batch(images, padded_size, given, batch)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
