@@ -221,6 +221,7 @@ def load_extractor(cfg: DictConfig, description: VMBModel | None) -> RegionFeatu
         cache_dir=cfg.cache_dir,
         unsafe_load=cfg.model.unsafe_load,
         precision=cfg.precision,
+        compile=cfg.extract.compile,
         input_changes=input_changes(cfg),
         **vars(region_options(cfg)),
     )

@@ -99,6 +99,7 @@ class ExtractOptions:
     batch_size: Any
     batching: str
     workers: int | None
+    compile: str
 
 
 @dataclass

@@ -26,10 +26,11 @@ from .data.batching import bucketed_batches
 from .data.preprocessing import ImageSource, NetworkImage, load
 from .errors import ConfigError
 from .modeling import VMBRCNN, NetworkBatch, NetworkOutput
+from .modeling.compiled import compiled
 from .selection.options import RegionOptions
 from .selection.read_out import chosen_regions, given_regions
 from .structures.regions import RegionFeatures
-from .utils.devices import arithmetic, check_precision, device_of, dtype_of
+from .utils.devices import arithmetic, check_compile, check_precision, device_of, dtype_of
 
 
 class RegionFeatureExtractor:
@@ -44,15 +45,17 @@ class RegionFeatureExtractor:
         description: of the model; None for a model of VMB, of which no more is known.
         precision: arithmetic of the network, one of ``PRECISIONS``. Boxes, scores and features
             are float32 in all of them.
+        compile: how backbone and RPN head run, one of ``COMPILE_MODES``; see
+            :func:`vmb_d2.modeling.compiled.compiled`.
 
     Attributes:
-        model: the model given; for another precision than fp32 a converted copy.
+        model: the model given; a copy for another precision than fp32, or where it is compiled.
         feature_names: the features extracted; the first one is ``RegionFeatures.features``.
         input_step: how an image becomes the network's input.
         read_out: how regions are chosen.
 
     Raises:
-        ConfigError: the model doesn't have a feature, or its device the precision.
+        ConfigError: the model doesn't have a feature, or its device the precision or ``compile``.
     """
 
     def __init__(
@@ -61,13 +64,19 @@ class RegionFeatureExtractor:
         options: RegionOptions | None = None,
         description: VMBModel | None = None,
         precision: str = "fp32",
+        compile: str = "off",
     ):
         check_precision(precision, model.device)
+        check_compile(compile, model.device, precision)
         self.model = model
         if precision != "fp32":  # fp32 computes layer by layer what the original computes
             self.weights_sha256 = fingerprint(model)
             self.model = model.for_inference(dtype_of(precision))
+        if compile != "off":
+            self.weights_sha256 = fingerprint(model)
+            self.model = compiled(self.model, compile)
         self.precision = precision
+        self.compile = compile
         self.options = options or RegionOptions()
         self.description = description
         self.feature_names = self.options.choose_features(model.feature_names)
@@ -90,6 +99,7 @@ class RegionFeatureExtractor:
         cache_dir: str | Path | None = None,
         unsafe_load: bool = False,
         precision: str = "fp32",
+        compile: str = "off",
         input_changes: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> RegionFeatureExtractor:
@@ -110,6 +120,8 @@ class RegionFeatureExtractor:
                 ``~/.cache/vmb_d2``.
             unsafe_load: load pickled objects too, which can run any code.
             precision: ``"fp32"`` or ``"bf16"``, on a GPU also ``"tf32"`` and ``"fp16"``.
+            compile: how backbone and RPN head run: ``"off"``, ``"inductor"`` (``torch.compile``),
+                on a GPU also ``"graphs"`` (CUDA graphs).
             input_changes: other values of fields of :class:`vmb_d2.config.input_step.InputStep`
                 than the model's own, such as ``{"channel_order": "rgb"}``.
             **options: of :class:`vmb_d2.selection.options.RegionOptions`, such as
@@ -129,13 +141,15 @@ class RegionFeatureExtractor:
             chosen.rule(description.read_out)
         device = device_of(device)
         check_precision(precision, device)
+        check_compile(compile, device, precision)
         if weights is None:
             name = released_name(model)
             weights, description = RELEASED_WEIGHTS[name], released_model(name, cache_dir)
         network, description = load_described_model(
             weights, description, device=device, cache_dir=cache_dir, unsafe=unsafe_load
         )
-        return cls(network, chosen, description.with_input(input_changes or {}), precision)
+        own = description.with_input(input_changes or {})
+        return cls(network, chosen, own, precision, compile)
 
     @overload
     def extract(  # type: ignore[overload-overlap]  # a str is a sequence of str, too

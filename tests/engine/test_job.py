@@ -46,6 +46,7 @@ def test_every_format_in_one_pass(tmp_path, images):
     assert [s["format"] for s in found["stores"]] == list(FORMATS)
     (entry,) = found["runs"]
     assert (entry["state"], entry["device"], entry["precision"]) == ("finished", "cpu", "fp32")
+    assert entry["compile"] == "off"
     assert len(found["settings"]["weights_sha256"]) == 64
 
 

@@ -34,6 +34,7 @@ MISTAKES = [
     (["extract.min_features=5", "extract.max_features=3"], ["extract.min_features=5"]),
     (["extract.feature_name=fc5"], ["extract.feature_name=fc5", "fc6, fc7"]),
     (["extract.confidence_threshold=1.5"], ["extract.confidence_threshold=1.5", "[0, 1)"]),
+    (["extract.compile=graphs", "device=cpu"], ["extract.compile=graphs", "off, inductor"]),
     (["device=tpu"], ["device=tpu", "auto, cpu"]),
     (["precision=tf32", "device=cpu"], ["precision=tf32", "cpu", "fp32, bf16"]),
     (["output.dir=/proc/nothing"], ["output.dir=/proc/nothing"]),

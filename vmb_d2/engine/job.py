@@ -172,6 +172,7 @@ class ExtractionJob:
                 "device": str(device),
                 "device_name": device_name(device),
                 "precision": extractor.precision,
+                "compile": extractor.compile,
                 "batch_size": batching.most,
                 "mismatch": mismatch,
             }

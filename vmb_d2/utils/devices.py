@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import logging
 import os
 import platform
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 # The dtype of the network's weights and maps, as torch names it.
 _DTYPES = {"fp32": "float32", "tf32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 PRECISIONS = tuple(_DTYPES)
+COMPILE_MODES = ("off", "graphs", "inductor")
 _HINT = 'another PyTorch: make install TORCH="torch==X torchvision==Y", see README.md'
 _AMPERE = (8, 0)  # compute capability of the first GPUs with TF32 and bfloat16
 
@@ -150,6 +152,31 @@ def check_precision(precision: str, device: torch.device | None = None) -> None:
     if precision not in valid:
         reason = f"{device} doesn't have it" if precision in PRECISIONS else ""
         raise ConfigError(reason, field="precision", value=precision, valid=valid)
+
+
+def check_compile(
+    mode: str, device: torch.device | None = None, precision: str | None = None
+) -> None:
+    """Raise ConfigError for an unknown mode, or one that ``device``, if given, can't have.
+
+    Inductor's programs are built by a C++ compiler; those for a GPU by Triton and a C compiler. On
+    a CPU, bf16 has convolutions of oneDNN that it doesn't know.
+    """
+    reason = ""
+    if device is not None and mode == "graphs" and device.type == "cpu":
+        reason = "CUDA graphs need an NVIDIA GPU"
+    elif device is not None and mode == "inductor":
+        is_cpu = device.type == "cpu"
+        program = os.environ.get("CXX", "g++") if is_cpu else os.environ.get("CC", "gcc")
+        if is_cpu and precision == "bf16":
+            reason = "on the CPU not with `precision`=bf16"
+        elif shutil.which(program) is None:
+            reason = f"needs a compiler, and {program} isn't here"
+        elif not is_cpu and importlib.util.find_spec("triton") is None:
+            reason = "needs Triton, which isn't installed"
+    if reason or mode not in COMPILE_MODES:
+        valid = [m for m in COMPILE_MODES if m != mode]
+        raise ConfigError(reason, field="compile", value=mode, valid=valid)
 
 
 def dtype_of(precision: str) -> torch.dtype:
