@@ -1,7 +1,5 @@
 """Backbone and RPN head compiled, or in place of CUDA graphs what stands in for them on the CPU."""
 
-import copy
-
 import pytest
 import support
 import torch
@@ -65,11 +63,12 @@ def test_backbone_and_head_are_one_graph_each():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_replayed_modules_give_the_same(name):
+def test_replayed_modules_give_the_same(name, monkeypatch):
     """With a capture that does as a CUDA graph: a run overwrites what the one before returned."""
 
-    def capture(module, inputs):
+    def capture(module, inputs, pool):
         outputs = module(inputs)
+        captured.append(module)
 
         def run(inputs):
             for target, source in zip(flat(outputs), flat(module(inputs)), strict=True):
@@ -79,11 +78,15 @@ def test_replayed_modules_give_the_same(name):
         return run
 
     model = support.tiny_model(name)
-    replayed = copy.copy(model)
-    replayed.backbone = Replayed(model.backbone, capture)
+    captured = []
+    monkeypatch.setattr("vmb_d2.modeling.compiled.captured", capture)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    replayed = compiled(model, "graphs")
     images = [batch(64, 96), batch(96, 64), batch(64, 96), batch(64, 96), batch(96, 64)]
     for own in images:
         assert_same(values(replayed, own), values(model, own))
+    assert len(captured) == 4  # two modules, two shapes
+    assert not isinstance(model.backbone, Replayed)
 
 
 def flat(outputs):

@@ -98,4 +98,5 @@ def as_on_gpu(monkeypatch, model):
     monkeypatch.setattr(box_geometry, "kept_in_turn", batched_nms.kept_at_once)
     for module in model.modules():
         if isinstance(module, ROIAlign):
-            monkeypatch.setattr(module, "forward", functools.partial(ROIAlign.forward, module))
+            forward = functools.partial(ROIAlign.forward, module)
+            monkeypatch.setitem(vars(module), "forward", forward)

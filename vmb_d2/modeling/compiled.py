@@ -99,8 +99,9 @@ def captured(module: nn.Module, inputs: Any, pool: Any) -> Run:
         outputs = module(own)
 
     def run(inputs: Any) -> Any:
-        for target, source in zip(_tensors(own), _tensors(inputs), strict=True):
-            target.copy_(source)
+        with torch.inference_mode():  # or tensors captured in it couldn't be written to
+            for target, source in zip(_tensors(own), _tensors(inputs), strict=True):
+                target.copy_(source)
         graph.replay()
         return outputs
 

@@ -141,7 +141,8 @@ class VMBRPN(RPN):
             pred_anchor_deltas: for each level, (N, R_l, 4).
             limits: of the boxes of each image.
         """
-        numbers = on_device([(*limit.size, limit.min_side) for limit in limits], anchors[0].device)
+        rows = [(*limit.size, limit.min_side) for limit in limits]
+        numbers = on_device(rows, anchors[0].device, torch.float32)
         levels = [
             self._candidates(*level, *numbers[:, :, None].unbind(dim=1))
             for level in zip(anchors, pred_objectness_logits, pred_anchor_deltas, strict=True)

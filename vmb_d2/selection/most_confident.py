@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from ..structures.box_geometry import VMB, BoxConvention
+from ..utils.devices import on_device
 from . import suppression
 
 NMS_THRESHOLD = 0.5  # of MMF
@@ -72,7 +73,7 @@ def select_regions(
     number = 2 * num_features
     left = [i for i, count in enumerate(eligible) if count]
     while left:
-        images = torch.tensor(left, device=best.device)
+        images = on_device(left, best.device)
         taken = min(number, max(eligible[i] for i in left))
         confidences[images], classes[images] = _confidences(
             all_boxes, all_scores, best, images, taken, threshold, convention, overlap

@@ -44,12 +44,11 @@ def select_once(
     indices, ranked, kept = (values.gather(1, first) for values in (order, ranked, kept))
     above = (kept & (ranked >= read_out.threshold)).sum(dim=1)
     count = above.clamp(min=read_out.least).minimum(kept.sum(dim=1))
-    is_confident = kept & (ranked > 0)
-    result = []
-    for i, (length, confident) in enumerate(
-        zip(count.tolist(), is_confident.sum(dim=1).tolist(), strict=True)
-    ):
-        own = indices[i, :length]
-        num_boxes = min(confident, length)
-        result.append(Selection(own, ranked[i, :length], classes[i][own], num_boxes))
-    return result
+    confident = (kept & (ranked > 0)).sum(dim=1).minimum(count)
+    numbers = torch.stack([count, confident], dim=1).tolist()
+    return [
+        Selection(own[:length], values[:length], of_image[own[:length]], num_boxes)
+        for own, values, of_image, (length, num_boxes) in zip(
+            indices, ranked, classes, numbers, strict=True
+        )
+    ]

@@ -162,7 +162,7 @@ def _scales(images: Sequence[NetworkImage], device: torch.device) -> list[Tensor
     scales = [image.scales for image in images]
     if all(x == y for x, y in scales):
         return [x for x, _ in scales]
-    tensors = on_device([(x, y, x, y) for x, y in scales], device)
+    tensors = on_device([(x, y, x, y) for x, y in scales], device, torch.float32)
     pairs = zip(scales, tensors, strict=True)
     return [x if x == y else tensor for (x, y), tensor in pairs]
 

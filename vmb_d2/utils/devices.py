@@ -87,12 +87,15 @@ def device_name(device: torch.device) -> str:
     return platform.processor() or platform.machine()
 
 
-def on_device(rows: Sequence[Sequence[float]], device: torch.device) -> torch.Tensor:
-    """Numbers as a float32 tensor on a device. The host doesn't wait for a GPU to have them."""
+def on_device(
+    numbers: Sequence[int] | Sequence[Sequence[float]],
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+) -> torch.Tensor:
+    """``torch.tensor``, but the host doesn't wait until a GPU has the numbers."""
     import torch
 
-    pinned = device.type == "cuda"
-    tensor = torch.tensor(rows, dtype=torch.float32, pin_memory=pinned)
+    tensor = torch.tensor(numbers, dtype=dtype, pin_memory=device.type == "cuda")
     return tensor.to(device, non_blocking=True)
 
 
