@@ -24,8 +24,8 @@ def compiled(model: nn.Module, mode: str, backend: str = "inductor") -> Any:
     Args:
         model: in evaluation mode, on its device. It is not changed.
         mode: ``"graphs"``: the results are the same. What a call returns is overwritten by the
-            next call. ``"inductor"``: they are the same up to rounding. ``torch.compile`` compiles
-            for the first shape, and then once for all others.
+            next call. ``"inductor"``: they are the same up to rounding; how it
+            deals with other shapes is ``torch.compile``'s own rule.
         backend: of ``torch.compile``.
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
