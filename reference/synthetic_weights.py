@@ -124,6 +124,26 @@ def synthetic_state_dict(shapes: dict, seed: int = 0, adjust: dict | None = None
     return tensors
 
 
+def with_twins(state: dict, spec: dict) -> dict:
+    """The state with the modules that the original has under two names."""
+    for twin, first in spec.get("shared", {}).items():
+        own = {name: value for name, value in state.items() if name.startswith(first)}
+        state |= {twin + name.removeprefix(first): value for name, value in own.items()}
+    return state
+
+
+def torch_state_dict(spec: dict, seed: int = 0) -> dict:
+    """All of a listing's state dict as tensors, anchors and modules with two names included."""
+    import torch
+
+    adjust = spec.get("seeds", {}).get(str(seed))
+    arrays = with_twins(synthetic_state_dict(spec["shapes"], seed, adjust), spec)
+    state = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    for name, values in spec["anchors"].items():
+        state[name] = torch.tensor(values, dtype=torch.float32)
+    return state
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("state_dict_json", help="names and shapes, as in state_dicts/")
@@ -134,17 +154,7 @@ def main():
     import torch
 
     with open(args.state_dict_json) as f:
-        spec = json.load(f)
-    arrays = synthetic_state_dict(
-        spec["shapes"], args.seed, spec.get("seeds", {}).get(str(args.seed))
-    )
-    for twin, origin in spec.get("shared", {}).items():  # one module under two names
-        arrays.update(
-            {twin + k[len(origin) :]: v for k, v in arrays.items() if k.startswith(origin)}
-        )
-    model = {k: torch.from_numpy(v) for k, v in arrays.items()}
-    for name, values in spec["anchors"].items():
-        model[name] = torch.tensor(values, dtype=torch.float32)
+        model = torch_state_dict(json.load(f), args.seed)
     torch.save({"model": model}, args.output)
 
 

@@ -8,20 +8,11 @@ import re
 import numpy as np
 import pytest
 import support
-import torch
 from lineage_checks import check
-from lineage_sets import (
-    BATCH_MATES,
-    CASES,
-    INPUT,
-    SETS,
-    batch_of,
-    extractor,
-    load,
-    plus_four_for_the_background,
-)
+from lineage_sets import CASES, extractor, load, plus_four_for_the_background
 
-from reference import goldens
+from reference import extractions, goldens
+from reference.extractions import BATCH_MATES, INPUT, OPTIONS
 from vmb_d2.comparison.fidelity import relative_errors
 from vmb_d2.config import to_detectron2
 from vmb_d2.extractor import RegionFeatureExtractor
@@ -30,19 +21,9 @@ from vmb_d2.selection.options import RegionOptions
 from vmb_d2.stores.mmf import MMFReader
 
 
-def regions_of(model, golden, tag, image):
-    """What the extractor gives for the golden's image, in the golden's batch."""
-    own = extractor(model, tag)
-    batch, size, row = batch_of(own, tag, image)
-    boxes = None
-    if tag == "given_boxes":
-        boxes = [torch.from_numpy(golden.get("given_boxes", golden["boxes"]))]
-    return own.extract_batch(batch, size, boxes)[row]
-
-
 def test_every_golden_is_checked():
     assert {(model, tag) for model, _, tag, _ in CASES} == {
-        (model, tag) for model, tags in SETS.items() for tag in tags
+        (model, tag) for model in support.TINY_LINEAGES for tag in OPTIONS[model]
     }
 
 
@@ -58,16 +39,18 @@ def test_regions(monkeypatch, model, path, tag, image):
     golden = load(path)
     if tag == "max36.background_plus4":
         plus_four_for_the_background(model, monkeypatch)
-    check(golden, regions_of(model, golden, tag, image), image)
+    check(golden, extractions.regions(extractor(model, tag), golden, tag, image), image)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "tag"), [(model, tag) for model in SETS for tag in SETS[model]])
+@pytest.mark.parametrize(
+    ("model", "tag"), [(model, tag) for model in support.TINY_LINEAGES for tag in OPTIONS[model]]
+)
 def test_regions_of_the_app(tmp_path, model, tag):
     recorded = goldens.find(rf"{model}\.seed0\.{re.escape(tag)}\.[a-z]+\.(png|jpg)")
     names = BATCH_MATES.get(tag, [image for _, _, image in recorded])
     source = support.links(tmp_path / "in", *names)
-    options = app_options(SETS[model][tag])
+    options = app_options(OPTIONS[model][tag])
     if tag in BATCH_MATES:
         options += ["extract.batching=mmf", "extract.batch_size=2"]
     if tag == "given_boxes":
@@ -92,11 +75,11 @@ def app_options(options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", SETS)
+@pytest.mark.parametrize("model", support.TINY_LINEAGES)
 @pytest.mark.parametrize("batch_size", [2, 5])
 def test_batches_change_nothing(model, batch_size):
     """Not even on images of other sizes."""
-    own = extractor(model, next(iter(SETS[model])))
+    own = extractor(model, next(iter(OPTIONS[model])))
     paths = [goldens.image_path(name) for name in ("coffee.png", "rocket.jpg", "coffee.png")]
     for path, regions in zip(paths, own.extract(paths, batch_size=batch_size), strict=True):
         alone = own.extract(path)
@@ -147,7 +130,7 @@ def test_a_mistake_is_noticed(model, tag, image, change):
     wrong = dataclasses.replace(description, **values)
     network = VMBRCNN(to_detectron2(wrong)).eval()
     network.load_state_dict(support.tiny_model(model).state_dict(), strict=False)
-    own = RegionFeatureExtractor(network, RegionOptions(**SETS[model][tag]), wrong)
+    own = RegionFeatureExtractor(network, RegionOptions(**OPTIONS[model][tag]), wrong)
     ((path, _, _),) = goldens.find(rf"{model}\.seed0\.{tag}\.{image}")
     with pytest.raises(AssertionError):
         check(load(path), own.extract(goldens.image_path(image)), image)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from detectron2.structures import Boxes
-from lineage_sets import CASES, batch_of, extractor, load, plus_four_for_the_background
+from lineage_sets import CASES, extractor, load, plus_four_for_the_background
 
 from reference import goldens
+from reference.extractions import batch_of
 from vmb_d2.comparison.fidelity import nearest_boxes, relative_errors
 from vmb_d2.extractor import pad
 

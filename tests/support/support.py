@@ -17,56 +17,21 @@ import numpy as np
 import pytest
 import torch
 
+from reference import models
 from reference.goldens import image_path
-from reference.synthetic_weights import synthetic_state_dict
+from reference.models import description, listing, vmb_state, yaml_path
+from reference.synthetic_weights import with_twins
 from vmb_d2.checkpoint.pretrained import load_described_model
-from vmb_d2.config import named_model, read_vmb_model
 from vmb_d2.structures.regions import RegionFeatures
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "reference"
 TEST_PATH = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "support")))
-TINY_MODELS = ("tiny_x152_fpn", "tiny_r101_c4", "tiny_x152_c4")
+TINY_MODELS, TINY_LINEAGES = models.TINY_VMB, models.TINY_LINEAGES
 TINY_FPN = TINY_MODELS[0]
-TINY_LINEAGES = ("tiny_vinvl", "tiny_frcnn_vg", "tiny_bua_caffe")
-FULL_MODELS = ("x152", "x101", "r101_c4", "x152_c4")
+FULL_MODELS = models.FULL_VMB
 # the listing of a full-size model -> the model's name
-FULL_LINEAGES = {"vinvl": "vinvl", "frcnn_vg": "frcnn_vg", "bua_caffe_r101": "bua"}
-
-
-def yaml_path(model):
-    return REFERENCE / "configs" / f"{model}.yaml"
-
-
-def description(model):
-    if model in (*FULL_MODELS, *FULL_LINEAGES):
-        return named_model(FULL_LINEAGES.get(model, model))
-    return read_vmb_model(yaml_path(model))
-
-
-@functools.cache
-def listing(model):
-    """Names, shapes and anchors of the original's state dict."""
-    return json.loads((REFERENCE / "state_dicts" / f"{model}.json").read_text())
-
-
-def vmb_state(model, seed=0):
-    """A state dict in the original's layout, as the goldens' weights are."""
-    spec = listing(model)
-    arrays = synthetic_state_dict(spec["shapes"], seed, spec.get("seeds", {}).get(str(seed)))
-    arrays = with_twins(arrays, spec)
-    state = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    for name, values in spec["anchors"].items():
-        state[name] = torch.tensor(values, dtype=torch.float32)
-    return state
-
-
-def with_twins(state, spec):
-    """The state with the modules that the original has under two names."""
-    for twin, first in spec.get("shared", {}).items():
-        own = {name: value for name, value in state.items() if name.startswith(first)}
-        state |= {twin + name.removeprefix(first): value for name, value in own.items()}
-    return state
+FULL_LINEAGES = {name: own for name, own in models.FULL.items() if name not in FULL_MODELS}
 
 
 def saved(folder, content, name="in.pth", **options):
