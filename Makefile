@@ -12,9 +12,14 @@ TORCH := $(INSTALLED_TORCH)
 DEMO_OUTPUT := demo/output
 WEIGHTS := $(DEMO_OUTPUT)/x152_synthetic.pth
 BENCH ?=
+# make gpu: on the CPU, with small models, with DEVICE=cpu; the steps, of tools/gpu.py; seconds.
+DEVICE ?= cuda
+GPU_STEPS ?=
+GPU_LIMIT ?= 600
+GPU_OUTPUT ?= $(DEMO_OUTPUT)/gpu$(if $(filter cpu,$(DEVICE)),_on_cpu)
 SOURCES := vmb_d2 weights_conversion tools demo examples reference tests setup.py
 
-.PHONY: install demo demo-released bench test test-fast lint format clean
+.PHONY: install demo demo-released bench gpu gpu-report test test-fast lint format clean
 
 install: $(INSTALLED)
 
@@ -55,6 +60,19 @@ bench: $(INSTALLED) $(WEIGHTS)
 	$(BIN)/python tools/benchmark.py --model x152 --weights $(WEIGHTS) --images demo \
 		--cache-dir $(DEMO_OUTPUT)/cache \
 		--json $(DEMO_OUTPUT)/benchmark.json $(BENCH)
+
+# Without .venv it takes the packages of this machine and the wheels in wheels/. Only a clone on a
+# machine without PyTorch is installed first; a folder that was copied there is told what it lacks.
+GPU = "$$(test -e $(INSTALLED) && echo $(BIN)/python || echo $(PYTHON))" tools/gpu.py \
+	--output $(GPU_OUTPUT)
+
+gpu:
+	@test -e $(INSTALLED) -o ! -e .git -o -d wheels || $(PYTHON) -c 'import torch' 2>/dev/null || \
+		$(MAKE) install
+	@$(GPU) --device $(DEVICE) --limit $(GPU_LIMIT) --steps "$(GPU_STEPS)"
+
+gpu-report:
+	@$(GPU) --report docs/gpu.md
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest

@@ -7,7 +7,8 @@ from setuptools.command.build_py import build_py
 class BuildWithoutBenchmark(build_py):
     def find_package_modules(self, package, package_dir):
         modules = super().find_package_modules(package, package_dir)
-        return [module for module in modules if module[:2] != ("vmb_d2_tools", "benchmark")]
+        left_out = [("vmb_d2_tools", "benchmark"), ("vmb_d2_tools", "gpu")]
+        return [module for module in modules if module[:2] not in left_out]
 
 
 setup(

@@ -1,0 +1,1 @@
+"""The steps of tools/gpu.py: what only a GPU can tell, measured in ten minutes."""
