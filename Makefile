@@ -19,7 +19,7 @@ GPU_LIMIT ?= 600
 GPU_OUTPUT ?= $(DEMO_OUTPUT)/gpu$(if $(filter cpu,$(DEVICE)),_on_cpu)
 SOURCES := vmb_d2 weights_conversion tools demo examples reference tests setup.py
 
-.PHONY: install demo demo-released bench gpu gpu-report test test-fast lint format clean
+.PHONY: install demo demo-released bench gpu gpu-report wheels test test-fast lint format clean
 
 install: $(INSTALLED)
 
@@ -74,6 +74,13 @@ gpu:
 gpu-report:
 	@$(GPU) --report docs/gpu.md
 
+# For a copy on a machine that has only PyTorch and torchvision, of the same Python, and no network.
+wheels: $(INSTALLED)
+	sed '/^torch/d' requirements.txt > $(VENV)/wheels.txt
+	$(PIP) wheel --quiet --no-build-isolation -w $@ -r $(VENV)/wheels.txt pytest hypothesis
+	DIST_EXTRA_CONFIG=$(abspath $(VENV))/pure.cfg $(PIP) wheel --quiet --use-pep517 \
+		--no-build-isolation --no-deps -w $@ -r requirements-detectron2.txt
+
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
@@ -91,4 +98,4 @@ format: $(INSTALLED)
 	$(BIN)/ruff format $(SOURCES)
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) wheels build *.egg-info .pytest_cache .ruff_cache

@@ -11,7 +11,6 @@ again what was an error. Weights are made on the spot. docs/performance.md says 
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +111,7 @@ def all_steps(device: torch.device) -> dict[str, Callable[[], Step]]:
     """What makes each step: on the CPU of small models and few images."""
     from gpu_steps import speed
     from gpu_steps.device_tests import device_tests_step
+    from gpu_steps.networks import Networks
     from gpu_steps.parity import parity_step
     from gpu_steps.precisions import precision_step
     from gpu_steps.selection import selection_step
@@ -124,13 +124,13 @@ def all_steps(device: torch.device) -> dict[str, Callable[[], Step]]:
     with_goldens = names if on_cpu else (*names, *models.TINY)
     with_batches = ("tiny_x152_fpn", "tiny_vinvl") if on_cpu else names
     counts = speed.Counts(4, 2, 2, 1, (1, 2)) if on_cpu else speed.Counts()
-    networks = functools.cache(functools.partial(models.network, device=device))
+    networks = Networks(device)
     images = speed.photographs(ROOT / "demo")
     return {
         "parity": lambda: parity_step(with_goldens, with_batches, networks),
         "speed": lambda: speed.Speed(networks, device, images, counts).step(names),
         "precision": lambda: precision_step(names, speed.available(device), networks),
-        "selection": lambda: selection_step(device),
+        "selection": lambda: selection_step(device, repeats=2 if on_cpu else 20),
         "tests": lambda: device_tests_step(device),
     }
 

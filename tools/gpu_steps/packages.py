@@ -64,7 +64,7 @@ def missing(steps: Sequence[str]) -> str | None:
 def add_wheels(wheels: Path, target: Path) -> None:
     """Make the wheels of a folder importable, here and in child processes, without a network.
 
-    Only those whose modules this Python lacks: its own packages stay in use.
+    Only those with a module that this Python lacks: its own packages stay in use.
 
     Args:
         wheels: the folder; it need not exist.
@@ -76,7 +76,7 @@ def add_wheels(wheels: Path, target: Path) -> None:
     names = {
         wheel.name.split("-")[0]
         for wheel in wheels.glob("*.whl")
-        if not any(map(find_spec, _modules(wheel)))
+        if not all(map(find_spec, _modules(wheel)))
     }
     if names:
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]

@@ -68,7 +68,7 @@ def page(results: Results, chart: str | None) -> str:
     cases = {name: step["cases"] for name, step in results.items()}
     parts = [
         list(_head(results)),
-        list(_goals(cases)),
+        list(_goals({} if _is_cpu(results) else cases)),
         list(sections.parity(cases.get("parity", {}))),
         list(sections.speed(cases.get("speed", {}), chart)),
         list(sections.batch_sizes(cases.get("speed", {}))),
@@ -80,17 +80,22 @@ def page(results: Results, chart: str | None) -> str:
     return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
 
 
+def _is_cpu(results: Results) -> bool:
+    return next(iter(results.values()))["machine"]["device"] == "cpu"
+
+
 def _head(results: Results) -> Iterator[str]:
     machine = next(iter(results.values()))["machine"]
-    yield "# Measured on a GPU" if machine["device"] != "cpu" else "# What `make gpu` measures"
+    yield "# What `make gpu` measures" if _is_cpu(results) else "# Measured on a GPU"
     yield ""
-    if machine["device"] == "cpu":
+    if _is_cpu(results):
         yield _ON_CPU
         yield ""
     versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items() if v)
     yield (
         f"{machine['device']}: {machine['device_name']}; processor {machine['processor']}, "
-        f"{machine['cores']} cores; {versions}; {machine['date']}. Synthetic weights. "
+        f"{machine['cores']} cores, load {machine['load_average']} before; {versions}; "
+        f"{machine['date']}. Synthetic weights. "
         "`make gpu-report` writes this page; [performance.md](performance.md) explains the figures."
     )
 

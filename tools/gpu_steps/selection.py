@@ -11,16 +11,15 @@ from benchmarking.stages import clock
 
 from vmb_d2.selection.most_confident import select_regions
 
-from .goals import shortfalls
+from .goals import remarks
 from .steps import Result, Step
 
 REGIONS, CLASSES, KEPT = 1000, 1600, 100
 BATCH_SIZES = (1, 8)
-REPEATS = 20
 SIDES = (20, 200)  # of boxes, in pixels of an image of 1000 x 1000
 
 
-def selection_step(device: torch.device, repeats: int = REPEATS) -> Step:
+def selection_step(device: torch.device, repeats: int) -> Step:
     """Each kind of scores.
 
     Args:
@@ -29,7 +28,7 @@ def selection_step(device: torch.device, repeats: int = REPEATS) -> Step:
     """
     kinds = ("peaked", "flat", "equal")
     cases = {kind: functools.partial(milliseconds, kind, device, repeats) for kind in kinds}
-    return Step("selection", cases, 0.5, remarks=lambda done: shortfalls({"selection": done}))
+    return Step("selection", cases, 0.5, remarks("selection", device.type != "cpu"))
 
 
 def milliseconds(kind: str, device: torch.device, repeats: int) -> Result:

@@ -21,7 +21,7 @@ from vmb_d2.modeling import VMBRCNN
 from vmb_d2.structures.input_image import InputImage
 from vmb_d2.utils.devices import check_precision, estimated_batch_size
 
-from .goals import shortfalls
+from .goals import remarks
 from .steps import Case, Result, Step
 
 PRECISIONS = ("fp32", "bf16", "tf32", "fp16")  # in the order of their worth
@@ -79,7 +79,7 @@ class Speed:
             for precision in precisions if is_first else ():
                 sweep = functools.partial(self.batch_sizes, name, precision)
                 cases[f"{name} {precision} batch sizes"] = sweep
-        return Step("speed", cases, weight=5, remarks=lambda done: shortfalls({"speed": done}))
+        return Step("speed", cases, 5, remarks("speed", self.device.type != "cpu"))
 
     def rates(self, name: str, precision: str, count: int) -> Result:
         """Network alone, stages, and end to end, in batches of the size that ``auto`` chooses."""
