@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this tree, whatever is installed
 
-from gpu_steps import packages
+from gpu_steps import STEPS, packages
 
 from vmb_d2.errors import ConfigError
 from vmb_d2.utils.command_line import DONE, INCOMPLETE, at_home, command_line, run
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from gpu_steps.steps import Step
 
 ROOT = Path(__file__).resolve().parents[1]
-STEPS = ("parity", "speed", "precision", "selection", "tests")
 EXIT_STATUS = (
     "Exit status: 0; 1 if a result is an error or other than it should be; 2 if nothing could be "
     "measured, with one line that says why; 130 after Ctrl-C."

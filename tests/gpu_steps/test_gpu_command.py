@@ -94,6 +94,35 @@ def test_a_python_without_packages(copied, tmp_path):
     assert not (copied / ".venv").exists()
 
 
+# Writes down how it is called, and has no PyTorch.
+PYTHON = """#!/bin/sh
+echo "$0 $*" >> calls.log
+case "$*" in
+"-m venv "*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+"-c import torch") exit 1 ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("there", "installs"), [([".git"], True), ([], False), ([".git", "wheels"], False)]
+)
+def test_only_a_clone_without_pytorch_is_installed(tmp_path, there, installs):
+    for name in ("Makefile", "pyproject.toml", *map(str, support.ROOT.glob("requirements*.txt"))):
+        shutil.copy(support.ROOT / name, tmp_path)
+    for name in there:
+        (tmp_path / name).mkdir()
+    (tmp_path / "python").write_text(PYTHON)
+    (tmp_path / "python").chmod(0o755)
+    done = make(tmp_path, "gpu", "GPU_STEPS=parity", python="./python")
+    assert done.returncode == 0, done.stderr
+    calls = (tmp_path / "calls.log").read_text().splitlines()
+    python = ".venv/bin/python" if installs else "./python"
+    options = "--output demo/output/gpu_on_cpu --device cpu --limit 600 --steps parity"
+    assert calls[-1] == f"{python} tools/gpu.py {options}"
+    assert any("pip" in call and "install" in call for call in calls) == installs
+
+
 def test_the_docs_name_every_option_and_step(monkeypatch, capsys):
     status, text, _ = support.in_this_process(TOOL, monkeypatch, capsys)("--help")
     assert status == 0

@@ -82,6 +82,10 @@ def test_the_page(page, line):
     assert line in page.splitlines()
 
 
+def test_what_was_run_is_not_missing(page):
+    assert "not run" not in page
+
+
 def test_every_table_has_as_many_cells_in_each_row(page):
     blocks = [block.splitlines() for block in page.split("\n\n") if block.startswith("|")]
     assert len(blocks) == 9
@@ -100,6 +104,9 @@ def test_a_page_from_a_cpu_says_so_at_its_top(tmp_path):
     page = (tmp_path / "gpu.md").read_text()
     assert "| selection, flat scores, ms | at most 2 | - | not measured |  |" in page
     assert "| flat | 22.00 |" in page
+    assert page.endswith(
+        "- parity: not run\n- speed: not run\n- precision: not run\n- tests: not run\n"
+    )
 
 
 def test_results_are_read_from_their_folder(tmp_path):

@@ -9,7 +9,7 @@ from typing import Any
 
 from vmb_d2.errors import ConfigError
 
-from . import sections
+from . import STEPS, sections
 from .chart import write_chart
 from .goals import GPUS, outcomes
 from .sections import number, table
@@ -131,6 +131,7 @@ def _missing(results: Results) -> Iterator[str]:
             for name, step in results.items()
             if step["left_out"]
         ),
+        *(f"- {name}: not run" for name in STEPS if name not in results),
     ]
     if lines:
         yield from ("## What is missing", "", *lines)
