@@ -68,25 +68,28 @@ class BagROIAlign(ROIAlign):
     def __init__(self, output_size: tuple[int, int], spatial_scale: float, sampling_ratio: int):
         super().__init__(output_size, spatial_scale, sampling_ratio, aligned=False)
 
-    def forward(self, input: Tensor, rois: Tensor) -> Tensor:
-        """See :meth:`detectron2.layers.ROIAlign.forward`. The memory format is kept."""
+    def forward(self, input: Tensor, rois: Tensor, step: int = 1) -> Tensor:
+        """See :meth:`detectron2.layers.ROIAlign.forward`. The memory format is kept.
+
+        ``step``: compute every step-th row and column of bins only.
+        """
         if input.device.type != "cpu":
-            return super().forward(input, rois)
+            return super().forward(input, rois)[..., ::step, ::step]
         _, channels, height, width = input.shape
+        rows, columns = (len(range(0, bins, step)) for bins in self.output_size)
         if not len(rois):  # don't convert the memory format for nothing
-            return input.new_zeros(0, channels, *self.output_size)
+            return input.new_zeros(0, channels, rows, columns)
         rows_of_pixels = input.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
         pixels = rows_of_pixels.reshape(-1, channels)
         first_pixels = rois[:, 0].long() * (height * width)  # index of each region's image
         starts, bins, samples = self._bins(rois[:, 1:])
-        rows, columns = self.output_size
         pooled = pixels.new_zeros(len(rois), rows, columns, channels)
         for each in samples.unique(dim=0):
             across, down = each.tolist()
             regions = (samples == each).all(dim=1).nonzero().squeeze(1)
             (left, top), (bin_width, bin_height) = starts[regions].T, bins[regions].T
-            x, x_weights = _taps(left, bin_width, columns, across, width)
-            y, y_weights = _taps(top, bin_height, rows, down, height)
+            x, x_weights = _taps(left, bin_width, columns, step, across, width)
+            y, y_weights = _taps(top, bin_height, rows, step, down, height)
             y = y * width + first_pixels[regions, None, None]
             indices = y[:, :, None, :, None] + x[:, None, :, None, :]
             weights = y_weights[:, :, None, :, None] * x_weights[:, None, :, None, :]
@@ -120,7 +123,9 @@ class BagROIAlign(ROIAlign):
         return starts, bins, samples.long()
 
 
-def _taps(start: Tensor, bin: Tensor, bins: int, samples: int, size: int) -> tuple[Tensor, Tensor]:
+def _taps(
+    start: Tensor, bin: Tensor, bins: int, step: int, samples: int, size: int
+) -> tuple[Tensor, Tensor]:
     """Along one axis, the pixels that each bin reads, and their weights.
 
     A sample between two pixels is interpolated. A sample up to one pixel before the first pixel,
@@ -128,14 +133,14 @@ def _taps(start: Tensor, bin: Tensor, bins: int, samples: int, size: int) -> tup
 
     Args:
         start, bin: float32 (R,), start of the first bin and length of a bin.
-        bins: number of bins.
+        bins: number of bins, each ``step``-th of which there are.
         samples: number of samples in each bin.
         size: number of pixels of the map.
 
     Returns:
         int64 and float32 (R, bins, 2 samples).
     """
-    numbers = torch.arange(bins, device=bin.device)[:, None]
+    numbers = step * torch.arange(bins, device=bin.device)[:, None]
     within = (torch.arange(samples, device=bin.device) + 0.5)[None]
     start, bin = start[:, None, None], bin[:, None, None]
     position = start + numbers * bin + within * bin / samples

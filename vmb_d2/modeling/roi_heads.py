@@ -23,6 +23,7 @@ from ..structures.box_geometry import CONVENTIONS
 from .anchors import ConventionBox2BoxTransform
 from .attributes import RULES, AttributeHead, Attributes, most_probable
 from .poolers import InclusiveROIPooler
+from .res5 import PooledRes5
 
 
 class VMBOutputLayers(FastRCNNOutputLayers):
@@ -191,8 +192,9 @@ class VMBRes5ROIHeads(RegionReadout, Res5ROIHeads):
         (feature,) = (features[name] for name in self.in_features)
         (pooler,) = self.pooler.level_poolers
         rois = convert_boxes_to_pooler_format(boxes)
+        res5 = PooledRes5(self.res5, pooler, feature, len(rois))
         pooled = [
-            self.res5(pooler(feature, piece)).mean(dim=(2, 3), dtype=torch.float32)
+            res5(piece).mean(dim=(2, 3), dtype=torch.float32)
             for piece in rois.split(self.regions_at_once)
         ]
         return {"pooled": torch.cat(pooled)}
