@@ -123,8 +123,13 @@ def main(args: argparse.Namespace) -> int:
     for name in ("vmb_d2.engine", "vmb_d2.utils.progress"):  # their lines of each run
         logging.getLogger(name).setLevel(logging.WARNING)
 
-    def load(precision: str) -> RegionFeatureExtractor:
-        options = {"device": device, "cache_dir": args.cache_dir, "precision": precision}
+    def load(precision: str, layer_by_layer: bool) -> RegionFeatureExtractor:
+        options = {
+            "device": device,
+            "cache_dir": args.cache_dir,
+            "precision": precision,
+            "layer_by_layer": layer_by_layer,
+        }
         return RegionFeatureExtractor.from_pretrained(model, weights=weights, **options)
 
     found = {"model": args.model, "weights": weights, **measure(plan, load, device)}

@@ -47,9 +47,11 @@ class RegionFeatureExtractor:
             are float32 in all of them.
         compile: how backbone and RPN head run, one of ``COMPILE_MODES``; see
             :func:`vmb_d2.modeling.compiled.compiled`.
+        layer_by_layer: in fp32, compute each layer as the original does, even where another form of
+            the model is faster and as near to it.
 
     Attributes:
-        model: the model given; a copy for another precision than fp32, or where it is compiled.
+        model: the model given, or a converted copy.
         feature_names: the features extracted; the first one is ``RegionFeatures.features``.
         input_step: how an image becomes the network's input.
         read_out: how regions are chosen.
@@ -65,11 +67,12 @@ class RegionFeatureExtractor:
         description: VMBModel | None = None,
         precision: str = "fp32",
         compile: str = "off",
+        layer_by_layer: bool = False,
     ):
         check_precision(precision, model.device)
         check_compile(compile, model.device, precision)
         self.model = model
-        if precision != "fp32":  # fp32 computes layer by layer what the original computes
+        if precision != "fp32" or (model.is_exact_for_inference and not layer_by_layer):
             self.weights_sha256 = fingerprint(model)
             self.model = model.for_inference(dtype_of(precision))
         if compile != "off":
@@ -100,6 +103,7 @@ class RegionFeatureExtractor:
         unsafe_load: bool = False,
         precision: str = "fp32",
         compile: str = "off",
+        layer_by_layer: bool = False,
         input_changes: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> RegionFeatureExtractor:
@@ -122,6 +126,7 @@ class RegionFeatureExtractor:
             precision: ``"fp32"`` or ``"bf16"``, on a GPU also ``"tf32"`` and ``"fp16"``.
             compile: how backbone and RPN head run: ``"off"``, ``"inductor"`` (``torch.compile``),
                 on a GPU also ``"graphs"`` (CUDA graphs).
+            layer_by_layer: see the class.
             input_changes: other values of fields of :class:`vmb_d2.config.input_step.InputStep`
                 than the model's own, such as ``{"channel_order": "rgb"}``.
             **options: of :class:`vmb_d2.selection.options.RegionOptions`, such as
@@ -148,8 +153,8 @@ class RegionFeatureExtractor:
         network, description = load_described_model(
             weights, description, device=device, cache_dir=cache_dir, unsafe=unsafe_load
         )
-        own = description.with_input(input_changes or {})
-        return cls(network, chosen, own, precision, compile)
+        description = description.with_input(input_changes or {})
+        return cls(network, chosen, description, precision, compile, layer_by_layer)
 
     @overload
     def extract(  # type: ignore[overload-overlap]  # a str is a sequence of str, too

@@ -41,7 +41,7 @@ def run(monkeypatch, tmp_path, images, loaded):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
 
-    def load(precision):
+    def load(precision, layer_by_layer):
         loaded.append(precision)
         return RegionFeatureExtractor(support.tiny_model(support.TINY_FPN))
 
@@ -55,7 +55,7 @@ def run(monkeypatch, tmp_path, images, loaded):
 
 def test_everything_is_measured(run, loaded):
     found = run(batch_sizes=[1, 2])
-    assert loaded == ["fp32"]
+    assert loaded == ["fp32", "fp32"]  # ours and the original's
     content = json.loads(json.dumps(found, allow_nan=False))
     assert content["images"] == {"count": 2, "padded_sizes": {"32x1344": 2}}
     assert (content["repeats"], content["format"]) == (2, "mmf")
@@ -88,7 +88,7 @@ def test_everything_is_measured(run, loaded):
     [
         ({"parts": ["stages"]}, ["fp32"], {"stages", "sum_of_stages"}),
         ({"parts": ["network"], "precisions": ["bf16"]}, ["bf16"], {"network"}),
-        ({"parts": ["original", "end_to_end"], "precisions": ["bf16"]}, ["fp32", "bf16"],
+        ({"parts": ["original", "end_to_end"], "precisions": ["bf16"]}, ["fp32", "fp32", "bf16"],
          {"end_to_end", "peak_memory_bytes"}),
     ],
 )  # fmt: skip

@@ -33,7 +33,7 @@ def test_confidences_equal_the_naive_loop(seed):
     boxes = boxes.astype(float).tolist()
     scores = (rng.integers(0, 5, (12, 3)) / 4).tolist()
     for threshold in (0.0, 0.25, 0.5):
-        result = confidences(torch.tensor(boxes), torch.tensor(scores), threshold)
+        result, _ = confidences(torch.tensor(boxes), torch.tensor(scores), threshold)
         assert result.tolist() == naive.confidences(boxes, scores, threshold)
 
 
@@ -56,12 +56,28 @@ def test_the_same_regions_as_ours(tmp_path, model, options):
         loaded = [load(image.path)]
         found = extractor.network(extractor.to_network(loaded, loaded[0].padded_size))
         (expected,) = extractor.read_out(found, loaded)
-        (result,) = original.read_out(extractor, found, loaded)
+        (result,) = original.mmf_read_out(extractor, found, loaded)
         assert_same_regions(result, expected, but=["confidence"])
         counted += expected.num_boxes
         if "confidence_threshold" in options:
             assert expected.num_boxes < len(expected)
     assert counted > 0
+
+
+def test_the_same_regions_as_ours_of_vinvl(tmp_path):
+    """With attributes of res5's second pass, which ours leaves out."""
+    extractor = RegionFeatureExtractor(
+        support.tiny_model("tiny_vinvl"), None, support.description("tiny_vinvl")
+    )
+    for image in strips(tmp_path, 2):
+        loaded = [load(image.path, extractor.input_step)]
+        found = extractor.network(extractor.to_network(loaded, loaded[0].padded_size))
+        (expected,) = extractor.read_out(found, loaded)
+        (result,) = original.vinvl_read_out(extractor, found, loaded)
+        for name in ("features", "bbox", "num_boxes", "objects", "objects_conf", "attrs_id"):
+            np.testing.assert_array_equal(getattr(result, name), getattr(expected, name))
+        np.testing.assert_allclose(result.attrs_conf, expected.attrs_conf, rtol=1e-4)
+        assert len(expected) > 1
 
 
 def pooling_of(model):

@@ -75,7 +75,7 @@ def test_bfloat16_maps_and_float32_results(name):
 def test_fused_convolutions_are_as_exact_as_others(name, monkeypatch):
     model, batch = support.tiny_model(name), batch_of().tensor
     fused = model.for_inference(BF16)
-    monkeypatch.setattr("vmb_d2.modeling.inference_form.can_fuse", lambda: False)
+    monkeypatch.setattr("vmb_d2.modeling.inference_form.can_fuse", lambda dtype: False)
     plain = model.for_inference(BF16)
     with torch.no_grad():
         exact = model.backbone(batch)

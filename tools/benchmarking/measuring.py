@@ -24,7 +24,7 @@ from vmb_d2.structures.input_image import InputImage
 from vmb_d2.utils.devices import is_out_of_memory
 
 from .machine import describe_machine, peak_memory, reset_peak_memory
-from .original import original_stages
+from .original import READ_OUTS, original_stages
 from .stages import STAGES, count_macs, network_seconds, peak_macs_per_second, run_stages
 
 PARTS = ("network", "stages", "end_to_end", "original")
@@ -150,7 +150,7 @@ class Configuration:
 
 def measure(
     plan: Plan,
-    load: Callable[[str], RegionFeatureExtractor],
+    load: Callable[[str, bool], RegionFeatureExtractor],
     device: torch.device,
 ) -> dict[str, Any]:
     """Measure, and return plain values; docs/performance.md describes the keys.
@@ -160,7 +160,7 @@ def measure(
 
     Args:
         plan: what to measure.
-        load: returns the extractor of a precision, on ``device``.
+        load: returns the extractor of a precision, on ``device``, and whether layer by layer.
         device: where the network runs.
 
     Raises:
@@ -177,12 +177,16 @@ def measure(
     with_original = "original" in plan.parts
     for precision in dict.fromkeys([*([EXACT] if with_original else []), *plan.precisions]):
         logger.info("%s: loading the model", precision)
-        extractor = load(precision)
+        extractor = load(precision, False)
         padded = (read_padded_size(image.path, extractor.input_step) for image in plan.images)
         found["images"]["padded_sizes"] = dict(Counter("{}x{}".format(*size) for size in padded))
-        is_emulated = precision == EXACT and extractor.read_out_rule.name == "mmf"
-        if with_original and precision == EXACT and not is_emulated:
-            logger.info("the original's loop is MMF's: it isn't measured with another read-out")
+        original, read_out = None, extractor.read_out_rule.name
+        if with_original and precision == EXACT:
+            if read_out in READ_OUTS:
+                original = load(precision, True)
+            else:
+                names = ", ".join(READ_OUTS)
+                logger.info("the original's loop is measured with %s, not with %s", names, read_out)
         sizes = plan.batch_sizes if precision in plan.precisions else ()
         configurations = [Configuration(plan, precision, extractor, size) for size in sizes]
         originals, peak = [], 0.0
@@ -195,9 +199,9 @@ def measure(
                 logger.info("%s: %s", configuration, turn)
                 peak = max(peak, peak_macs_per_second(precision, device))
                 configuration.measure()
-            if with_original and is_emulated:
+            if original is not None:
                 logger.info("the original's loop: %s", turn)
-                originals.append(original_stages(extractor, plan.images))
+                originals.append(original_stages(original, plan.images))
         if configurations:
             found["peak_macs_per_second"][precision] = peak
             found["configurations"] += [c.figures(peak) for c in configurations]
@@ -207,7 +211,7 @@ def measure(
                 **rates([sum(seconds.values()) for seconds in originals], count),
                 "stages": {s: rates([o[s] for o in originals], count) for s in STAGES},
             }
-        del extractor, configurations
+        del extractor, original, configurations
     return found
 
 

@@ -1,8 +1,9 @@
-"""The original's loop, emulated on this project's network.
+"""The originals' loops, emulated on this project's network.
 
 MMF's ``extract_features_vmb.py`` with its defaults: one image at a time, one NMS for each class,
-two files written with ``np.save``. Regions are pooled by torchvision's kernel, which comes from the
-original's: on a CPU, one loop in one thread.
+two files written with ``np.save``. scene_graph_benchmark's for VinVL, written in the same files:
+such an NMS, and res5 again on the final boxes for their attributes. Regions are pooled by
+torchvision's kernel, which comes from the originals': on a CPU, one loop in one thread.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from vmb_d2.data.preprocessing import NetworkImage
 from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.modeling import NetworkOutput
 from vmb_d2.modeling.poolers import BagROIAlign
+from vmb_d2.selection.attributes import RULES, most_probable
 from vmb_d2.selection.most_confident import NMS_THRESHOLD
 from vmb_d2.structures import box_geometry
 from vmb_d2.structures.input_image import InputImage
@@ -29,29 +31,75 @@ from vmb_d2.structures.regions import RegionFeatures
 from .stages import run_stages
 
 
-def confidences(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
+def confidences(
+    boxes: Tensor,
+    scores: Tensor,
+    threshold: float,
+    convention: box_geometry.BoxConvention = box_geometry.VMB,
+    overlap: float = NMS_THRESHOLD,
+) -> tuple[Tensor, Tensor]:
     """Confidences of ``most_confident.select_regions``, class by class as the original does it.
 
     Args:
-        boxes: Tensor[N, 4], inclusive.
+        boxes: Tensor[N, 4].
         scores: Tensor[N, C], probabilities without the background.
         threshold: scores have to be above it.
+        convention, overlap: of NMS.
 
     Returns:
-        Tensor[N].
+        Tensor[N], and int64 Tensor[N], the classes of these confidences.
     """
     highest = scores.new_zeros(len(scores))
+    classes = torch.zeros_like(highest, dtype=torch.int64)
     thresholds = torch.full_like(highest, threshold)
     for column in range(scores.shape[1]):
         of_class = scores[:, column]
-        kept = box_geometry.VMB.nms(boxes, of_class, NMS_THRESHOLD)
+        kept = convention.nms(boxes, of_class, overlap)
         counts = (of_class[kept] > highest[kept]) & (of_class[kept] > thresholds[kept])
+        classes[kept[counts]] = column
         highest[kept] = torch.where(counts, of_class[kept], highest[kept])
-    return highest
+    return highest, classes
 
 
 @torch.no_grad()
-def read_out(
+def vinvl_read_out(
+    extractor: RegionFeatureExtractor, output: NetworkOutput, images: Sequence[NetworkImage]
+) -> list[RegionFeatures]:
+    """The same as ``extractor.read_out`` with VinVL's read-out, without ``cls_prob``."""
+    rule, model, results = extractor.read_out_rule, extractor.model, []
+    convention = box_geometry.CONVENTIONS[rule.convention]
+    for i, (instances, image) in enumerate(zip(output.regions, images, strict=True)):
+        boxes = instances.proposal_boxes.tensor
+        scores = instances.class_logits.softmax(dim=1)[:, :-1]
+        nms = convention, rule.overlaps[0]
+        confidence, classes = confidences(boxes, scores, 0.0, *nms)
+        ranked = confidence.sort(descending=True, stable=True)
+        above = int((ranked.values >= rule.threshold).sum())
+        kept = ranked.indices[: min(max(above, rule.least), rule.most)]
+        own = {name: values[i : i + 1] for name, values in output.maps.items()}
+        pooled = model.pooled(own, [boxes[kept]])
+        logits = model.attribute_logits(pooled, classes[kept])
+        attributes = most_probable(logits, RULES["vinvl"])
+        scales = boxes.new_tensor(image.scales * 2)
+        results.append(
+            RegionFeatures(
+                features=instances.get(extractor.feature_names[0])[kept].cpu().numpy(),
+                bbox=(boxes[kept] / scales).cpu().numpy(),
+                num_boxes=int((confidence[kept] > 0).sum()),
+                objects=classes[kept].cpu().numpy(),
+                cls_prob=None,
+                image_width=image.width,
+                image_height=image.height,
+                objects_conf=confidence[kept].cpu().numpy(),
+                attrs_id=attributes.ids[:, 0].cpu().numpy(),
+                attrs_conf=attributes.scores[:, 0].cpu().numpy(),
+            )
+        )
+    return results
+
+
+@torch.no_grad()
+def mmf_read_out(
     extractor: RegionFeatureExtractor, output: NetworkOutput, images: Sequence[NetworkImage]
 ) -> list[RegionFeatures]:
     """The same as ``extractor.read_out``, of its first feature.
@@ -63,7 +111,7 @@ def read_out(
         boxes = instances.proposal_boxes.tensor / image.scales[0]
         scores = instances.class_logits.softmax(dim=1).roll(1, dims=1)  # background first
         scores = scores[:, 0 if background else 1 :]
-        confidence = confidences(boxes, scores, rule.threshold)
+        confidence, _ = confidences(boxes, scores, rule.threshold)
         ranked = confidence.sort(descending=True, stable=True)
         kept = ranked.indices[: rule.most]
         results.append(
@@ -102,10 +150,18 @@ def torchvisions_pooling(model: nn.Module) -> Iterator[None]:
             pooler.__class__ = BagROIAlign
 
 
+# read-out -> how the original chooses regions
+READ_OUTS = {"mmf": mmf_read_out, "vinvl": vinvl_read_out}
+
+
 def original_stages(
     extractor: RegionFeatureExtractor, images: Sequence[InputImage]
 ) -> dict[str, float]:
-    """Run the original's loop once. Returns the seconds of each stage. Raises ImageReadError."""
+    """Run the original's loop once. Returns the seconds of each stage. Raises ImageReadError.
+
+    ``extractor``: in fp32, ``layer_by_layer``.
+    """
+    read_out = READ_OUTS[extractor.read_out_rule.name]
     with torchvisions_pooling(extractor.model), tempfile.TemporaryDirectory() as folder:
         return run_stages(
             extractor,

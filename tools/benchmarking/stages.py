@@ -134,7 +134,7 @@ def count_macs(
 
 def _fused_convolutions() -> dict[Any, Callable[..., int]]:
     """How to count the operators of ``modeling.inference_form``, which the counter lacks."""
-    if not can_fuse():
+    if not can_fuse(torch.float32):
         return {}
 
     def into_new(x, weight, *_, out_shape, **__) -> int:

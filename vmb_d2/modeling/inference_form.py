@@ -1,7 +1,7 @@
 """A model in a faster form: batch norm folded, channels-last maps, another dtype.
 
-In bfloat16 on a CPU, convolutions additionally use oneDNN's operators: the weights are reordered
-once instead of in each call, and sums and ReLUs are fused into the convolutions.
+On a CPU, convolutions additionally use oneDNN's operators: the weights are reordered once instead
+of in each call, and sums and ReLUs are fused into the convolutions.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def inference_form(model: nn.Module, dtype: torch.dtype) -> Any:
     head.conv.register_forward_hook(lambda _, inputs, hidden: hidden.float())
     predictor.cls_score.register_forward_pre_hook(_float_inputs)
     predictor.bbox_pred.register_forward_pre_hook(_float_inputs)
-    if dtype == torch.bfloat16 and model.device.type == "cpu" and can_fuse():
+    if model.device.type == "cpu" and can_fuse(dtype):
         fuse(result)
     result.backbone.register_forward_pre_hook(
         lambda _, inputs: (inputs[0].to(dtype=dtype, memory_format=torch.channels_last),)
@@ -75,12 +75,12 @@ def _float_inputs(_, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(i.float() for i in inputs)
 
 
-def can_fuse() -> bool:
-    """Whether PyTorch has oneDNN's fused operators, and they support bfloat16 on this CPU."""
+def can_fuse(dtype: torch.dtype) -> bool:
+    """Whether PyTorch has oneDNN's fused operators, and they support ``dtype`` on this CPU."""
     return (
         torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported")
-        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        and (dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
     )
 
 

@@ -1,9 +1,9 @@
 """res5 of regions whose first 1x1 convolutions are computed before RoI pooling.
 
-ROIAlign sums pixels of each channel, a 1x1 convolution sums channels of each pixel: both are linear,
-so they can change places. On a CPU that saves up to a third of res5's multiplications: the regions
-of an image have many times as many bins as its map has pixels, and of the bins only those are pooled
-that the convolutions' stride keeps. Results differ by rounding.
+ROIAlign sums pixels of each channel, a 1x1 convolution sums channels of each pixel: both are
+linear, so they can change places. On a CPU that saves up to a third of res5's multiplications: the
+regions of an image have many times as many bins as its map has pixels, and of the bins only those
+are pooled that the convolutions' stride keeps. Results differ by rounding.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class PooledRes5:
         """(R, C', H', W') of regions (R, 5): index of the map, box in network pixels."""
         if not self.maps:
             return self.stage(self.pooler(self.feature, rois))
-        first, *others = self.stage
+        blocks: list[Any] = list(self.stage)
+        first, *others = blocks
         strides = first.conv1.stride[0], first.shortcut.stride[0]
         pooled = [self.pooler(m, rois, step=s) for m, s in zip(self.maps, strides, strict=True)]
         inner = _affine(first.conv1, pooled[0]).relu_()
