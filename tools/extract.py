@@ -222,6 +222,7 @@ def load_extractor(cfg: DictConfig, description: VMBModel | None) -> RegionFeatu
         unsafe_load=cfg.model.unsafe_load,
         precision=cfg.precision,
         compile=cfg.extract.compile,
+        layer_by_layer=cfg.extract.layer_by_layer,
         input_changes=input_changes(cfg),
         **vars(region_options(cfg)),
     )

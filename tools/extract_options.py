@@ -100,6 +100,7 @@ class ExtractOptions:
     batching: str
     workers: int | None
     compile: str
+    layer_by_layer: bool
 
 
 @dataclass

@@ -27,6 +27,7 @@ from .data.preprocessing import ImageSource, NetworkImage, load
 from .errors import ConfigError
 from .modeling import VMBRCNN, NetworkBatch, NetworkOutput
 from .modeling.compiled import compiled
+from .modeling.winograd import with_winograd
 from .selection.options import RegionOptions
 from .selection.read_out import chosen_regions, given_regions
 from .structures.regions import RegionFeatures
@@ -47,11 +48,13 @@ class RegionFeatureExtractor:
             are float32 in all of them.
         compile: how backbone and RPN head run, one of ``COMPILE_MODES``; see
             :func:`vmb_d2.modeling.compiled.compiled`.
-        layer_by_layer: in fp32, compute each layer as the original does, even where another form of
-            the model is faster and as near to it.
+        layer_by_layer: in fp32, compute each layer as the original does. Otherwise, on the CPU and
+            without ``compile``, other forms are taken where they are faster and as near to it:
+            :mod:`vmb_d2.modeling.winograd` and :attr:`VMBRCNN.is_exact_for_inference`.
 
     Attributes:
-        model: the model given, or a converted copy.
+        model: the model given, or a copy in another form.
+        layer_by_layer: whether no such form is taken, as never but on the CPU in fp32.
         feature_names: the features extracted; the first one is ``RegionFeatures.features``.
         input_step: how an image becomes the network's input.
         read_out: how regions are chosen.
@@ -72,9 +75,13 @@ class RegionFeatureExtractor:
         check_precision(precision, model.device)
         check_compile(compile, model.device, precision)
         self.model = model
-        if precision != "fp32" or (model.is_exact_for_inference and not layer_by_layer):
+        in_other_forms = precision == "fp32" and compile == "off" and model.device.type == "cpu"
+        self.layer_by_layer = layer_by_layer or not in_other_forms
+        if precision != "fp32" or (not self.layer_by_layer and model.is_exact_for_inference):
             self.weights_sha256 = fingerprint(model)
             self.model = model.for_inference(dtype_of(precision))
+        if not self.layer_by_layer:
+            self.model = with_winograd(self.model)
         if compile != "off":
             self.weights_sha256 = fingerprint(model)
             self.model = compiled(self.model, compile)

@@ -45,7 +45,8 @@ class FakeExtractor(RegionFeatureExtractor):
     uploaded = 0
 
     def __init__(self, seed=0, before_batch=lambda images: None, precision="fp32", **options):
-        super().__init__(FakeModel(seed), RegionOptions(**options), precision=precision)
+        model = FakeModel(seed)
+        super().__init__(model, RegionOptions(**options), precision=precision, layer_by_layer=True)
         self.before_batch = before_batch
         self.batches = []
         self._given = []

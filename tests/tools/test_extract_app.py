@@ -212,6 +212,17 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path, photographs):
     assert len(stored(out)) == 6
 
 
+def test_the_form_of_layers_is_recorded_and_may_change_between_runs(tmp_path, photographs):
+    out = tmp_path / "out"
+    for value in ("false", "true"):
+        (out / "rocket.npy").unlink(missing_ok=True)
+        options = (f"extract.layer_by_layer={value}", f"input.dir={photographs / 'rocket.jpg'}")
+        done = support.extract_tiny(TINY_FPN, None, out, *options)
+        assert done.returncode == 0, done.stderr
+    runs = json.loads((out / "manifest.json").read_text())["runs"]
+    assert [run["layer_by_layer"] for run in runs] == [False, True]
+
+
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_run_cleanly(tmp_path, photographs, signum, status):
     out = tmp_path / "out"

@@ -22,7 +22,6 @@ from vmb_d2.data.preprocessing import NetworkImage
 from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.modeling import NetworkOutput
 from vmb_d2.modeling.poolers import BagROIAlign
-from vmb_d2.selection.attributes import RULES, most_probable
 from vmb_d2.selection.most_confident import NMS_THRESHOLD
 from vmb_d2.structures import box_geometry
 from vmb_d2.structures.input_image import InputImage
@@ -77,13 +76,14 @@ def vinvl_read_out(
         above = int((ranked.values >= rule.threshold).sum())
         kept = ranked.indices[: min(max(above, rule.least), rule.most)]
         own = {name: values[i : i + 1] for name, values in output.maps.items()}
-        pooled = model.pooled(own, [boxes[kept]])
-        logits = model.attribute_logits(pooled, classes[kept])
-        attributes = most_probable(logits, RULES["vinvl"])
+        features = instances.get(extractor.feature_names[0])[kept]
+        attributes = model.roi_heads.attributes(
+            own, features, classes[kept], instances.class_logits[kept], [boxes[kept]]
+        )
         scales = boxes.new_tensor(image.scales * 2)
         results.append(
             RegionFeatures(
-                features=instances.get(extractor.feature_names[0])[kept].cpu().numpy(),
+                features=features.cpu().numpy(),
                 bbox=(boxes[kept] / scales).cpu().numpy(),
                 num_boxes=int((confidence[kept] > 0).sum()),
                 objects=classes[kept].cpu().numpy(),

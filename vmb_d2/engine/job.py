@@ -173,6 +173,7 @@ class ExtractionJob:
                 "device_name": device_name(device),
                 "precision": extractor.precision,
                 "compile": extractor.compile,
+                "layer_by_layer": extractor.layer_by_layer,
                 "batch_size": batching.most,
                 "mismatch": mismatch,
             }

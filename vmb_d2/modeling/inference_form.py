@@ -30,10 +30,7 @@ def inference_form(model: nn.Module, dtype: torch.dtype) -> Any:
             stay the same.
         dtype: of the weights and feature maps.
     """
-    shared: dict[int, Any] = {id(b): b for b in model.buffers()}
-    for p in model.parameters():
-        shared[id(p)] = nn.Parameter(p.data, requires_grad=False)
-    result: Any = copy.deepcopy(model, shared)
+    result = shared_copy(model)
     for module in result.modules():
         if isinstance(module, Conv2d) and isinstance(module.norm, FrozenBatchNorm2d):
             _fold(module)
@@ -58,6 +55,14 @@ def inference_form(model: nn.Module, dtype: torch.dtype) -> Any:
         lambda _, inputs: (inputs[0].to(dtype=dtype, memory_format=torch.channels_last),)
     )
     return result
+
+
+def shared_copy(model: nn.Module) -> Any:
+    """A copy of a model for inference that shares its parameters and buffers."""
+    shared: dict[int, Any] = {id(b): b for b in model.buffers()}
+    for p in model.parameters():
+        shared[id(p)] = nn.Parameter(p.data, requires_grad=False)
+    return copy.deepcopy(model, shared)
 
 
 def _fold(convolution: Conv2d) -> None:
