@@ -145,9 +145,10 @@ class Speed:
         plan = Plan(images, precisions, sizes, repeats, parts)
         return measure(plan, functools.partial(self._extractor, name), self.device)
 
-    def _extractor(self, name: str, precision: str) -> RegionFeatureExtractor:
+    def _extractor(self, name: str, precision: str, layer_by_layer: bool) -> RegionFeatureExtractor:
+        options: dict[str, Any] = {"precision": precision, "layer_by_layer": layer_by_layer}
         network, description = self.networks(name), models.description(name)
-        return RegionFeatureExtractor(network, description=description, precision=precision)
+        return RegionFeatureExtractor(network, description=description, **options)
 
 
 def available(device: torch.device) -> list[str]:
