@@ -1,5 +1,7 @@
 """Backbone and RPN head compiled, or in place of CUDA graphs what stands in for them on the CPU."""
 
+import shutil
+
 import pytest
 import support
 import torch
@@ -162,8 +164,10 @@ def test_the_extractor_refuses_before_it_loads():
 
 
 @pytest.mark.slow
-def test_inductor_on_the_cpu():
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+def test_inductor_on_the_cpu(monkeypatch):
     """Compiled indeed, the maps are the same up to rounding."""
+    monkeypatch.setenv("CXX", "g++")
     torch._dynamo.reset()
     model = support.tiny_model(support.TINY_FPN)
     extractor = RegionFeatureExtractor(model, compile="inductor")
