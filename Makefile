@@ -12,6 +12,8 @@ TORCH := $(INSTALLED_TORCH)
 DEMO_OUTPUT := demo/output
 WEIGHTS := $(DEMO_OUTPUT)/x152_synthetic.pth
 BENCH ?=
+# Two processes of one thread each. The tests of a file share what they make, so they stay together.
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 # make gpu: on the CPU, with small models, with DEVICE=cpu; the steps, of tools/gpu.py; seconds.
 DEVICE ?= cuda
 GPU_STEPS ?=
@@ -82,11 +84,11 @@ wheels: $(INSTALLED)
 		--no-build-isolation --no-deps -w $@ -r requirements-detectron2.txt
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(TEST)
 
 # Without Slurm, a browser, full-size models and whatever else takes long.
 test-fast: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow"
+	$(TEST) -m "not slow"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check $(SOURCES)

@@ -181,7 +181,6 @@ def test_which_store_is_said_to_be_which(change, text):
         (lambda r: changed(r, cls_prob=r.cls_prob**2), ["cls_prob"]),
         (lambda r: changed(r, num_boxes=20), ["num_boxes"]),
     ],
-    ids=str,
 )
 def test_nothing_known_fits(change, unexplained):
     a = every(A, lambda r: changed(r, num_boxes=30)) if unexplained == ["num_boxes"] else A

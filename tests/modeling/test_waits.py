@@ -67,7 +67,7 @@ def test_as_often_for_four_images_as_for_one(name, monkeypatch):
     monkeypatch.setattr(model.proposal_generator, "post_nms_topk_per_level", 40)  # faster
     monkeypatch.setitem(model.proposal_generator.pre_nms_topk, False, 300)
     description = support.description(name).with_input({"short_side": 200})
-    extractor = RegionFeatureExtractor(model, description=description)
+    extractor = RegionFeatureExtractor(model, description=description, layer_by_layer=True)
     image = preprocessing.load(goldens.image_path("coffee.png"), extractor.input_step)
     one, four = (waits_of(extractor, [image] * count) for count in (1, 4))
     assert one

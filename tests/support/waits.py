@@ -1,12 +1,11 @@
 """Counts where a GPU would have to be waited for, on the CPU."""
 
-import functools
-
 import torch
 from detectron2.layers import ROIAlign
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vmb_d2.modeling.poolers import BagROIAlign
 from vmb_d2.structures import batched_nms, box_geometry
 
 # Operators whose result, or its size, the host reads.
@@ -97,6 +96,5 @@ def as_on_gpu(monkeypatch, model):
     """Have a model take the ways that it takes on a GPU, on the CPU."""
     monkeypatch.setattr(box_geometry, "kept_in_turn", batched_nms.kept_at_once)
     for module in model.modules():
-        if isinstance(module, ROIAlign):
-            forward = functools.partial(ROIAlign.forward, module)
-            monkeypatch.setitem(vars(module), "forward", forward)
+        if isinstance(module, BagROIAlign):
+            monkeypatch.setattr(module, "__class__", ROIAlign)
