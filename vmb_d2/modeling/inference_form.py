@@ -22,8 +22,7 @@ def inference_form(model: nn.Module, dtype: torch.dtype) -> Any:
     Each frozen batch norm is folded into the convolution before it. Backbone, RPN and box head
     compute in ``dtype``, with channels-last maps. RoI pooling stays in float32, which the precision
     of boxes needs, and so do the attribute head and the last layers (objectness, classes, boxes),
-    whose rounded outputs
-    would often be equal where they are ranked. All outputs are float32.
+    whose rounded outputs would often be equal where they are ranked. All outputs are float32.
 
     Args:
         model: in evaluation mode, in float32. It is not changed; the copy shares the weights that
