@@ -77,13 +77,14 @@ class RegionFeatureExtractor:
         self.model = model
         in_other_forms = precision == "fp32" and compile == "off" and model.device.type == "cpu"
         self.layer_by_layer = layer_by_layer or not in_other_forms
-        if precision != "fp32" or (not self.layer_by_layer and model.is_exact_for_inference):
+        folds = precision != "fp32" or (not self.layer_by_layer and model.is_exact_for_inference)
+        if folds or compile != "off":  # its copy has other weights, or other names for them
             self.weights_sha256 = fingerprint(model)
+        if folds:
             self.model = model.for_inference(dtype_of(precision))
         if not self.layer_by_layer:
             self.model = with_winograd(self.model)
         if compile != "off":
-            self.weights_sha256 = fingerprint(model)
             self.model = compiled(self.model, compile)
         self.precision = precision
         self.compile = compile

@@ -21,7 +21,6 @@ class FakeModel:
     feature_names = ("fc6", "fc7")
     feature_dimension = 16
     num_classes = 9
-    is_exact_for_inference = False
     attributes = None
     box_convention = VMB
 

@@ -104,12 +104,13 @@ class VMBRCNN(GeneralizedRCNN):
 
     @property
     def is_exact_for_inference(self) -> bool:
-        """Whether :meth:`for_inference` in float32 is as near to the original as the model itself.
+        """Whether :meth:`for_inference` in float32, on a CPU, is as near to the original as the
+        model itself.
 
-        It is with ResNeXt and res5 heads on a CPU; the others' features would move away from it.
+        It is with ResNeXt and res5 heads; the others' features would move away from it.
         """
         res5 = getattr(self.roi_heads, "res5", None)
-        return self.device.type == "cpu" and res5 is not None and res5[0].conv2.groups > 1
+        return res5 is not None and res5[0].conv2.groups > 1
 
     def for_inference(self, dtype: torch.dtype = torch.float32) -> VMBRCNN:
         """A faster copy; see :func:`vmb_d2.modeling.inference_form.inference_form`."""
