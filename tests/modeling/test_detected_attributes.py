@@ -72,10 +72,8 @@ def test_attributes_equal_the_naive_loop(name):
     (regions,) = model.regions(images, model.feature_names, box_deltas=True).regions
     logits = regions.class_logits
     width_of_inclusive = 1 if name == "tiny_bua_caffe" else 0
-    every_class = [
-        model.regressed(regions, torch.arange(len(regions)), torch.full((len(regions),), c))
-        for c in range(model.num_classes)
-    ]
+    rows, numbers = torch.arange(len(regions)), torch.arange(model.num_classes)[:, None]
+    every_class = model.regressed([regions], torch.tensor(0), rows, numbers)
     head = model.roi_heads.attribute_head
     for i in range(len(found)):
         box, c = found.pred_boxes.tensor[i].clone(), int(found.pred_classes[i])

@@ -12,9 +12,19 @@ import waits
 from reference import goldens
 from vmb_d2.data import preprocessing
 from vmb_d2.extractor import RegionFeatureExtractor, pad
+from vmb_d2.selection.options import RegionOptions
 from vmb_d2.selection.read_out import chosen_regions
 from vmb_d2.structures import box_geometry
 
+READ_OUTS = [
+    ("tiny_vinvl", "vinvl_reg"),
+    ("tiny_vinvl", "vinvl_filter0"),
+    ("tiny_vinvl", "vinvl_filter0_reg"),
+    ("tiny_vinvl", "vinvl_filter2"),
+    ("tiny_frcnn_vg", "airsplay_script"),
+    ("tiny_frcnn_vg", "airsplay_notebook"),
+    (support.TINY_FPN, "adaptive"),
+]
 MODELS = [support.TINY_FPN, "tiny_r101_c4", *support.TINY_LINEAGES]
 VALUES = torch.arange(4.0)
 
@@ -59,15 +69,17 @@ def test_each_is_seen_once(name):
     assert len(counted.names) == (name in WAITS)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_as_often_for_four_images_as_for_one(name, monkeypatch):
+@pytest.mark.parametrize(("name", "read_out"), [*((name, None) for name in MODELS), *READ_OUTS])
+def test_as_often_for_four_images_as_for_one(name, read_out, monkeypatch):
     """From the padded batch to the regions on the host, each image being the same."""
     model = support.tiny_model(name)
     waits.as_on_gpu(monkeypatch, model)
     monkeypatch.setattr(model.proposal_generator, "post_nms_topk_per_level", 40)  # faster
     monkeypatch.setitem(model.proposal_generator.pre_nms_topk, False, 300)
     description = support.description(name).with_input({"short_side": 200})
-    extractor = RegionFeatureExtractor(model, description=description, layer_by_layer=True)
+    extractor = RegionFeatureExtractor(
+        model, RegionOptions(read_out=read_out), description, layer_by_layer=True
+    )
     image = preprocessing.load(goldens.image_path("coffee.png"), extractor.input_step)
     one, four = (waits_of(extractor, [image] * count) for count in (1, 4))
     assert one

@@ -11,7 +11,7 @@ from vmb_d2.config.read_out import MMF_READ_OUT
 from vmb_d2.data import preprocessing as images
 from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.modeling import NetworkOutput
-from vmb_d2.selection.most_confident import select_regions
+from vmb_d2.selection.choice import Candidates, choose
 from vmb_d2.selection.options import RegionOptions
 from vmb_d2.selection.read_out import chosen_regions, given_regions
 
@@ -85,7 +85,8 @@ def test_rows_belong_together():
     for own, image, result in zip(regions, loaded, found, strict=True):
         boxes = own.proposal_boxes.tensor / image.scales[0]
         scores = own.class_logits.softmax(dim=1)[:, :-1]
-        ((rows, confidences, _, _),) = select_regions([boxes], [scores], 20)
+        rule = RegionOptions(num_features=20).rule(MMF_READ_OUT)
+        ((rows, confidences, _, _),) = choose([Candidates(boxes, scores, 1.0)], rule)
         assert torch.equal(torch.from_numpy(result.confidence), confidences)
         assert rows.tolist() != sorted(rows.tolist())  # the most confident first
         assert torch.equal(torch.from_numpy(result.bbox), boxes[rows])
@@ -115,3 +116,17 @@ def test_given_regions_are_all_of_each_image(background):
         assert result.num_boxes == len(own_boxes)
         assert result.confidence is None
     assert given(support.TINY_FPN, [], [], [], names, background) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "read_out"), [("tiny_vinvl", "vinvl_reg"), ("tiny_frcnn_vg", "airsplay_notebook")]
+)
+def test_an_image_of_which_no_region_is_chosen(model, read_out):
+    options = RegionOptions(read_out=read_out, min_features=0, confidence_threshold=0.999)
+    network, description = support.tiny_model(model), support.description(model)
+    description = description.with_input({"short_side": 200})
+    extractor = RegionFeatureExtractor(network, options, description)
+    found = extractor.extract(goldens.image_path("coffee.png"))
+    assert found.bbox.shape == (0, 4)
+    assert found.features.shape == (0, network.feature_dimension)
+    assert found.num_boxes == len(found.attribute_ids) == 0

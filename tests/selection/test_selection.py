@@ -11,9 +11,25 @@ from hypothesis import strategies as st
 
 from vmb_d2.config.read_out import MMF_READ_OUT, READ_OUTS
 from vmb_d2.errors import ConfigError
-from vmb_d2.selection.most_confident import select_adaptively, select_regions
+from vmb_d2.selection.choice import Candidates, choose
 from vmb_d2.selection.options import RegionOptions
 from vmb_d2.structures import box_geometry
+
+
+def select(boxes, scores, num_features, threshold=0.0):
+    """The choice of the read-out ``mmf`` in a batch, by boxes in original pixels."""
+    rule = RegionOptions(num_features=num_features, confidence_threshold=threshold)
+    return chosen(boxes, scores, rule)
+
+
+def select_adaptively(boxes, scores, least, most, threshold):
+    bounds = {"min_features": least, "max_features": most}
+    return chosen(boxes, scores, RegionOptions(confidence_threshold=threshold, **bounds))
+
+
+def chosen(boxes, scores, options):
+    images = [Candidates(*own, 1.0) for own in zip(boxes, scores, strict=True)]
+    return choose(images, options.rule(MMF_READ_OUT))
 
 
 def check(selection, confidence, num_features):
@@ -93,11 +109,11 @@ def test_selection_at_the_size_of_a_model(distribution, sides):
     assert overlapping.all(dim=1).sum() == 0
     assert (overlapping.sum() == REGIONS * (REGIONS - 1)) == (sides[0] > 100)
     confidence = naive.confidences_of_many(overlapping.tolist(), scores.tolist(), 0.0)
-    check(select_regions([boxes], [scores], 100)[0], confidence, 100)
+    check(select([boxes], [scores], 100)[0], confidence, 100)
 
 
 def check_against_loop(boxes, scores, num_features, threshold=0.0):
-    (found,) = select_regions([boxes], [scores], num_features, threshold)
+    (found,) = select([boxes], [scores], num_features, threshold)
     check(found, naive.confidences(boxes.tolist(), scores.tolist(), threshold), num_features)
 
 
@@ -137,14 +153,14 @@ def test_ties_with_regions_that_are_left_out():
 
 def test_threshold_has_to_be_exceeded():
     boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [50.0, 50.0, 59.0, 59.0]])
-    (selection,) = select_regions([boxes], [torch.tensor([[0.5], [0.75]])], 2, threshold=0.5)
+    (selection,) = select([boxes], [torch.tensor([[0.5], [0.75]])], 2, threshold=0.5)
     assert selection.indices.tolist() == [1, 0]
     assert selection.num_boxes == 1
 
 
 def test_suppressed_boxes_fill_up_in_the_order_given():
     boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0]] * 4)
-    (selection,) = select_regions([boxes], [torch.tensor([[0.1], [0.4], [0.3], [0.2]])], 4)
+    (selection,) = select([boxes], [torch.tensor([[0.1], [0.4], [0.3], [0.2]])], 4)
     assert selection.indices.tolist() == [1, 0, 2, 3]
     assert selection.num_boxes == 1
 
@@ -195,9 +211,9 @@ def check_each(found, expected):
 @given(batches(), st.integers(1, 16), st.sampled_from([0.0, 0.25, 0.5]))
 @settings(max_examples=200)
 def test_each_image_gets_what_it_gets_alone(batch, num_features, threshold):
-    found = select_regions(*batch, num_features, threshold)
+    found = select(*batch, num_features, threshold)
     alone = [([boxes], [scores]) for boxes, scores in zip(*batch, strict=True)]
-    check_each(found, [select_regions(*image, num_features, threshold) for image in alone])
+    check_each(found, [select(*image, num_features, threshold) for image in alone])
     options = num_features // 2, num_features, threshold
     found = select_adaptively(*batch, *options)
     check_each(found, [select_adaptively(*image, *options) for image in alone])
@@ -207,8 +223,8 @@ def test_as_many_regions_as_are_taken_at_first_beside_an_image_with_more():
     """All scores of the four regions count: the last one is confident by its lowest."""
     few = torch.tensor([[0.0, 0.0, 9.0, 9.0]] * 4)
     scores = torch.tensor([[0.9, 0.05], [0.8, 0.05], [0.7, 0.05], [0.6, 0.1]])
-    found = select_regions([few, APART], [scores, FALLING.expand(-1, 2)], 2)
-    alone = select_regions([few], [scores], 2)
+    found = select([few, APART], [scores, FALLING.expand(-1, 2)], 2)
+    alone = select([few], [scores], 2)
     check_each(found[:1], [alone])
     assert found[0].indices.tolist() == [0, 3]
 
@@ -218,10 +234,10 @@ def test_scores_that_are_no_numbers_are_nobodys_confidence():
     boxes, scores = APART[:12], FALLING[:12]
     broken = scores.clone()
     broken[[2, 5]] = torch.nan
-    first, second = select_regions([boxes, boxes], [broken, scores], 3)
+    first, second = select([boxes, boxes], [broken, scores], 3)
     assert first.indices.tolist() == [0, 1, 3]
     assert second.indices.tolist() == [0, 1, 2]
-    (nothing,) = select_regions([boxes], [torch.full_like(scores, torch.nan)], 3)
+    (nothing,) = select([boxes], [torch.full_like(scores, torch.nan)], 3)
     assert (nothing.indices.tolist(), nothing.num_boxes) == ([0, 1, 2], 0)
 
 

@@ -22,7 +22,6 @@ from vmb_d2.data.preprocessing import NetworkImage
 from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.modeling import NetworkOutput
 from vmb_d2.modeling.poolers import BagROIAlign
-from vmb_d2.selection.most_confident import NMS_THRESHOLD
 from vmb_d2.structures import box_geometry
 from vmb_d2.structures.input_image import InputImage
 from vmb_d2.structures.regions import RegionFeatures
@@ -35,9 +34,9 @@ def confidences(
     scores: Tensor,
     threshold: float,
     convention: box_geometry.BoxConvention = box_geometry.VMB,
-    overlap: float = NMS_THRESHOLD,
+    overlap: float = 0.5,
 ) -> tuple[Tensor, Tensor]:
-    """Confidences of ``most_confident.select_regions``, class by class as the original does it.
+    """Confidences of ``most_confident.select_by_class``, class by class as the original does it.
 
     Args:
         boxes: Tensor[N, 4].

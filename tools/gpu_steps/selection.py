@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from benchmarking.stages import clock
 
-from vmb_d2.selection.most_confident import select_regions
+from vmb_d2.config.read_out import MMF_READ_OUT
+from vmb_d2.selection.choice import Candidates, choose
 
 from .goals import remarks
 from .steps import Result, Step
 
-REGIONS, CLASSES, KEPT = 1000, 1600, 100
+REGIONS, CLASSES = 1000, 1600
 BATCH_SIZES = (1, 8)
 SIDES = (20, 200)  # of boxes, in pixels of an image of 1000 x 1000
 
@@ -36,11 +37,11 @@ def milliseconds(kind: str, device: torch.device, repeats: int) -> Result:
     now, found = clock(device), {}
     for size in BATCH_SIZES:
         made = [made_up(kind, seed) for seed in range(size)]
-        boxes, scores = ([part.to(device) for part in parts] for parts in zip(*made, strict=True))
+        images = [Candidates(boxes.to(device), scores.to(device), 1.0) for boxes, scores in made]
         seconds = []
         for _ in range(1 + repeats):
             begin = now()
-            select_regions(boxes, scores, KEPT)
+            choose(images, MMF_READ_OUT)
             seconds.append(now() - begin)
         found[str(size)] = 1000 * statistics.median(seconds[1:]) / size
     times = ", ".join(f"{each:.2f} ms in batches of {size}" for size, each in found.items())

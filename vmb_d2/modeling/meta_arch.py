@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
 from ..structures.box_geometry import CONVENTIONS, BoxConvention
+from ..utils.devices import on_device
 from .inference_form import inference_form
 from .network_batch import NetworkBatch
 
@@ -159,18 +161,24 @@ class VMBRCNN(GeneralizedRCNN):
                 region.set(name, value)
         return NetworkOutput(regions, features)
 
-    def regressed(self, regions: Instances, indices: Tensor, classes: Tensor) -> Tensor:
-        """Boxes (K, 4), network pixels, of some of an image's regions, regressed for a class each.
+    def regressed(
+        self, regions: Sequence[Instances], images: Tensor, indices: Tensor, classes: Tensor
+    ) -> Tensor:
+        """Boxes (..., 4), network pixels, clipped, of regions regressed for a class each.
 
         Args:
-            regions: of an image, with ``box_deltas``.
-            indices: int64 (K,), of the regions.
-            classes: int64 (K,), without the background.
+            regions: of all images of the batch, with ``box_deltas``.
+            images, indices, classes: int64, which broadcast to (...): the image, which of its
+                regions, and the class, without the background.
         """
-        boxes = self.roi_heads.box_predictor.boxes_of_classes(
-            regions.box_deltas[indices], regions.proposal_boxes.tensor[indices], classes
-        )
-        return self.box_convention.clip(boxes, regions.image_size)
+        deltas = torch.cat([r.box_deltas for r in regions])
+        proposals = torch.cat([r.proposal_boxes.tensor for r in regions])
+        before = [0, *itertools.accumulate(len(r) for r in regions)]
+        numbers = [(*r.image_size, first) for r, first in zip(regions, before, strict=False)]
+        height, width, first = on_device(numbers, deltas.device)[images].unbind(dim=-1)
+        rows = (first + indices).clamp(max=before[-1] - 1)
+        boxes = self.roi_heads.box_predictor.boxes_of_classes(deltas, proposals, rows, classes)
+        return self.box_convention.clip(boxes, (height[..., None], width[..., None]))
 
     @property
     def predicts_attributes(self) -> bool:

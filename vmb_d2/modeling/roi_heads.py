@@ -48,21 +48,26 @@ class VMBOutputLayers(FastRCNNOutputLayers):
         exclusive = self.box2box_transform.convention.exclusive
         return [exclusive(boxes.view(-1, 4)).view(boxes.shape) for boxes in predicted]
 
-    def boxes_of_classes(self, deltas: Tensor, proposals: Tensor, classes: Tensor) -> Tensor:
-        """The proposals regressed as boxes of a class each.
+    def boxes_of_classes(
+        self, deltas: Tensor, proposals: Tensor, rows: Tensor, classes: Tensor
+    ) -> Tensor:
+        """Some of the proposals, regressed as boxes of a class each.
 
         Args:
             deltas: (R, 4 K), or (R, 4) where regression doesn't depend on the class.
             proposals: (R, 4), network pixels.
-            classes: int64 (R,), without the background.
+            rows, classes: int64, which broadcast to (...): the proposals, and the classes without
+                the background.
 
         Returns:
-            (R, 4), network pixels, not clipped.
+            (..., 4), network pixels, not clipped.
         """
-        of_class = deltas.view(len(deltas), -1, 4)
-        if of_class.shape[1] > 1:
-            of_class = of_class[torch.arange(len(classes), device=classes.device), classes]
-        return self.box2box_transform.apply_deltas(of_class.reshape(-1, 4), proposals)
+        rows, classes = torch.broadcast_tensors(rows, classes)
+        of_class = deltas.unflatten(1, (-1, 4))
+        own = of_class[rows, classes if of_class.shape[1] > 1 else 0]
+        sources = proposals[rows]
+        decoded = self.box2box_transform.apply_deltas(own.reshape(-1, 4), sources.reshape(-1, 4))
+        return decoded.view(sources.shape)
 
 
 @ROI_BOX_HEAD_REGISTRY.register()

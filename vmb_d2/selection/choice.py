@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ..config.read_out import ReadOut
-from ..structures.box_geometry import CONVENTIONS
-from .most_confident import Selection, select_adaptively, select_regions
-from .once import select_once
-from .pairs import BoxesOf, chosen_pairs
+from .most_confident import BoxesOf, Selection, select_by_class
+from .pairs import select_pairs
+
+_EXCLUDED = 100  # scores up to the threshold divided by this have no part in suppression "once"
 
 
 class Candidates(NamedTuple):
@@ -22,82 +23,65 @@ class Candidates(NamedTuple):
         proposals: float32 (R, 4), network pixels.
         scores: float32 (R, C), probabilities of the classes that take part.
         scales: network pixels per original pixel: one number, or float32 (4,) of x, y, x, y.
-        regressed: gives the boxes (K, 4), network pixels, clipped, of proposals regressed for a
-            class, from their indices and the classes, (K,) each.
     """
 
     proposals: Tensor
     scores: Tensor
     scales: Tensor | float
-    regressed: BoxesOf
-
-
-class Choice(NamedTuple):
-    """The regions chosen of an image.
-
-    Attributes:
-        indices: int64 (K,), of the proposals.
-        classes: int64 (K,), columns of the scores.
-        confidences: float32 (K,).
-        boxes: float32 (K, 4), network pixels.
-        num_boxes: how many have a confidence above 0.
-    """
-
-    indices: Tensor
-    classes: Tensor
-    confidences: Tensor
-    boxes: Tensor
-    num_boxes: int
 
 
 @torch.no_grad()
-def choose(images: Sequence[Candidates], read_out: ReadOut) -> list[Choice]:
-    """The regions of each image that ``read_out`` chooses."""
-    if read_out.suppression == "by_class" and not read_out.regressed:
-        selections = _by_class(images, read_out)
-    elif read_out.suppression == "once":
-        selections = _once(images, read_out)
+def choose(
+    images: Sequence[Candidates], read_out: ReadOut, regressed: BoxesOf | None = None
+) -> list[Selection]:
+    """The regions of each image that ``read_out`` chooses.
+
+    ``regressed``: gives the boxes, network pixels, clipped, of proposals regressed for a class;
+    needed by read-outs that regress.
+    """
+    if not images:
+        return []
+    scores = _padded([image.scores for image in images], -torch.inf)
+    boxes = _padded(
+        [i.proposals / i.scales if read_out.original_pixels else i.proposals for i in images], 0
+    )
+
+    def proposals(images: Tensor, regions: Tensor, _classes: Tensor) -> Tensor:
+        return boxes[images, regions]
+
+    boxes_of = regressed if read_out.regressed else proposals
+    assert boxes_of is not None
+    if read_out.suppression == "by_class":
+        counts = [len(image.proposals) for image in images]
+        selections = select_by_class(scores, counts, boxes_of, read_out)
+    elif read_out.suppression == "pairs":
+        selections = select_pairs(scores, read_out.threshold, boxes_of, read_out)
     else:
-        selections = [_of_image(image, read_out) for image in images]
-    choices = []
-    for image, selection in zip(images, selections, strict=True):
-        indices, classes = selection.indices, selection.classes
-        if not read_out.own_class:
-            classes = image.scores[indices].argmax(dim=1)
-        boxes = image.proposals[indices]
-        if read_out.regressed:
-            boxes = image.regressed(indices, classes)
-        confidences = selection.confidences
-        choices.append(Choice(indices, classes, confidences, boxes, selection.num_boxes))
-    return choices
+        selections = _once(scores, boxes_of, read_out)
+    if not read_out.own_class:
+        selections = [
+            own._replace(classes=image.scores[own.indices].argmax(dim=1))
+            for image, own in zip(images, selections, strict=True)
+        ]
+    return selections
 
 
-def _by_class(images: Sequence[Candidates], read_out: ReadOut) -> list[Selection]:
-    boxes = [i.proposals / i.scales if read_out.original_pixels else i.proposals for i in images]
-    scores = [image.scores for image in images]
-    most, threshold = read_out.most, read_out.threshold
-    rule = CONVENTIONS[read_out.convention], read_out.overlaps[0]
-    if read_out.threshold_excludes:
-        return select_regions(boxes, scores, most, threshold, *rule)
-    in_order = read_out.order == "proposal"
-    counted = read_out.equal_counts, in_order
-    return select_adaptively(boxes, scores, read_out.least, most, threshold, *rule, *counted)
+def _once(scores: Tensor, boxes_of: BoxesOf, read_out: ReadOut) -> list[Selection]:
+    """By suppression in a single class, which has each region's highest score."""
+    values, classes = scores.max(dim=2, keepdim=True)
+
+    def boxes_of_best(images: Tensor, regions: Tensor, _classes: Tensor) -> Tensor:
+        return boxes_of(images, regions, classes[images, regions, 0])
+
+    selections = select_pairs(values, read_out.threshold / _EXCLUDED, boxes_of_best, read_out)
+    return [
+        own._replace(classes=of_image[own.indices, 0])
+        for own, of_image in zip(selections, classes, strict=True)
+    ]
 
 
-def _once(images: Sequence[Candidates], read_out: ReadOut) -> list[Selection]:
-    best = [image.scores.max(dim=1) for image in images]
-    boxes = [image.proposals for image in images]
-    if read_out.regressed:
-        every = [torch.arange(len(b), device=b.device) for b in boxes]
-        of_images = zip(images, every, best, strict=True)
-        boxes = [image.regressed(indices, own.indices) for image, indices, own in of_images]
-    scores, classes = [own.values for own in best], [own.indices for own in best]
-    return select_once(boxes, scores, classes, read_out)
-
-
-def _of_image(image: Candidates, read_out: ReadOut) -> Selection:
-    def boxes_of(indices: Tensor, classes: Tensor) -> Tensor:
-        return image.regressed(indices, classes) if read_out.regressed else image.proposals[indices]
-
-    pairs = chosen_pairs(image.scores, boxes_of, read_out)
-    return Selection(pairs.indices, pairs.scores, pairs.classes, int((pairs.scores > 0).sum()))
+def _padded(rows: Sequence[Tensor], value: float) -> Tensor:
+    """Tensors (R_i, ...) as one (N, R, ...), padded with ``value``."""
+    if len(rows) == 1:
+        return rows[0][None]
+    return pad_sequence(list(rows), batch_first=True, padding_value=value)

@@ -5,26 +5,28 @@ The number of times that the host waits for a GPU doesn't depend on the number o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from torch.nn.utils.rnn import pad_sequence
 
-from ..structures.box_geometry import VMB, BoxConvention
+from ..config.read_out import ReadOut
+from ..structures.box_geometry import CONVENTIONS
 from ..utils.devices import on_device
-from . import suppression
+from .suppression import survivors, survivors_of_own_boxes
 
-NMS_THRESHOLD = 0.5  # of MMF
+# Gives the boxes (..., 4) of regions in classes of images: int64 indices of images, of an image's
+# regions, and of columns of the scores, which broadcast together to (...).
+BoxesOf = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Selection(NamedTuple):
     """Regions kept of an image.
 
     Attributes:
-        indices: int64 (K,), of the regions kept, the most confident first.
+        indices: int64 (K,), of the regions kept, in the read-out's order.
         confidences: float32 (K,), of the same regions.
         classes: int64 (K,), columns of the scores: those of the confidences; any where that is 0.
         num_boxes: number of regions kept whose confidence is above 0.
@@ -36,113 +38,74 @@ class Selection(NamedTuple):
     num_boxes: int
 
 
-@torch.no_grad()
-def select_regions(
-    boxes: Sequence[Tensor],
-    scores: Sequence[Tensor],
-    num_features: int,
-    threshold: float = 0.0,
-    convention: BoxConvention = VMB,
-    overlap: float = NMS_THRESHOLD,
+def select_by_class(
+    scores: Tensor, counts: Sequence[int], boxes_of: BoxesOf, read_out: ReadOut
 ) -> list[Selection]:
-    """The ``num_features`` most confident regions of each image of a batch.
+    """The most confident regions of each image of a batch.
 
     In every class, non-maximum suppression over all regions by that class's score. A region's
-    confidence is its highest score among the classes in which it survives and in which that score
-    is above ``threshold``; 0 if there is none. Equal scores and equal confidences, 0 among them,
-    stay in the order of the regions given; the original leaves that order open.
+    confidence is its highest score among the classes in which it survives (and, where the threshold
+    excludes, in which that score is above it); 0 if there is none. Equal scores and equal
+    confidences, 0 among them, stay in the order of the regions given; the originals leave that
+    order open.
+
+    Taken are as many regions as have a confidence above the threshold, within bounds, as bottom-up
+    attention has it: where too few exceed it, the most confident of the others are added.
 
     Args:
-        boxes: for each image float32 (R_i, 4).
-        scores: for each image float32 (R_i, C), probabilities of the classes that take part.
-        num_features: number of regions to keep, if there are as many.
-        threshold: exceeded by scores that count.
-        convention: of the boxes' overlaps.
-        overlap: above which the region with the lower score is suppressed.
+        scores: float32 (N, R, C), probabilities of the classes that take part; -inf for regions
+            that an image doesn't have.
+        counts: how many of the R regions each image has.
+        boxes_of: gives the boxes; of any class, where the read-out doesn't regress them.
+        read_out: one that suppresses ``"by_class"``.
     """
-    if not scores:
-        return []
-    all_boxes, all_scores = padded(boxes, 0), padded(scores, -torch.inf)
-    best = all_scores.amax(dim=2)
-    counts = best > threshold
-    best = best.where(counts, -torch.inf)
-    eligible = counts.sum(dim=1).tolist()
+    in_order = read_out.order == "proposal"
+    wanted = read_out.most + in_order  # one more tells whether the threshold decides
+    least_score = read_out.threshold if read_out.threshold_excludes else 0.0
+    best = scores.amax(dim=2)
+    count = best > least_score
+    best = best.where(count, -torch.inf)
+    eligible = count.sum(dim=1).tolist()
     confidences = torch.zeros_like(best)
     classes = confidences.long()
-    confident = [0] * len(eligible)
-    number = 2 * num_features
-    left = [i for i, count in enumerate(eligible) if count]
+    number = 2 * wanted
+    left = [i for i, of_image in enumerate(eligible) if of_image]
     while left:
         images = on_device(left, best.device)
         taken = min(number, max(eligible[i] for i in left))
         confidences[images], classes[images] = _confidences(
-            all_boxes, all_scores, best, images, taken, threshold, convention, overlap
+            scores, best, images, taken, least_score, boxes_of, read_out
         )
         confident = (confidences > 0).sum(dim=1).tolist()
-        left = [i for i in left if number < eligible[i] and confident[i] < num_features]
+        left = [i for i in left if number < eligible[i] and confident[i] < wanted]
         number *= 2
-    order = confidences.argsort(dim=1, descending=True, stable=True)[:, :num_features]
-    rows = order, confidences.gather(1, order), classes.gather(1, order)
+    if read_out.equal_counts:
+        above = confidences >= read_out.threshold
+    else:
+        above = confidences > read_out.threshold
+    numbers = torch.stack([confidences > 0, above], dim=1).sum(dim=2).tolist()
+    order = confidences.argsort(dim=1, descending=True, stable=True)
     result = []
-    for own, indices, values, of_class, count in zip(scores, *rows, confident, strict=True):
-        kept = slice(min(len(own), num_features))
-        fields = indices[kept], values[kept], of_class[kept]
-        result.append(Selection(*fields, min(count, num_features)))
-    return result
-
-
-def select_adaptively(
-    boxes: Sequence[Tensor],
-    scores: Sequence[Tensor],
-    min_features: int,
-    max_features: int,
-    threshold: float,
-    convention: BoxConvention = VMB,
-    overlap: float = NMS_THRESHOLD,
-    equal_counts: bool = False,
-    in_order: bool = False,
-) -> list[Selection]:
-    """As many regions of each image as have a confidence above ``threshold``, within bounds.
-
-    The rule of bottom-up attention, whose bounds are 10 and 100 and whose threshold is 0.2: where
-    too few regions exceed the threshold, the most confident of the others are added. So the
-    confidences, unlike those of :func:`select_regions`, don't depend on the threshold.
-
-    Args:
-        equal_counts: whether a confidence that equals the threshold counts.
-        in_order: whether the regions are in the order given, where the threshold decides on their
-            number. Otherwise the most confident are first, as where the bounds decide.
-
-    The other arguments are those of :func:`select_regions`.
-    """
-    most = select_regions(
-        boxes, scores, max_features + in_order, convention=convention, overlap=overlap
-    )
-    if not most:
-        return []
-    confidences = padded([m.confidences for m in most], -torch.inf)
-    counts = confidences >= threshold if equal_counts else confidences > threshold
-    result = []
-    for selection, above in zip(most, counts.sum(dim=1).tolist(), strict=True):
-        count = min(max(above, min_features), max_features)
-        indices, confidence, classes = (values[:count] for values in selection[:3])
-        if in_order and count == above:
-            order = indices.argsort()
-            indices, confidence, classes = indices[order], confidence[order], classes[order]
-        num_boxes = min(selection.num_boxes, count)
-        result.append(Selection(indices, confidence, classes, num_boxes))
+    for i, (length, (confident, exceeding)) in enumerate(zip(counts, numbers, strict=True)):
+        exceeding = min(exceeding, length)
+        taken = min(max(exceeding, read_out.least), read_out.most, length)
+        rows = order[i, :taken]
+        if in_order and taken == exceeding:
+            rows = rows.sort().values
+        result.append(
+            Selection(rows, confidences[i, rows], classes[i, rows], min(confident, taken))
+        )
     return result
 
 
 def _confidences(
-    boxes: Tensor,
     scores: Tensor,
     best: Tensor,
     images: Tensor,
     number: int,
     threshold: float,
-    convention: BoxConvention,
-    overlap: float,
+    boxes_of: BoxesOf,
+    read_out: ReadOut,
 ) -> tuple[Tensor, Tensor]:
     """Confidences computed from the highest scores only.
 
@@ -153,13 +116,13 @@ def _confidences(
     exact, and a region that gets none from these pairs ranks behind all that do.
 
     Args:
-        boxes: (N, R, 4) of all images.
-        scores: (N, R, C).
+        scores: (N, R, C) of all images.
         best: (N, R), the highest score of each region that has one above the threshold, else -inf.
         images: int64 (M,), which of the N to work on.
         number: number of regions to take. All scores of an image are taken where it has no more
             with a score above the threshold.
-        threshold, convention, overlap: see :func:`select_regions`.
+        threshold: exceeded by scores that count.
+        boxes_of, read_out: see :func:`select_by_class`.
 
     Returns:
         Confidences, float32 (M, R); 0 where there is none, or where it is not known yet. Their
@@ -178,17 +141,19 @@ def _confidences(
     below = torch.nextafter(bound, torch.full_like(bound, -torch.inf))
     limits = below.where(regions <= last, bound).clamp(min=threshold)
     candidates = (part > limits[..., None]) & (regions < beyond)[..., None]
-    overlapping = convention.overlapping(boxes[images[:, None], own], overlap)
-    survives = suppression.survivors(part, candidates, overlapping)
+    convention, overlap = CONVENTIONS[read_out.convention], read_out.overlaps[0]
+    if read_out.regressed:
+
+        def boxes_of_part(rows: Tensor, classes: Tensor) -> Tensor:
+            all_rows = own.gather(1, rows.flatten(1)).view_as(rows)
+            return boxes_of(images[:, None, None], all_rows, classes)
+
+        survives = survivors_of_own_boxes(part, candidates, boxes_of_part, convention, overlap)
+    else:
+        boxes = boxes_of(images[:, None], own, torch.zeros_like(own))
+        survives = survivors(part, candidates, convention.overlapping(boxes, overlap))
     values, classes = part.where(survives, 0.0).max(dim=2)
     return (
         best.new_zeros(count, beyond + 1).scatter(1, regions, values)[:, :beyond],
         regions.new_zeros(count, beyond + 1).scatter(1, regions, classes)[:, :beyond],
     )
-
-
-def padded(rows: Sequence[Tensor], value: float) -> Tensor:
-    """Tensors (R_i, ...) as one (N, R, ...), padded with ``value``."""
-    if len(rows) == 1:
-        return rows[0][None]
-    return pad_sequence(list(rows), batch_first=True, padding_value=value)

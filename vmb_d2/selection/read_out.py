@@ -44,17 +44,23 @@ def chosen_regions(
     scales = _scales(images, model.device)
     scores = [_scores(r.class_logits, background) for r in regions]
     candidates = [
-        Candidates(r.proposal_boxes.tensor, s, scale, functools.partial(model.regressed, r))
+        Candidates(r.proposal_boxes.tensor, s, scale)
         for r, s, scale in zip(regions, scores, scales, strict=True)
     ]
-    choices = choose(candidates, rule)
+    regressed = functools.partial(model.regressed, regions)
+    choices = choose(candidates, rule, regressed)
 
     def rows_of(values: list[Tensor]) -> list[Tensor]:
         pairs = zip(values, choices, strict=True)
         return [own.index_select(0, choice.indices) for own, choice in pairs]
 
     features = {name: rows_of([r.get(name) for r in regions]) for name in feature_names}
-    boxes = [choice.boxes / scale for choice, scale in zip(choices, scales, strict=True)]
+    boxes = rows_of([r.proposal_boxes.tensor for r in regions])
+    if rule.regressed and choices:
+        images_of = [torch.full_like(own.indices, i) for i, own in enumerate(choices)]
+        chosen = [images_of, [own.indices for own in choices], [own.classes for own in choices]]
+        counts = [len(own.indices) for own in choices]
+        boxes = list(regressed(*map(torch.cat, chosen)).split(counts))
     further = {}
     if rule.own_class:
         further["objects_conf"] = [choice.confidences for choice in choices]
@@ -62,7 +68,7 @@ def chosen_regions(
         further |= _attributes(
             model,
             output,
-            boxes=[choice.boxes for choice in choices] if rule.regressed else None,
+            boxes=boxes if rule.regressed else None,
             classes=[
                 _numbered(choice.classes, own, background)
                 for choice, own in zip(choices, scores, strict=True)
@@ -73,7 +79,7 @@ def chosen_regions(
     return _to_regions(
         images,
         features,
-        boxes,
+        [own / scale for own, scale in zip(boxes, scales, strict=True)],
         rows_of(scores),
         num_boxes=[choice.num_boxes for choice in choices],
         objects=[choice.classes for choice in choices],
