@@ -63,30 +63,25 @@ def select_by_class(
     wanted = read_out.most + in_order  # one more tells whether the threshold decides
     least_score = read_out.threshold if read_out.threshold_excludes else 0.0
     best = scores.amax(dim=2)
-    count = best > least_score
-    best = best.where(count, -torch.inf)
-    eligible = count.sum(dim=1).tolist()
+    eligible = best > least_score
+    best = best.where(eligible, -torch.inf)
     confidences = torch.zeros_like(best)
     classes = confidences.long()
-    number = 2 * wanted
-    left = [i for i, of_image in enumerate(eligible) if of_image]
+    number, left = 2 * wanted, list(range(len(scores)))
     while left:
         images = on_device(left, best.device)
-        taken = min(number, max(eligible[i] for i in left))
+        taken = min(number, best.shape[1])
         confidences[images], classes[images] = _confidences(
             scores, best, images, taken, least_score, boxes_of, read_out
         )
-        confident = (confidences > 0).sum(dim=1).tolist()
-        left = [i for i in left if number < eligible[i] and confident[i] < wanted]
+        compared = torch.ge if read_out.equal_counts else torch.gt
+        above = compared(confidences, read_out.threshold)
+        numbers = torch.stack([eligible, confidences > 0, above], dim=1).sum(dim=2).tolist()
+        left = [i for i in left if number < numbers[i][0] and numbers[i][1] < wanted]
         number *= 2
-    if read_out.equal_counts:
-        above = confidences >= read_out.threshold
-    else:
-        above = confidences > read_out.threshold
-    numbers = torch.stack([confidences > 0, above], dim=1).sum(dim=2).tolist()
     order = confidences.argsort(dim=1, descending=True, stable=True)
     result = []
-    for i, (length, (confident, exceeding)) in enumerate(zip(counts, numbers, strict=True)):
+    for i, (length, (_, confident, exceeding)) in enumerate(zip(counts, numbers, strict=True)):
         exceeding = min(exceeding, length)
         taken = min(max(exceeding, read_out.least), read_out.most, length)
         rows = order[i, :taken]

@@ -38,13 +38,14 @@ def survivors(scores: Tensor, candidates: Tensor, overlapping: Tensor) -> Tensor
         neighbours = as_bits(overlapping.flatten(0, 1))
         suppressed = neighbours.new_zeros(images, by_rank.shape[2], neighbours.shape[1])
         first = regions * torch.arange(images, device=scores.device)[:, None]  # of each image
-        steps = []
-        for region in by_rank[..., None].unbind(dim=1):  # (N, C, 1)
+        result = torch.empty_like(by_rank, dtype=torch.bool)
+        steps = zip(by_rank[..., None].unbind(dim=1), result.unbind(dim=1), strict=True)
+        for region, survives in steps:  # (N, C, 1), (N, C)
             bit = suppressed.gather(2, region >> 6) >> (region & 63) & 1
             overlapped = neighbours[first + region.squeeze(2)]
             suppressed |= overlapped & (bit - 1)  # all bits if it survives, or none
-            steps.append(bit.squeeze(2) == 0)
-        return torch.stack(steps, dim=1)
+            survives.copy_(bit.squeeze(2) == 0)
+        return result
 
     return _in_each_class(scores, candidates, survive)
 
@@ -86,11 +87,13 @@ def _in_each_class(
     ``survive``: gives, from the regions int64 (N, K, C') by rank, all candidates first, and their
     classes int64 (C',), which survive.
     """
-    counts = candidates.sum(dim=1)  # (N, C)
-    contested = (counts.amax(dim=0) > 1).nonzero().squeeze(1)
-    if not len(contested):
-        return candidates
-    depth = int(counts.max())
+    depth, contested = candidates.shape[1], torch.arange(candidates.shape[2], device=scores.device)
+    if len(contested) > 1:  # a single one isn't worth a wait for a GPU
+        counts = candidates.sum(dim=1)  # (N, C)
+        contested = (counts.amax(dim=0) > 1).nonzero().squeeze(1)
+        if not len(contested):
+            return candidates
+        depth = int(counts.max())
     some = candidates[..., contested]
     ranked = scores[..., contested].where(some, -torch.inf)
     by_rank = ranked.argsort(dim=1, descending=True, stable=True)
