@@ -16,6 +16,7 @@ from detectron2.modeling.roi_heads import (
     Res5ROIHeads,
     StandardROIHeads,
 )
+from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
@@ -29,9 +30,8 @@ from .res5 import PooledRes5
 class VMBOutputLayers(FastRCNNOutputLayers):
     """Class logits and box regression from proposals of a convention.
 
-    The predicted boxes are exclusive, as Detectron2's inference, evaluators and visualiser expect
-    them. Detectron2's NMS on them equals VMB's on inclusive boxes, except for overlaps equal to the
-    threshold.
+    The predicted boxes are exclusive, as Detectron2's evaluators and visualiser expect them; NMS is
+    the convention's.
     """
 
     @classmethod
@@ -47,6 +47,31 @@ class VMBOutputLayers(FastRCNNOutputLayers):
         predicted = super().predict_boxes(predictions, proposals)
         exclusive = self.box2box_transform.convention.exclusive
         return [exclusive(boxes.view(-1, 4)).view(boxes.shape) for boxes in predicted]
+
+    def inference(self, predictions, proposals: list[Instances]):
+        """See :meth:`detectron2.modeling.roi_heads.FastRCNNOutputLayers.inference`."""
+        everything, rows = fast_rcnn_inference(
+            self.predict_boxes(predictions, proposals),
+            self.predict_probs(predictions, proposals),
+            [p.image_size for p in proposals],
+            self.test_score_thresh,
+            nms_thresh=1.0,  # drops nothing
+            topk_per_image=-1,
+        )
+        convention, detections, kept = self.box2box_transform.convention, [], []
+        for found, own_rows in zip(everything, rows, strict=True):
+            boxes = convention.from_exclusive(found.pred_boxes.tensor)
+            survives = torch.zeros_like(own_rows, dtype=torch.bool)
+            for number in found.pred_classes.unique():
+                own = (found.pred_classes == number).nonzero().squeeze(1)
+                nms = convention.nms(boxes[own], found.scores[own], self.test_nms_thresh)
+                survives[own[nms]] = True
+            best = survives.nonzero().squeeze(1)  # by falling score
+            if self.test_topk_per_image >= 0:
+                best = best[: self.test_topk_per_image]
+            detections.append(found[best])
+            kept.append(own_rows[best])
+        return detections, kept
 
     def boxes_of_classes(
         self, deltas: Tensor, proposals: Tensor, rows: Tensor, classes: Tensor
