@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmb_d2.config.read_out import READ_OUTS
@@ -101,10 +101,13 @@ def naive(image, of_classes, read_out):
     seed=st.integers(0, 10**6),
     steps=st.sampled_from([None, 32]),
     least=st.integers(0, 12),
-    more=st.integers(1, 20),
+    more=st.integers(0, 20),
+    threshold=st.sampled_from([None, 0.25, 0.5]),
 )
-def test_equal_to_a_naive_loop(name, seed, steps, least, more):
-    read_out = dataclasses.replace(READ_OUTS[name], least=least, most=least + more)
+def test_equal_to_a_naive_loop(name, seed, steps, least, more, threshold):
+    threshold = READ_OUTS[name].threshold if threshold is None else threshold
+    bounds = {"least": least, "most": max(1, least + more), "threshold": threshold}
+    read_out = dataclasses.replace(READ_OUTS[name], **bounds)
     image, of_classes = candidates(seed, steps)
     (choice,) = choose([image], read_out, lambda _, i, c: of_classes[i, c])
     expected = naive(image, of_classes, read_out)
@@ -117,13 +120,19 @@ def test_equal_to_a_naive_loop(name, seed, steps, least, more):
 
 
 @pytest.mark.parametrize("name", READ_OUTS)
-def test_each_image_gets_what_it_gets_alone(name):
+@given(
+    counts=st.permutations([REGIONS, 0, 14, 20, 5]),
+    seed=st.integers(0, 10**6),
+    steps=st.sampled_from([None, 32]),
+)
+@settings(max_examples=20)
+def test_each_image_gets_what_it_gets_alone(name, counts, seed, steps):
     """Images of which some need another overlap than others, one without proposals among them."""
     read_out = dataclasses.replace(READ_OUTS[name], least=12, most=15)
     images, of_classes = [], []
-    for seed, count in enumerate([REGIONS, 0, 14, 20, 5]):
-        image, boxes = candidates(seed)
-        images.append(Candidates(image.proposals[:count], image.scores[:count], 2.0 + seed))
+    for number, count in enumerate(counts):
+        image, boxes = candidates(seed + number, steps)
+        images.append(Candidates(image.proposals[:count], image.scores[:count], 2.0 + number))
         of_classes.append(boxes)
     of_classes = torch.stack(of_classes)
     together = choose(images, read_out, lambda n, i, c: of_classes[n, i, c])
@@ -135,10 +144,3 @@ def test_each_image_gets_what_it_gets_alone(name):
             assert torch.equal(found, expected)
         assert choice.num_boxes == alone.num_boxes
     assert choose([], read_out) == []
-
-
-@pytest.mark.parametrize("name", READ_OUTS)
-def test_no_proposals(name):
-    none = Candidates(torch.zeros(0, 4), torch.zeros(0, 3), 1.0)
-    (choice,) = choose([none], READ_OUTS[name], lambda _, i, c: torch.zeros(*i.shape, 4))
-    assert [len(values) for values in choice[:3]] == [0, 0, 0]

@@ -1,4 +1,4 @@
-"""The choice of regions against the original's loop over classes, and of a batch."""
+"""The choice of regions against the original's loop over classes, and its options."""
 
 import dataclasses
 
@@ -18,16 +18,7 @@ from vmb_d2.structures import box_geometry
 
 def select(boxes, scores, num_features, threshold=0.0):
     """The choice of the read-out ``mmf`` in a batch, by boxes in original pixels."""
-    rule = RegionOptions(num_features=num_features, confidence_threshold=threshold)
-    return chosen(boxes, scores, rule)
-
-
-def select_adaptively(boxes, scores, least, most, threshold):
-    bounds = {"min_features": least, "max_features": most}
-    return chosen(boxes, scores, RegionOptions(confidence_threshold=threshold, **bounds))
-
-
-def chosen(boxes, scores, options):
+    options = RegionOptions(num_features=num_features, confidence_threshold=threshold)
     images = [Candidates(*own, 1.0) for own in zip(boxes, scores, strict=True)]
     return choose(images, options.rule(MMF_READ_OUT))
 
@@ -151,81 +142,11 @@ def test_ties_with_regions_that_are_left_out():
     check_against_loop(boxes, torch.tensor(scores), 2)
 
 
-def test_threshold_has_to_be_exceeded():
-    boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [50.0, 50.0, 59.0, 59.0]])
-    (selection,) = select([boxes], [torch.tensor([[0.5], [0.75]])], 2, threshold=0.5)
-    assert selection.indices.tolist() == [1, 0]
-    assert selection.num_boxes == 1
-
-
-def test_suppressed_boxes_fill_up_in_the_order_given():
-    boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0]] * 4)
-    (selection,) = select([boxes], [torch.tensor([[0.1], [0.4], [0.3], [0.2]])], 4)
-    assert selection.indices.tolist() == [1, 0, 2, 3]
-    assert selection.num_boxes == 1
-
-
-@given(naive.regions(), st.integers(0, 6), st.integers(1, 8), st.sampled_from([0.0, 0.25, 0.5]))
-def test_the_adaptive_number_is_that_of_bottom_up_attention(example, least, more, threshold):
-    """Its rule, as its extractor has it: those above the threshold, but 10 to 100 of them."""
-    boxes, scores = torch.tensor(example[0]), torch.tensor(example[1])
-    (found,) = select_adaptively([boxes], [scores], least, least + more, threshold)
-    confidence = naive.confidences(example[0], example[1], 0.0)
-    order = sorted(range(len(boxes)), key=lambda i: -confidence[i])
-    kept = [i for i in order if confidence[i] > threshold]
-    if len(kept) < least:
-        kept = order[:least]
-    elif len(kept) > least + more:
-        kept = order[: least + more]
-    assert found.indices.tolist() == kept
-    assert found.confidences.tolist() == [confidence[i] for i in kept]
-    assert found.num_boxes == sum(confidence[i] > 0 for i in kept)
-
-
-@st.composite
-def batches(draw):
-    """Boxes and scores, with many equal values, of images of which some have no regions."""
-    classes = draw(st.integers(1, 5))
-    score = st.integers(0, 6).map(lambda n: n / 8)
-    row = st.lists(score, min_size=classes, max_size=classes)
-    all_boxes, all_scores = [], []
-    for _ in range(draw(st.integers(0, 5))):
-        kind = draw(st.sampled_from([naive.any_box, naive.crowded_box]))
-        boxes = draw(st.lists(kind, max_size=draw(st.sampled_from([0, 3, 14]))))
-        scores = draw(st.lists(row, min_size=len(boxes), max_size=len(boxes)))
-        all_boxes.append(torch.tensor(boxes).reshape(-1, 4))
-        all_scores.append(torch.tensor(scores).reshape(-1, classes))
-    return all_boxes, all_scores
-
-
-def check_each(found, expected):
-    assert len(found) == len(expected)
-    for of_batch, (alone,) in zip(found, expected, strict=True):
-        assert of_batch.indices.dtype == torch.int64
-        assert of_batch.indices.tolist() == alone.indices.tolist()
-        assert of_batch.confidences.dtype == torch.float32
-        assert torch.equal(of_batch.confidences, alone.confidences)
-        assert of_batch.num_boxes == alone.num_boxes
-
-
-@given(batches(), st.integers(1, 16), st.sampled_from([0.0, 0.25, 0.5]))
-@settings(max_examples=200)
-def test_each_image_gets_what_it_gets_alone(batch, num_features, threshold):
-    found = select(*batch, num_features, threshold)
-    alone = [([boxes], [scores]) for boxes, scores in zip(*batch, strict=True)]
-    check_each(found, [select(*image, num_features, threshold) for image in alone])
-    options = num_features // 2, num_features, threshold
-    found = select_adaptively(*batch, *options)
-    check_each(found, [select_adaptively(*image, *options) for image in alone])
-
-
 def test_as_many_regions_as_are_taken_at_first_beside_an_image_with_more():
     """All scores of the four regions count: the last one is confident by its lowest."""
     few = torch.tensor([[0.0, 0.0, 9.0, 9.0]] * 4)
     scores = torch.tensor([[0.9, 0.05], [0.8, 0.05], [0.7, 0.05], [0.6, 0.1]])
     found = select([few, APART], [scores, FALLING.expand(-1, 2)], 2)
-    alone = select([few], [scores], 2)
-    check_each(found[:1], [alone])
     assert found[0].indices.tolist() == [0, 3]
 
 

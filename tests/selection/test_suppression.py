@@ -59,28 +59,3 @@ def test_survivors_equal_the_naive_loop(example):
 @pytest.mark.parametrize("regions", [63, 64, 65, 130, 257])
 def test_survivors_of_more_regions_than_a_word_has_bits(regions):
     check(*problem(regions, regions, 10, 0.1, 20, 0.7, images=2))
-
-
-def test_survivors_in_images_that_are_unlike():
-    """One where none overlap, one where all do, one without candidates."""
-    none = problem(0, 20, 10, density=0.0, values=5, share=1.0)
-    all_ = problem(1, 20, 10, density=1.0, values=5, share=0.5)
-    empty = problem(2, 20, 10, density=0.5, values=5, share=0.0)
-    check(*map(np.concatenate, zip(none, all_, empty, strict=True)))
-
-
-def test_a_long_row_of_regions():
-    """Each overlaps the next one only."""
-    length = 65
-    overlapping = np.eye(length, k=1, dtype=bool) | np.eye(length, k=-1, dtype=bool)
-    scores = np.linspace(1, 0.5, length, dtype=np.float32)[None, :, None]
-    check(scores, np.ones(scores.shape, dtype=bool), overlapping[None])
-
-
-def test_classes_with_few_candidates():
-    scores, _, overlapping = problem(0, 10, 12, 1.0, 1000, 1.0, images=2)
-    candidates = np.zeros(scores.shape, dtype=bool)
-    candidates[:, 3] = True
-    candidates[0, 5, 4:6] = True
-    candidates[1, 6, 5:7] = True
-    check(scores, candidates, overlapping)

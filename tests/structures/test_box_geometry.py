@@ -6,13 +6,12 @@ import naive
 import numpy as np
 import pytest
 import torch
-from detectron2.modeling.box_regression import Box2BoxTransform
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vmb_d2.modeling import ConventionBox2BoxTransform
 from vmb_d2.structures import box_geometry
-from vmb_d2.structures.box_geometry import VMB, to_exclusive
+from vmb_d2.structures.box_geometry import VMB
 
 boxes = st.lists(naive.any_box, min_size=1, max_size=24)
 threshold = st.sampled_from([0.25, 0.3, 0.5, 0.7])
@@ -24,13 +23,6 @@ def scored(box_lists):
     return box_lists.flatmap(
         lambda b: st.tuples(st.just(b), st.lists(score, min_size=len(b), max_size=len(b)))
     )
-
-
-def test_sides_and_area_count_the_last_pixel():
-    one_pixel = torch.tensor([[3.0, 4.0, 3.0, 4.0]])
-    assert VMB.area(one_pixel).item() == 1
-    widths, heights = VMB.sides(torch.tensor([[0.0, 0.0, 9.0, 4.0]]))
-    assert (widths.item(), heights.item()) == (10, 5)
 
 
 @given(boxes)
@@ -151,20 +143,3 @@ def test_decoding_of_several_predictions_a_box():
         part = slice(4 * k, 4 * k + 4)
         single = transform.apply_deltas(deltas[:, part].contiguous(), anchors)
         assert torch.equal(decoded[:, part], single)
-
-
-def test_zero_deltas_decode_to_the_box_itself():
-    transform = ConventionBox2BoxTransform((1.0, 1.0, 1.0, 1.0))
-    anchors = torch.tensor([[-22.0, -10.0, 25.0, 13.0], [3.0, 3.0, 3.0, 3.0]])
-    assert torch.equal(transform.apply_deltas(torch.zeros(2, 4), anchors), anchors)
-
-
-@given(boxes, boxes)
-def test_encoding_is_the_inverse_of_decoding(sources, targets):
-    count = min(len(sources), len(targets))
-    sources, targets = torch.tensor(sources[:count]), torch.tensor(targets[:count])
-    transform = ConventionBox2BoxTransform((10.0, 10.0, 5.0, 5.0))
-    coding = Box2BoxTransform((10.0, 10.0, 5.0, 5.0))
-    deltas = coding.get_deltas(to_exclusive(sources), to_exclusive(targets))
-    decoded = transform.apply_deltas(deltas, sources)
-    assert torch.allclose(decoded, targets, atol=1e-3)
