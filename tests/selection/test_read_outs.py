@@ -124,11 +124,12 @@ def test_equal_to_a_naive_loop(name, seed, steps, least, more, threshold):
     counts=st.permutations([REGIONS, 0, 14, 20, 5]),
     seed=st.integers(0, 10**6),
     steps=st.sampled_from([None, 32]),
+    threshold=st.sampled_from([0.0, 0.2]),
 )
 @settings(max_examples=20)
-def test_each_image_gets_what_it_gets_alone(name, counts, seed, steps):
+def test_each_image_gets_what_it_gets_alone(name, counts, seed, steps, threshold):
     """Images of which some need another overlap than others, one without proposals among them."""
-    read_out = dataclasses.replace(READ_OUTS[name], least=12, most=15)
+    read_out = dataclasses.replace(READ_OUTS[name], least=12, most=15, threshold=threshold)
     images, of_classes = [], []
     for number, count in enumerate(counts):
         image, boxes = candidates(seed + number, steps)

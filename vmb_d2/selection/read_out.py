@@ -42,11 +42,9 @@ def chosen_regions(
     """
     regions = output.regions
     scales = _scales(images, model.device)
+    proposals = [r.proposal_boxes.tensor for r in regions]
     scores = [_scores(r.class_logits, background) for r in regions]
-    candidates = [
-        Candidates(r.proposal_boxes.tensor, s, scale)
-        for r, s, scale in zip(regions, scores, scales, strict=True)
-    ]
+    candidates = [Candidates(*own) for own in zip(proposals, scores, scales, strict=True)]
     regressed = functools.partial(model.regressed, regions)
     choices = choose(candidates, rule, regressed)
 
@@ -55,12 +53,12 @@ def chosen_regions(
         return [own.index_select(0, choice.indices) for own, choice in pairs]
 
     features = {name: rows_of([r.get(name) for r in regions]) for name in feature_names}
-    boxes = rows_of([r.proposal_boxes.tensor for r in regions])
+    boxes = rows_of(proposals)
     if rule.regressed and choices:
-        images_of = [torch.full_like(own.indices, i) for i, own in enumerate(choices)]
-        chosen = [images_of, [own.indices for own in choices], [own.classes for own in choices]]
-        counts = [len(own.indices) for own in choices]
-        boxes = list(regressed(*map(torch.cat, chosen)).split(counts))
+        numbers = [torch.full_like(own.indices, i) for i, own in enumerate(choices)]
+        rows = ([own.indices for own in choices], [own.classes for own in choices])
+        joined = regressed(*map(torch.cat, (numbers, *rows)))
+        boxes = list(joined.split([len(own) for own in numbers]))
     further = {}
     if rule.own_class:
         further["objects_conf"] = [choice.confidences for choice in choices]

@@ -66,11 +66,6 @@ class BoxConvention:
             boxes[..., 3] - boxes[..., 1] + self.inclusive
         )
 
-    def area(self, boxes: Tensor) -> Tensor:
-        """Areas (..., R) of boxes (..., R, 4), in square pixels."""
-        widths, heights = self.sides(boxes)
-        return widths * heights
-
     def exclusive(self, boxes: Tensor) -> Tensor:
         """Boxes (..., 4) as exclusive ones."""
         return to_exclusive(boxes) if self.inclusive else boxes
@@ -182,5 +177,6 @@ def assign_fpn_levels(boxes: Tensor, min_level: int, max_level: int) -> Tensor:
     Equation 1 of the FPN paper with a canonical box of 224 pixels on level 4, the inclusive area,
     and VMB's 1e-6 against rounding. ``boxes`` are in network pixels.
     """
-    levels = torch.floor(4 + torch.log2(VMB.area(boxes).sqrt() / 224 + 1e-6))
+    widths, heights = VMB.sides(boxes)
+    levels = torch.floor(4 + torch.log2((widths * heights).sqrt() / 224 + 1e-6))
     return levels.clamp(min_level, max_level).to(torch.int64)
