@@ -79,17 +79,16 @@ def select_by_class(
         numbers = torch.stack([eligible, confidences > 0, above], dim=1).sum(dim=2).tolist()
         left = [i for i in left if number < numbers[i][0] and numbers[i][1] < wanted]
         number *= 2
-    order = confidences.argsort(dim=1, descending=True, stable=True)
+    order = confidences.argsort(dim=1, descending=True, stable=True)[:, : read_out.most]
+    fields = order, confidences.gather(1, order), classes.gather(1, order)
     result = []
-    for i, (length, (_, confident, exceeding)) in enumerate(zip(counts, numbers, strict=True)):
+    for length, (_, confident, exceeding), *own in zip(counts, numbers, *fields, strict=True):
         exceeding = min(exceeding, length)
         taken = min(max(exceeding, read_out.least), read_out.most, length)
-        rows = order[i, :taken]
+        rows: Tensor | slice = slice(taken)
         if in_order and taken == exceeding:
-            rows = rows.sort().values
-        result.append(
-            Selection(rows, confidences[i, rows], classes[i, rows], min(confident, taken))
-        )
+            rows = own[0][:taken].argsort()
+        result.append(Selection(own[0][rows], own[1][rows], own[2][rows], min(confident, taken)))
     return result
 
 

@@ -38,14 +38,13 @@ def survivors(scores: Tensor, candidates: Tensor, overlapping: Tensor) -> Tensor
         neighbours = as_bits(overlapping.flatten(0, 1))
         suppressed = neighbours.new_zeros(images, by_rank.shape[2], neighbours.shape[1])
         first = regions * torch.arange(images, device=scores.device)[:, None]  # of each image
-        result = torch.empty_like(by_rank, dtype=torch.bool)
-        steps = zip(by_rank[..., None].unbind(dim=1), result.unbind(dim=1), strict=True)
-        for region, survives in steps:  # (N, C, 1), (N, C)
+        steps = []
+        for region in by_rank[..., None].unbind(dim=1):  # (N, C, 1)
             bit = suppressed.gather(2, region >> 6) >> (region & 63) & 1
             overlapped = neighbours[first + region.squeeze(2)]
             suppressed |= overlapped & (bit - 1)  # all bits if it survives, or none
-            survives.copy_(bit.squeeze(2) == 0)
-        return result
+            steps.append(bit.squeeze(2) == 0)
+        return torch.stack(steps, dim=1)
 
     return _in_each_class(scores, candidates, survive)
 
@@ -88,7 +87,7 @@ def _in_each_class(
     classes int64 (C',), which survive.
     """
     depth, contested = candidates.shape[1], torch.arange(candidates.shape[2], device=scores.device)
-    if len(contested) > 1:  # a single one isn't worth a wait for a GPU
+    if not depth or len(contested) > 1:  # a single one isn't worth a wait for a GPU
         counts = candidates.sum(dim=1)  # (N, C)
         contested = (counts.amax(dim=0) > 1).nonzero().squeeze(1)
         if not len(contested):
