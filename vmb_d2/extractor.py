@@ -27,11 +27,12 @@ from .data.preprocessing import ImageSource, NetworkImage, load
 from .errors import ConfigError
 from .modeling import VMBRCNN, NetworkBatch, NetworkOutput
 from .modeling.compiled import compiled
+from .modeling.memory_format import fastest_memory_formats, with_memory_formats
 from .modeling.winograd import with_winograd
 from .selection.options import RegionOptions
 from .selection.read_out import chosen_regions, given_regions
 from .structures.regions import RegionFeatures
-from .utils.devices import arithmetic, check_compile, check_precision, device_of, dtype_of
+from .utils.devices import arithmetic, check_compile, check_precision, clock, device_of, dtype_of
 
 
 class RegionFeatureExtractor:
@@ -48,13 +49,15 @@ class RegionFeatureExtractor:
             are float32 in all of them.
         compile: how backbone and RPN head run, one of ``COMPILE_MODES``; see
             :func:`vmb_d2.modeling.compiled.compiled`.
-        layer_by_layer: in fp32, compute each layer as the original does. Otherwise, on the CPU and
-            without ``compile``, other forms are taken where they are faster and as near to it:
-            :mod:`vmb_d2.modeling.winograd` and :attr:`VMBRCNN.is_exact_for_inference`.
+        layer_by_layer: in fp32, compute each layer as the original does. Otherwise, without
+            ``compile``, other forms are taken on the CPU in fp32 where they are faster and as near
+            to it: :mod:`vmb_d2.modeling.winograd` and :attr:`VMBRCNN.is_exact_for_inference`. On a
+            GPU :meth:`use_memory_formats` may be called.
 
     Attributes:
         model: the model given, or a copy in another form.
-        layer_by_layer: whether no such form is taken, as never but on the CPU in fp32.
+        layer_by_layer: whether no such form is taken, as always with ``compile`` and on the CPU in
+            bf16.
         feature_names: the features extracted; the first one is ``RegionFeatures.features``.
         input_step: how an image becomes the network's input.
         read_out: how regions are chosen.
@@ -75,14 +78,16 @@ class RegionFeatureExtractor:
         check_precision(precision, model.device)
         check_compile(compile, model.device, precision)
         self.model = model
-        in_other_forms = precision == "fp32" and compile == "off" and model.device.type == "cpu"
+        on_cpu = model.device.type == "cpu"
+        in_other_forms = compile == "off" and (precision == "fp32" or not on_cpu)
         self.layer_by_layer = layer_by_layer or not in_other_forms
-        folds = precision != "fp32" or (not self.layer_by_layer and model.is_exact_for_inference)
+        on_cpu_in_fp32 = on_cpu and not self.layer_by_layer
+        folds = precision != "fp32" or (on_cpu_in_fp32 and model.is_exact_for_inference)
         if folds or compile != "off":  # its copy has other weights, or other names for them
             self.weights_sha256 = fingerprint(model)
         if folds:
             self.model = model.for_inference(dtype_of(precision))
-        if not self.layer_by_layer:
+        if on_cpu_in_fp32:
             self.model = with_winograd(self.model)
         if compile != "off":
             self.model = compiled(self.model, compile)
@@ -254,6 +259,17 @@ class RegionFeatureExtractor:
         deltas = boxes is None and self.read_out_rule.regressed
         with arithmetic(self.precision):
             return self.model.regions(batch, self.feature_names, boxes, deltas)
+
+    def fastest_memory_formats(self, image: NetworkImage, batch_size: int) -> dict[str, str]:
+        """For :meth:`use_memory_formats`, measured on an image, so many times in a batch."""
+        batch = self.to_network([image] * batch_size, image.padded_size)
+        with arithmetic(self.precision):
+            return fastest_memory_formats(self.model, batch, clock(self.model.device))
+
+    def use_memory_formats(self, formats: Mapping[str, str]) -> None:
+        """See :func:`vmb_d2.modeling.memory_format.with_memory_formats`; features change as by
+        rounding."""
+        self.model = with_memory_formats(self.model, formats)
 
     @torch.inference_mode()
     def read_out(

@@ -110,7 +110,9 @@ def test_as_often_on_a_gpu(name):
         extractor.extract_batch(images, image.padded_size)  # to warm up
         with sync_debug_mode("error"), torch.inference_mode():
             batch = extractor.to_network(images, image.padded_size)
-            model.backbone(batch.tensor)
+            maps = model.backbone(batch.tensor)
+            rpn = model.proposal_generator
+            rpn.rpn_head([maps[name] for name in rpn.in_features])
         with sync_debug_mode("warn"), warnings.catch_warnings(record=True) as found:
             warnings.simplefilter("always")
             extractor.extract_batch(images, image.padded_size)

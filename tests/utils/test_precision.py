@@ -26,13 +26,15 @@ def settings():
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("matmul", [False, True])
-def test_tf32_is_on_inside_where_asked_for_and_as_before_after(monkeypatch, precision, matmul):
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", matmul)
+@pytest.mark.parametrize("other", [False, True])
+def test_settings_of_gpus_are_fixed_inside_and_as_before_after(monkeypatch, precision, other):
+    """TF32 is on where asked for alone. cuDNN's algorithms are the same in each run."""
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", other)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", other)
     before = settings()
-    assert before[0] == (True, matmul)  # PyTorch's own default for convolutions
+    assert before == ((True, other), (True, other, False))  # the others are PyTorch's defaults
     with pytest.raises(KeyError), arithmetic(precision):
-        assert settings() == ((precision == "tf32",) * 2, before[1])
+        assert settings() == ((precision == "tf32",) * 2, (True, False, True))
         raise KeyError
     assert settings() == before
 

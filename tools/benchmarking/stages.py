@@ -6,7 +6,6 @@ hooks tell where one of its parts ends.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,7 +19,7 @@ from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.modeling.inference_form import can_fuse
 from vmb_d2.structures.input_image import InputImage
 from vmb_d2.structures.regions import RegionFeatures
-from vmb_d2.utils.devices import arithmetic, dtype_of
+from vmb_d2.utils.devices import arithmetic, clock, dtype_of
 
 STAGES = (
     "decode",  # the header, then the pixels
@@ -37,17 +36,6 @@ _PRODUCTS = 5
 
 ReadOut = Callable[[Sequence[Instances], Sequence[NetworkImage]], list[RegionFeatures]]
 Write = Callable[[Sequence[InputImage], Sequence[RegionFeatures]], None]
-
-
-def clock(device: torch.device) -> Callable[[], float]:
-    """A function that waits until the device is idle and returns the time in seconds."""
-
-    def now() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    return now
 
 
 def run_stages(

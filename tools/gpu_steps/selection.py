@@ -7,10 +7,10 @@ import statistics
 
 import numpy as np
 import torch
-from benchmarking.stages import clock
 
 from vmb_d2.config.read_out import MMF_READ_OUT
 from vmb_d2.selection.choice import Candidates, choose
+from vmb_d2.utils.devices import clock
 
 from .goals import remarks
 from .steps import Result, Step

@@ -30,8 +30,9 @@ from ..stores import format_named
 from ..structures.class_names import NO_NAMES, ClassNames
 from ..structures.input_image import InputImage
 from ..utils import interruption
-from ..utils.devices import check_precision, device_name, estimated_batch_size
+from ..utils.devices import CUDNN, check_precision, device_name, estimated_batch_size
 from ..utils.lease import Lease
+from .memory_format import chosen_memory_formats
 from .pipeline import Counts, ExtractionPipeline
 
 if TYPE_CHECKING:  # a run with nothing to do doesn't import torch
@@ -158,22 +159,27 @@ class ExtractionJob:
                 return counts
             _show(lease, counts)
             extractor = load_extractor()
-            device, model = extractor.model.device, extractor.model
+            device = extractor.model.device
             attributes = extractor.description.num_attributes if extractor.description else 0
-            self.class_names.require(model.num_classes, attributes)
+            self.class_names.require(extractor.model.num_classes, attributes)
             settings = self._settings(extractor.description, extractor)
             manifest.share(settings)
             mismatch = manifest.require(settings, self.allow_mismatch)
             if not self.allow_mismatch:
-                foreign.require(model.feature_dimension)
+                foreign.require(extractor.model.feature_dimension)
             foreign.remove()
             batching = self._chosen_batching(extractor, len(pending))
+            formats = chosen_memory_formats(extractor, manifest.runs, pending, batching.most)
+            if formats:
+                extractor.use_memory_formats(formats)
             run = {
                 "device": str(device),
                 "device_name": device_name(device),
                 "precision": extractor.precision,
                 "compile": extractor.compile,
                 "layer_by_layer": extractor.layer_by_layer,
+                "memory_formats": formats,
+                "cudnn": CUDNN if device.type == "cuda" else None,
                 "batch_size": batching.most,
                 "mismatch": mismatch,
             }

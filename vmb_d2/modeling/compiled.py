@@ -5,13 +5,14 @@ The shapes of what follows them depend on the proposals too.
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .inference_form import shared_copy
 
 MOST_SHAPES = 8  # of each module; with x152, each takes 180 MB an image for inputs and results
 
@@ -28,8 +29,7 @@ def compiled(model: nn.Module, mode: str, backend: str = "inductor") -> Any:
             deals with other shapes is ``torch.compile``'s own rule.
         backend: of ``torch.compile``.
     """
-    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-    result: Any = copy.deepcopy(model, shared)
+    result = shared_copy(model)
     rpn = result.proposal_generator
     if mode == "graphs":
         pool = torch.cuda.graph_pool_handle()

@@ -57,7 +57,7 @@ def inference_form(model: nn.Module, dtype: torch.dtype) -> Any:
 
 
 def shared_copy(model: nn.Module) -> Any:
-    """A copy of a model for inference that shares its parameters and buffers."""
+    """A copy of a model for inference that shares the storage of its weights."""
     shared: dict[int, Any] = {id(b): b for b in model.buffers()}
     for p in model.parameters():
         shared[id(p)] = nn.Parameter(p.data, requires_grad=False)

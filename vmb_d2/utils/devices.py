@@ -12,7 +12,8 @@ import logging
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, first_line
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 _DTYPES = {"fp32": "float32", "tf32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 PRECISIONS = tuple(_DTYPES)
 COMPILE_MODES = ("off", "graphs", "inductor")
+# cuDNN's choice by its heuristics, among the algorithms that give the same in each run. One by
+# measurement (benchmark) can be another in each run, and so can the last bits of features.
+CUDNN = {"benchmark": False, "deterministic": True}
 _HINT = 'another PyTorch: make install TORCH="torch==X torchvision==Y", see README.md'
 _AMPERE = (8, 0)  # compute capability of the first GPUs with TF32 and bfloat16
 
@@ -85,6 +89,18 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return platform.processor() or platform.machine()
+
+
+def clock(device: torch.device) -> Callable[[], float]:
+    """A function that waits until the device is idle and returns the time in seconds."""
+    import torch
+
+    def now() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return now
 
 
 def on_device(
@@ -193,14 +209,15 @@ def dtype_of(precision: str) -> torch.dtype:
 def arithmetic(precision: str = "fp32") -> Iterator[None]:
     """Within the block, PyTorch uses TF32 on GPUs for ``tf32``, and for no other precision.
 
-    By default, PyTorch's convolutions use it.
+    By default, PyTorch's convolutions use it. cuDNN's settings are :data:`CUDNN`.
     """
     import torch
 
-    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = convolutions.allow_tf32, products.allow_tf32
-    convolutions.allow_tf32 = products.allow_tf32 = precision == "tf32"
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, products.allow_tf32, cudnn.benchmark, cudnn.deterministic
+    cudnn.allow_tf32 = products.allow_tf32 = precision == "tf32"
+    cudnn.benchmark, cudnn.deterministic = CUDNN["benchmark"], CUDNN["deterministic"]
     try:
         yield
     finally:
-        convolutions.allow_tf32, products.allow_tf32 = before
+        cudnn.allow_tf32, products.allow_tf32, cudnn.benchmark, cudnn.deterministic = before
