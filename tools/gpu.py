@@ -3,9 +3,10 @@
     python tools/gpu.py --output results
     python tools/gpu.py --output results --report docs/gpu.md
 
-Five steps, the most valuable first: parity, speed, precision, selection, tests. Their results are
-written at once, a JSON file for each step; the same command goes on with what is missing, and makes
-again what was an error. Weights are made on the spot. docs/performance.md says more.
+Six steps, the most valuable first: parity, speed, precision, kernels, selection, tests. Their
+results are written at once, a JSON file for each step; the same command goes on with what is
+missing, and makes again what was an error. Weights are made on the spot. docs/performance.md says
+more.
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ def all_steps(device: torch.device) -> dict[str, Callable[[], Step]]:
     """What makes each step: on the CPU of small models and few images."""
     from gpu_steps import speed
     from gpu_steps.device_tests import device_tests_step
+    from gpu_steps.kernels import kernels_step
     from gpu_steps.networks import Networks
     from gpu_steps.parity import parity_step
     from gpu_steps.precisions import precision_step
@@ -123,12 +125,13 @@ def all_steps(device: torch.device) -> dict[str, Callable[[], Step]]:
     with_goldens = names if on_cpu else (*names, *models.TINY)
     with_batches = ("tiny_x152_fpn", "tiny_vinvl") if on_cpu else names
     counts = speed.Counts(4, 2, 2, 1, (1, 2)) if on_cpu else speed.Counts()
-    networks = Networks(device)
+    networks, precisions = Networks(device), speed.available(device)
     images = speed.photographs(ROOT / "demo")
     return {
         "parity": lambda: parity_step(with_goldens, with_batches, networks),
         "speed": lambda: speed.Speed(networks, device, images, counts).step(names),
-        "precision": lambda: precision_step(names, speed.available(device), networks),
+        "precision": lambda: precision_step(names, precisions, networks),
+        "kernels": lambda: kernels_step(names[0], precisions, device, networks),
         "selection": lambda: selection_step(device, repeats=2 if on_cpu else 20),
         "tests": lambda: device_tests_step(device),
     }

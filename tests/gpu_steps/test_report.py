@@ -4,6 +4,7 @@ import json
 
 import pytest
 from gpu_results import CPU, golden, original, rate, speed, step
+from gpu_steps import STEPS
 from gpu_steps.chart import write_chart
 from gpu_steps.report import read_results, write_report
 from PIL import Image
@@ -24,6 +25,7 @@ SIZES = [
     {"batch_size": 1, "network": rate(12)},
     {"batch_size": 2, "error": "the memory doesn't suffice"},
 ]
+SETTING = {"benchmark": True, "deterministic": False, "equal": False, "milliseconds": 48.3}
 RESULTS = {
     "parity": step(
         {
@@ -42,6 +44,15 @@ RESULTS = {
         left_out=["x101 fp32", "x101 bf16"],
     ),
     "precision": step({"x152 bf16": PRICE}),
+    "kernels": step(
+        {
+            "x152 fp32 cuDNN": {"settings": [SETTING]},
+            "x152 fp32 memory formats": {
+                "formats": {"stem": "contiguous", "res2": "channels_last"},
+                **{"regions": 200, "matched": 199, "features": 1.3e-6},
+            },
+        }
+    ),
     "selection": step({"flat": {"milliseconds": {"1": 1.5, "8": 0.25}}}),
     "tests": step(
         {"pytest -m gpu": {"tests": [{"test": "test_a", "outcome": "skipped", "text": "why"}]}}
@@ -72,6 +83,8 @@ def page(tmp_path):
         f"| `x152` | the original's loop |{' 1.00 |' * 6} 700.00 | 1.00 |",
         "| `x152` | fp32 | 12 | no memory |",
         "| `x152` | bf16 | 83% | 1.8e-02, 8.5e-02 | 100.0% | 9.2e-03, 1.0e-02 | 99.1% |",
+        "| `x152` | fp32 | on | off | no | 48.3 |",
+        "| `x152` | fp32 | stem contiguous, res2 channels_last | 199 of 200 | 1.3e-06 |",
         "| flat | 1.50 | 0.25 |",
         "| `test_a` | skipped: why |",
         "- parity: x101: OutOfMemoryError: CUDA out of memory",
@@ -88,7 +101,7 @@ def test_what_was_run_is_not_missing(page):
 
 def test_every_table_has_as_many_cells_in_each_row(page):
     blocks = [block.splitlines() for block in page.split("\n\n") if block.startswith("|")]
-    assert len(blocks) == 9
+    assert len(blocks) == 11
     for rows in blocks:
         assert len({row.count("|") for row in rows}) == 1
 
@@ -104,9 +117,7 @@ def test_a_page_from_a_cpu_says_so_at_its_top(tmp_path):
     page = (tmp_path / "gpu.md").read_text()
     assert "| selection, flat scores, ms | at most 2 | - | not measured |  |" in page
     assert "| flat | 22.00 |" in page
-    assert page.endswith(
-        "- parity: not run\n- speed: not run\n- precision: not run\n- tests: not run\n"
-    )
+    assert page.endswith("".join(f"- {name}: not run\n" for name in STEPS if name != "selection"))
 
 
 def test_results_are_read_from_their_folder(tmp_path):

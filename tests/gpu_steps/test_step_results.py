@@ -9,11 +9,12 @@ import support
 import torch
 from benchmarked import strips
 from benchmarking import measuring
-from gpu_steps import parity, precisions, selection, speed
+from gpu_steps import kernels, parity, precisions, selection, speed
 from gpu_steps.device_tests import device_tests_step, run_tests
 from gpu_steps.networks import Networks
 
 from reference import goldens, models
+from vmb_d2.extractor import RegionFeatureExtractor
 
 CPU = torch.device("cpu")
 TINY = "tiny_r101_c4"
@@ -193,6 +194,36 @@ def test_selection():
     found = step.cases["equal"]()
     assert list(found["milliseconds"]) == ["1", "8"]
     assert min(found["milliseconds"].values()) > 0
+
+
+@pytest.mark.slow
+def test_kernels(monkeypatch):
+    small = models.description(TINY).with_input({"short_side": 160})
+    monkeypatch.setattr(models, "description", lambda name: small)
+    step = kernels.kernels_step(TINY, ["fp32", "bf16"], CPU, networks)
+    assert list(step.cases) == [
+        f"{TINY} {what}" for what in ("fp32 cuDNN", "fp32 memory formats", "bf16 cuDNN")
+    ]
+    before = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+    found = step.cases[f"{TINY} fp32 cuDNN"]()
+    assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == before
+    assert found["met"]
+    assert [(s["benchmark"], s["deterministic"]) for s in found["settings"]] == [
+        (False, False), (False, True), (True, False), (True, True),
+    ]  # fmt: skip
+    assert all(s["equal"] and s["milliseconds"] > 0 for s in found["settings"])
+    found = step.cases[f"{TINY} fp32 memory formats"]()
+    assert found["met"]
+    assert set(found["formats"].values()) <= {"contiguous", "channels_last"}
+    assert found["matched"] == found["regions"] == 200
+
+
+def test_a_network_that_changes_from_run_to_run_is_noticed(monkeypatch):
+    passes = iter([("a", 1.0), ("a", 1.0), ("b", 1.0)] * 4)
+    monkeypatch.setattr(kernels, "_pass", lambda *_: next(passes))
+    found = kernels.cudnn(RegionFeatureExtractor(networks(TINY)))
+    assert not found["met"]
+    assert not any(s["equal"] for s in found["settings"])
 
 
 TESTS = """

@@ -73,6 +73,7 @@ def page(results: Results, chart: str | None) -> str:
         list(sections.speed(cases.get("speed", {}), chart)),
         list(sections.batch_sizes(cases.get("speed", {}))),
         list(sections.precision(cases.get("precision", {}))),
+        list(sections.kernels(cases.get("kernels", {}))),
         list(sections.selection(cases.get("selection", {}))),
         list(sections.tests(cases.get("tests", {}))),
         list(_missing(results)),

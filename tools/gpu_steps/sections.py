@@ -136,6 +136,44 @@ def precision(cases: Mapping[str, Any]) -> Iterator[str]:
     yield from table((*head, "classes", "the same boxes given: median, worst", "classes"), rows)
 
 
+def kernels(cases: Mapping[str, Any]) -> Iterator[str]:
+    """cuDNN's settings and the memory formats."""
+    settings = [(name.split(), s) for name, case in cases.items() for s in case.get("settings", [])]
+    formats = [(name.split(), case) for name, case in cases.items() if "formats" in case]
+    if settings:
+        yield "## cuDNN's settings, the same photographs three times"
+        yield ""
+        rows = [
+            (
+                f"`{model}`",
+                precision,
+                "on" if s["benchmark"] else "off",
+                "on" if s["deterministic"] else "off",
+                "yes" if s["equal"] else "no",
+                f"{s['milliseconds']:.1f}",
+            )
+            for (model, precision, *_), s in settings
+        ]
+        head = ("model", "precision", "`benchmark`", "`deterministic`", "equal to the bit")
+        yield from table((*head, "network, ms an image"), rows)
+        yield ""
+    if formats:
+        yield "## The fastest memory formats, against the usual ones"
+        yield ""
+        rows = [
+            (
+                f"`{model}`",
+                precision,
+                ", ".join(f"{stage} {name}" for stage, name in case["formats"].items()),
+                f"{case['matched']} of {case['regions']}",
+                f"{case['features']:.1e}",
+            )
+            for (model, precision, *_), case in formats
+        ]
+        head = ("model", "precision", "formats", "boxes within 0.01 px", "worst")
+        yield from table(head, rows)
+
+
 def selection(cases: Mapping[str, Any]) -> Iterator[str]:
     """Times of the choice of regions."""
     done = {kind: case["milliseconds"] for kind, case in cases.items() if "milliseconds" in case}
