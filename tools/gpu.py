@@ -12,8 +12,8 @@ more.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from gpu_steps.steps import Step
 
 ROOT = Path(__file__).resolve().parents[1]
+logger = logging.getLogger(__name__)
+
 EXIT_STATUS = (
     "Exit status: 0; 1 if a result is an error or other than it should be; 2 if nothing could be "
     "measured, with one line that says why; 130 after Ctrl-C."
@@ -94,21 +96,28 @@ def main(args: argparse.Namespace) -> int:
 def measure(folder: Path, device_name: str, names: list[str], limit: float) -> int:
     """Run steps by their names. Returns the exit status."""
     from benchmarking.machine import describe_machine
+    from gpu_steps.goals import shortfalls
+    from gpu_steps.report import read_results
     from gpu_steps.steps import run_steps
 
     from vmb_d2.utils.devices import device_of, keep_freed_memory
 
     device = device_of(device_name)
-    if device.type == "cpu":  # as tools/extract.py does
+    on_cpu = device.type == "cpu"
+    if on_cpu:  # as tools/extract.py does
         keep_freed_memory()
-    steps = all_steps(device)
-    machine = describe_machine(device)
-    good = run_steps([steps[name]() for name in names], folder, machine, limit)
+    for name in ("vmb_d2.engine", "vmb_d2.utils.progress", "benchmarking.measuring"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # the jobs that are measured
+    steps = [step for step in all_steps(device) if step.name in names]
+    good = run_steps(steps, folder, describe_machine(device), limit)
+    results = {name: step["cases"] for name, step in read_results(folder).items()}
+    for line in shortfalls({} if on_cpu else results):
+        logger.info("%s", line)
     return DONE if good else INCOMPLETE
 
 
-def all_steps(device: torch.device) -> dict[str, Callable[[], Step]]:
-    """What makes each step: on the CPU of small models and few images."""
+def all_steps(device: torch.device) -> list[Step]:
+    """The steps: on the CPU of small models and few images."""
     from gpu_steps import speed
     from gpu_steps.device_tests import device_tests_step
     from gpu_steps.kernels import kernels_step
@@ -118,23 +127,23 @@ def all_steps(device: torch.device) -> dict[str, Callable[[], Step]]:
     from gpu_steps.selection import selection_step
 
     from reference import models
+    from vmb_d2.data.image_list import list_images, name_images
 
-    speed.quiet()
     on_cpu = device.type == "cpu"
     names = models.TINY if on_cpu else tuple(models.FULL)
     with_goldens = names if on_cpu else (*names, *models.TINY)
     with_batches = ("tiny_x152_fpn", "tiny_vinvl") if on_cpu else names
     counts = speed.Counts(4, 2, 2, 1, (1, 2)) if on_cpu else speed.Counts()
     networks, precisions = Networks(device), speed.available(device)
-    images = speed.photographs(ROOT / "demo")
-    return {
-        "parity": lambda: parity_step(with_goldens, with_batches, networks),
-        "speed": lambda: speed.Speed(networks, device, images, counts).step(names),
-        "precision": lambda: precision_step(names, precisions, networks),
-        "kernels": lambda: kernels_step(names[0], precisions, device, networks),
-        "selection": lambda: selection_step(device, repeats=2 if on_cpu else 20),
-        "tests": lambda: device_tests_step(device),
-    }
+    images = name_images(list_images(ROOT / "demo"))
+    return [
+        parity_step(with_goldens, with_batches, networks),
+        speed.Speed(networks, device, images, counts).step(names),
+        precision_step(names, precisions, networks),
+        kernels_step(names[0], precisions, device, networks),
+        selection_step(device, repeats=2 if on_cpu else 20),
+        device_tests_step(device),
+    ]
 
 
 if __name__ == "__main__":

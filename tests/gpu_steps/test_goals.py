@@ -2,7 +2,7 @@
 
 import pytest
 from gpu_results import original, speed
-from gpu_steps.goals import outcomes, remarks, shortfalls
+from gpu_steps.goals import outcomes, shortfalls
 
 
 def outcome(results, goal):
@@ -65,9 +65,3 @@ def test_errors_and_other_models_are_no_figures():
         "x152 original": {"summary": "its loop is not emulated", "model": "x152"},
     }
     assert shortfalls({"speed": cases, "selection": {"flat": {"error": "no"}}}) == []
-
-
-@pytest.mark.parametrize(("on_gpu", "lines"), [(True, 1), (False, 0)])
-def test_remarks_are_about_gpus(on_gpu, lines):
-    slow = {"flat": {"milliseconds": {"1": 9.0}}}
-    assert len(remarks("selection", on_gpu)(slow)) == lines

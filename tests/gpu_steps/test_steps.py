@@ -140,10 +140,3 @@ def test_results_of_another_device_are_refused(run, step):
     run(step("a", 1))
     with pytest.raises(ConfigError, match=r"has a\.json of a GPU, not of another"):
         run(step("a", 1), machine={"device_name": "another"})
-
-
-def test_remarks(run, step, caplog):
-    caplog.set_level("INFO")
-    cases = step("a", 1).cases
-    assert run(Step("a", cases, remarks=lambda found: [f"slow: {', '.join(found)}"]))
-    assert caplog.messages[-1] == "slow: a1, a2, a3"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 Cases = Mapping[str, Mapping[str, Any]]  # the results of a step
@@ -41,13 +42,9 @@ def outcomes(results: Mapping[str, Cases]) -> list[Outcome]:
 
     ``results``: of the steps ``speed`` and ``selection``, as far as they are there.
     """
-    speed = results.get("speed", {})
-    return [
-        *_of_network(speed),
-        *_of_whole(speed),
-        *_of_original(speed),
-        *_of_selection(results.get("selection", {})),
-    ]
+    speed, selection = results.get("speed", {}), results.get("selection", {})
+    own = (_of_precision(speed, *goal) for goal in NETWORK_RATES.items())
+    return [*itertools.chain(*own), *_of_selection(selection)]
 
 
 def shortfalls(results: Mapping[str, Cases]) -> list[str]:
@@ -60,42 +57,25 @@ def shortfalls(results: Mapping[str, Cases]) -> list[str]:
     ]
 
 
-def remarks(step: str, on_gpu: bool) -> Callable[[Cases], list[str]]:
-    """What tells the shortfalls of a step's results; on a CPU there are none."""
-    return lambda cases: shortfalls({step: cases}) if on_gpu else []
-
-
-def _of_network(speed: Cases) -> Iterator[Outcome]:
-    for precision, least in NETWORK_RATES.items():
-        own = _configuration(speed, precision)
-        rate = own["network"]["images_per_second"] if own else None
-        goal = f"{MODEL} {precision}, network alone, images/s"
-        cost = _cost(own["stages"], _NETWORK) if own else ""
-        yield Outcome(goal, f"at least {least:g}", rate, _reaches(rate, least), cost)
-
-
-def _of_whole(speed: Cases) -> Iterator[Outcome]:
-    for precision in NETWORK_RATES:
-        own, share, cost = _configuration(speed, precision), None, ""
-        if own:
-            rates = (own[part]["images_per_second"] for part in ("end_to_end", "network"))
-            whole, network = rates
-            share = whole / network
-            cost = _cost(own["stages"], [s for s in own["stages"] if s not in _NETWORK])
-        goal = f"{MODEL} {precision}, end to end, share of the network's rate"
-        yield Outcome(goal, f"at least {END_TO_END:g}", share, _reaches(share, END_TO_END), cost)
-
-
-def _of_original(speed: Cases) -> Iterator[Outcome]:
+def _of_precision(speed: Cases, precision: str, least: float) -> Iterator[Outcome]:
+    """Of the network alone, end to end, and against the original's loop."""
+    own = speed.get(f"{MODEL} {precision}", {}).get("configuration")
     loop = speed.get(f"{MODEL} original", {}).get("original")
-    for precision in NETWORK_RATES:
-        own, ratio = _configuration(speed, precision), None
-        if own and loop:
-            ratio = own["end_to_end"]["images_per_second"] / loop["images_per_second"]
-        goal = f"{MODEL} {precision}, end to end, times the original's loop in fp32"
-        cost = _cost(own["stages"], list(own["stages"])) if own else ""
-        target = f"at least {TIMES_ORIGINAL:g}"
-        yield Outcome(goal, target, ratio, _reaches(ratio, TIMES_ORIGINAL), cost)
+    network = share = times = None
+    stages = own["stages"] if own else {}
+    if own:
+        network, whole = (own[part]["images_per_second"] for part in ("network", "end_to_end"))
+        share = whole / network
+        times = whole / loop["images_per_second"] if loop else None
+    others = [stage for stage in stages if stage not in _NETWORK]
+    for goal, target, figure, costly in (
+        ("network alone, images/s", least, network, [s for s in stages if s in _NETWORK]),
+        ("end to end, share of the network's rate", END_TO_END, share, others),
+        ("end to end, times the original's loop in fp32", TIMES_ORIGINAL, times, list(stages)),
+    ):
+        met = figure is not None and figure >= target
+        cost = _cost(stages, costly)
+        yield Outcome(f"{MODEL} {precision}, {goal}", f"at least {target:g}", figure, met, cost)
 
 
 def _of_selection(selection: Cases) -> Iterator[Outcome]:
@@ -105,16 +85,9 @@ def _of_selection(selection: Cases) -> Iterator[Outcome]:
         yield Outcome(f"selection, {kind} scores, ms", f"at most {SELECTION:g}", took, met, "")
 
 
-def _configuration(speed: Cases, precision: str) -> Mapping[str, Any] | None:
-    return speed.get(f"{MODEL} {precision}", {}).get("configuration")
-
-
-def _reaches(figure: float | None, least: float) -> bool:
-    return figure is not None and figure >= least
-
-
 def _cost(stages: Mapping[str, Any], names: Sequence[str]) -> str:
     """The times of some stages, the longest first."""
     times = {name: 1000 * stages[name]["seconds"]["median"] for name in names}
     longest = sorted(times, key=times.__getitem__, reverse=True)[:3]
-    return "ms an image: " + ", ".join(f"{name} {times[name]:.2f}" for name in longest)
+    text = ", ".join(f"{name} {times[name]:.2f}" for name in longest)
+    return f"ms an image: {text}" if text else ""

@@ -12,7 +12,7 @@ from vmb_d2.errors import ConfigError
 from . import STEPS, sections
 from .chart import write_chart
 from .goals import GPUS, outcomes
-from .sections import number, table
+from .sections import number, section
 
 Results = Mapping[str, Mapping[str, Any]]  # the files of the steps
 
@@ -65,20 +65,23 @@ def page(results: Results, chart: str | None) -> str:
         results: of the steps that were made.
         chart: the name of the chart's file; None for none.
     """
-    cases = {name: step["cases"] for name, step in results.items()}
+    cases = {name: results.get(name, {}).get("cases", {}) for name in STEPS}
     parts = [
-        list(_head(results)),
-        list(_goals({} if _is_cpu(results) else cases)),
-        list(sections.parity(cases.get("parity", {}))),
-        list(sections.speed(cases.get("speed", {}), chart)),
-        list(sections.batch_sizes(cases.get("speed", {}))),
-        list(sections.precision(cases.get("precision", {}))),
-        list(sections.kernels(cases.get("kernels", {}))),
-        list(sections.selection(cases.get("selection", {}))),
-        list(sections.tests(cases.get("tests", {}))),
-        list(_missing(results)),
+        _head(results),
+        _goals({} if _is_cpu(results) else cases),
+        sections.goldens(cases["parity"]),
+        sections.batches(cases["parity"]),
+        sections.rates(cases["speed"], chart),
+        sections.stages(cases["speed"]),
+        sections.batch_sizes(cases["speed"]),
+        sections.precision(cases["precision"]),
+        sections.cudnn(cases["kernels"]),
+        sections.memory_formats(cases["kernels"]),
+        sections.selection(cases["selection"]),
+        sections.tests(cases["tests"]),
+        _missing(results),
     ]
-    return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
+    return "\n\n".join(filter(None, map("\n".join, parts))) + "\n"
 
 
 def _is_cpu(results: Results) -> bool:
@@ -102,15 +105,12 @@ def _head(results: Results) -> Iterator[str]:
 
 
 def _goals(cases: Results) -> Iterator[str]:
-    yield "## Goals"
-    yield ""
-    yield f"For an {' or '.join(GPUS)}:"
-    yield ""
     rows = [
         (o.goal, o.target, number(o.figure), _verdict(o.figure, o.met), "" if o.met else o.cost)
         for o in outcomes(cases)
     ]
-    yield from table(("goal", "target", "figure", "met", "what costs most"), rows)
+    head = ("goal", "target", "figure", "met", "what costs most")
+    return section("## Goals", head, rows, f"For an {' or '.join(GPUS)}.")
 
 
 def _verdict(figure: float | None, met: bool) -> str:

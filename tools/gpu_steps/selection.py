@@ -12,7 +12,6 @@ from vmb_d2.config.read_out import MMF_READ_OUT
 from vmb_d2.selection.choice import Candidates, choose
 from vmb_d2.utils.devices import clock
 
-from .goals import remarks
 from .steps import Result, Step
 
 REGIONS, CLASSES = 1000, 1600
@@ -29,7 +28,7 @@ def selection_step(device: torch.device, repeats: int) -> Step:
     """
     kinds = ("peaked", "flat", "equal")
     cases = {kind: functools.partial(milliseconds, kind, device, repeats) for kind in kinds}
-    return Step("selection", cases, 0.5, remarks("selection", device.type != "cpu"))
+    return Step("selection", cases, weight=0.5)
 
 
 def milliseconds(kind: str, device: torch.device, repeats: int) -> Result:

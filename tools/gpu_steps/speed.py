@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,14 +12,12 @@ from benchmark import repeated
 from benchmarking.measuring import EXACT, Plan, measure
 
 from reference import models
-from vmb_d2.data.image_list import list_images, name_images
 from vmb_d2.errors import ConfigError
 from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.modeling import VMBRCNN
 from vmb_d2.structures.input_image import InputImage
 from vmb_d2.utils.devices import check_precision, estimated_batch_size
 
-from .goals import remarks
 from .steps import Case, Result, Step
 
 PRECISIONS = ("fp32", "bf16", "tf32", "fp16")  # in the order of their worth
@@ -79,7 +75,7 @@ class Speed:
             for precision in precisions if is_first else ():
                 sweep = functools.partial(self.batch_sizes, name, precision)
                 cases[f"{name} {precision} batch sizes"] = sweep
-        return Step("speed", cases, 5, remarks("speed", self.device.type != "cpu"))
+        return Step("speed", cases, weight=5)
 
     def rates(self, name: str, precision: str, count: int) -> Result:
         """Network alone, stages, and end to end, in batches of the size that ``auto`` chooses."""
@@ -161,14 +157,3 @@ def available(device: torch.device) -> list[str]:
             continue
         found.append(precision)
     return found
-
-
-def photographs(folder: Path) -> list[InputImage]:
-    """The images of a folder."""
-    return name_images(list_images(folder))
-
-
-def quiet() -> None:
-    """Let the jobs that are measured print nothing."""
-    for name in ("vmb_d2.engine", "vmb_d2.utils.progress", "benchmarking.measuring"):
-        logging.getLogger(name).setLevel(logging.WARNING)

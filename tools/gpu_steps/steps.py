@@ -37,13 +37,11 @@ class Step:
         cases: what makes the result of each, by its name. A result has a ``summary``, which is
             printed, and may have ``met``: whether it is as it should be.
         weight: the share of the time, in proportion to the other steps' weights.
-        remarks: lines to print about the results, when the step ends.
     """
 
     name: str
     cases: Mapping[str, Case]
     weight: float = 1.0
-    remarks: Callable[[Mapping[str, Result]], Sequence[str]] = lambda cases: ()
 
 
 def run_steps(
@@ -80,8 +78,6 @@ def run_steps(
         else:
             shares += step.weight / sum(weights.values())
             _run(step, content, folder, lambda end=begin + limit * shares: now() < end, now)
-        for line in step.remarks(content["cases"]):
-            logger.info("%s", line)
         good &= all(is_good(result) for result in content["cases"].values())
     return good
 
