@@ -63,7 +63,8 @@ def test_a_copied_folder(copied):
     done = make(copied, "gpu", "GPU_STEPS=tests,selection")
     assert done.returncode == 0, done.stderr
     assert re.search(r"^selection: is there, 3 cases$", done.stdout, re.MULTILINE)
-    assert re.search(r"^tests: .* 0 failed, \d+ skipped \(needs a GPU\)", done.stdout, re.MULTILINE)
+    outcomes = r"^tests: .*: 0 passed, 0 failed, [1-9]\d* skipped \(needs a GPU\)"
+    assert re.search(outcomes, done.stdout, re.MULTILINE)
     results = copied / "demo" / "output" / "gpu_on_cpu"
     assert sorted(path.name for path in results.iterdir()) == ["selection.json", "tests.json"]
     found = json.loads((results / "selection.json").read_text())
@@ -74,14 +75,6 @@ def test_a_copied_folder(copied):
     page = (copied / "docs" / "gpu.md").read_text()
     assert "Nothing on this page was measured on a GPU" in page
     assert not (copied / ".venv").exists()
-
-
-@pytest.mark.slow
-def test_no_time_at_all(copied):
-    done = make(copied, "gpu", "GPU_STEPS=parity,precision", "GPU_LIMIT=0")
-    assert done.returncode == 0, done.stderr
-    assert "parity: no time for: tiny_x152_fpn, " in done.stdout
-    assert "precision: no time for: tiny_x152_fpn bf16, " in done.stdout
 
 
 def test_a_python_without_packages(copied, tmp_path):

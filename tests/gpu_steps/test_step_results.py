@@ -10,7 +10,7 @@ import torch
 from benchmarked import strips
 from benchmarking import measuring
 from gpu_steps import kernels, parity, precisions, selection, speed
-from gpu_steps.device_tests import device_tests_step, run_tests
+from gpu_steps.device_tests import FOLDERS, run_tests
 from gpu_steps.networks import Networks
 
 from reference import goldens, models
@@ -241,7 +241,7 @@ def test_of_no_gpu(): pass
 @pytest.mark.slow
 def test_outcomes_of_tests(tmp_path):
     (tmp_path / "test_made_up.py").write_text(TESTS)
-    found = run_tests(tmp_path, os.environ)
+    found = run_tests([tmp_path], os.environ)
     assert not found["met"]
     assert found["summary"] == "1 passed, 1 failed, 1 skipped (needs a GPU)"
     assert [(test["test"], test["outcome"]) for test in found["tests"]] == [
@@ -251,14 +251,11 @@ def test_outcomes_of_tests(tmp_path):
     ]
     (tmp_path / "test_made_up.py").write_text("nonsense")
     with pytest.raises(RuntimeError, match="pytest ended with 2"):
-        run_tests(tmp_path, os.environ)
+        run_tests([tmp_path], os.environ)
 
 
-@pytest.mark.slow
-def test_the_suites_own_on_the_cpu():
-    (case,) = device_tests_step(CPU).cases.values()
-    found = case()
-    assert found["met"]
-    assert (found["passed"], found["failed"]) == (0, 0)
-    assert found["skipped"] >= 5
-    assert found["summary"].endswith("skipped (needs a GPU)")
+def test_all_tests_of_a_gpu_are_where_they_are_looked_for():
+    folder = support.ROOT / "tests"
+    marked = [path for path in folder.rglob("test_*.py") if "pytest.mark.gpu" in path.read_text()]
+    own = folder / "gpu_steps"  # in the text of a made-up test
+    assert {path.parent for path in marked} - {own} == set(FOLDERS)

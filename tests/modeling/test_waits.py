@@ -97,7 +97,7 @@ def waits_of(extractor, images):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", MODELS)
 def test_as_often_on_a_gpu(name):
     """As PyTorch itself notices it; nothing before the proposals waits."""
@@ -130,7 +130,7 @@ def sync_debug_mode(mode):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", sorted(box_geometry.CONVENTIONS))
 def test_kept_on_a_gpu(name):
     """As by torchvision's kernel there, set by set. Corners are whole numbers: ties are exact."""

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -15,26 +16,26 @@ import torch
 from .steps import Result, Step
 
 ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "tests" / "gpu"
+FOLDERS = (ROOT / "tests" / "gpu", ROOT / "tests" / "modeling")  # of all tests of a GPU
 MOST_SECONDS = 300
 
 
-def device_tests_step(device: torch.device, folder: Path = FOLDER) -> Step:
-    """One case: what ``pytest -m gpu`` finds in a folder. On the CPU, GPUs are hidden from it."""
+def device_tests_step(device: torch.device) -> Step:
+    """One case: what ``pytest -m gpu`` finds. On the CPU, GPUs are hidden from it."""
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if device.type == "cpu" else {}
-    return Step("tests", {"pytest -m gpu": lambda: run_tests(folder, {**os.environ, **hidden})})
+    return Step("tests", {"pytest -m gpu": lambda: run_tests(FOLDERS, {**os.environ, **hidden})})
 
 
-def run_tests(folder: Path, environment: Mapping[str, str]) -> Result:
+def run_tests(folders: Sequence[Path], environment: Mapping[str, str]) -> Result:
     """Run them in a process of their own. What is skipped is no failure.
 
     Raises RuntimeError where pytest itself fails.
     """
     with tempfile.TemporaryDirectory() as temporary:
         report = Path(temporary) / "report.xml"
-        options = ["-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}", str(folder)]
+        options = ["-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={report}"]
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", *options],
+            [sys.executable, "-m", "pytest", *options, *map(str, folders)],
             cwd=ROOT,
             env=environment,
             timeout=MOST_SECONDS,
@@ -45,20 +46,16 @@ def run_tests(folder: Path, environment: Mapping[str, str]) -> Result:
         if done.returncode not in (0, 1):
             raise RuntimeError(f"pytest ended with {done.returncode}: {done.stdout[-500:]}")
         tests = [_outcome(case) for case in ElementTree.parse(report).iter("testcase")]
-    counts = {
-        kind: sum(test["outcome"] == kind for test in tests)
-        for kind in ("passed", "failed", "skipped")
-    }
-    reasons = sorted({test["text"] for test in tests if test["outcome"] == "skipped"})
+    counts = {"passed": 0, "failed": 0, "skipped": 0, **Counter(t["outcome"] for t in tests)}
     summary = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-    if reasons:
+    if reasons := sorted({test["text"] for test in tests if test["outcome"] == "skipped"}):
         summary += f" ({'; '.join(reasons)})"
     return {"summary": summary, "met": not counts["failed"], **counts, "tests": tests}
 
 
 def _outcome(case: ElementTree.Element) -> dict[str, str]:
-    found = {"test": case.get("name", ""), "outcome": "passed", "text": ""}
     for tag, outcome in (("skipped", "skipped"), ("failure", "failed"), ("error", "failed")):
         if (element := case.find(tag)) is not None:
-            found |= {"outcome": outcome, "text": element.get("message", "").split("\n")[0]}
-    return found
+            text = element.get("message", "").split("\n")[0]
+            return {"test": case.get("name", ""), "outcome": outcome, "text": text}
+    return {"test": case.get("name", ""), "outcome": "passed", "text": ""}
