@@ -138,9 +138,9 @@ def all_steps(device: torch.device) -> list[Step]:
     images = name_images(list_images(ROOT / "demo"))
     return [
         parity_step(with_goldens, with_batches, networks),
-        speed.Speed(networks, device, images, counts).step(names),
+        speed.Speed(networks, images, counts).step(names),
         precision_step(names, precisions, networks),
-        kernels_step(names[0], precisions, device, networks),
+        kernels_step(names[0], precisions, networks),
         selection_step(device, repeats=2 if on_cpu else 20),
         device_tests_step(device),
     ]

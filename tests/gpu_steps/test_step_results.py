@@ -14,7 +14,6 @@ from gpu_steps.device_tests import FOLDERS, run_tests
 from gpu_steps.networks import Networks
 
 from reference import goldens, models
-from vmb_d2.extractor import RegionFeatureExtractor
 
 CPU = torch.device("cpu")
 TINY = "tiny_r101_c4"
@@ -130,7 +129,7 @@ def test_batches(monkeypatch):
 def test_speed(tmp_path, monkeypatch):
     monkeypatch.setattr(measuring, "peak_macs_per_second", lambda *_: 9e9)
     counts = speed.Counts(2, 1, 1, 1, (1,))
-    own = speed.Speed(networks, CPU, strips(tmp_path / "in", 2), counts)
+    own = speed.Speed(networks, strips(tmp_path / "in", 2), counts)
     step = own.step([TINY, "tiny_x152_c4"])
     assert list(step.cases) == [
         *(f"{TINY} {what}" for what in ("fp32", "bf16", "original")),
@@ -198,9 +197,12 @@ def test_selection():
 
 @pytest.mark.slow
 def test_kernels(monkeypatch):
+    monkeypatch.setattr(kernels, "PHOTOGRAPHS", ("coffee.png",))
+    monkeypatch.setattr(kernels, "REPEATS", 2)
+    monkeypatch.setattr(kernels, "MOST_MEASURED", 1)
     small = models.description(TINY).with_input({"short_side": 160})
     monkeypatch.setattr(models, "description", lambda name: small)
-    step = kernels.kernels_step(TINY, ["fp32", "bf16"], CPU, networks)
+    step = kernels.kernels_step(TINY, ["fp32", "bf16"], networks)
     assert list(step.cases) == [
         f"{TINY} {what}" for what in ("fp32 cuDNN", "fp32 memory formats", "bf16 cuDNN")
     ]
@@ -215,13 +217,13 @@ def test_kernels(monkeypatch):
     found = step.cases[f"{TINY} fp32 memory formats"]()
     assert found["met"]
     assert set(found["formats"].values()) <= {"contiguous", "channels_last"}
-    assert found["matched"] == found["regions"] == 200
+    assert found["matched"] == found["regions"] == 100
 
 
 def test_a_network_that_changes_from_run_to_run_is_noticed(monkeypatch):
     passes = iter([("a", 1.0), ("a", 1.0), ("b", 1.0)] * 4)
     monkeypatch.setattr(kernels, "_pass", lambda *_: next(passes))
-    found = kernels.cudnn(RegionFeatureExtractor(networks(TINY)))
+    found = kernels.cudnn(networks.extractor(TINY))
     assert not found["met"]
     assert not any(s["equal"] for s in found["settings"])
 

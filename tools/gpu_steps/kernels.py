@@ -14,40 +14,34 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from reference import goldens, models
+from reference import goldens
 from vmb_d2.comparison.fidelity import distance
 from vmb_d2.data.preprocessing import load
+from vmb_d2.engine.memory_format import MOST_MEASURED
 from vmb_d2.extractor import RegionFeatureExtractor
-from vmb_d2.modeling import VMBRCNN, NetworkBatch
+from vmb_d2.modeling import NetworkBatch
 from vmb_d2.utils.devices import CUDNN, arithmetic, clock
 
-from .parity import is_met
+from .networks import Networks
+from .parity import is_met, sums
 from .steps import Case, Result, Step
 
 PHOTOGRAPHS = ("coffee.png", "chelsea.png")
 REPEATS = 3
 
 
-def kernels_step(
-    name: str,
-    precisions: Sequence[str],
-    device: torch.device,
-    networks: Callable[[str], VMBRCNN],
-) -> Step:
-    """A model in each precision.
-
-    ``networks`` gives the network of a name, with the goldens' weights, on ``device``.
-    """
+def kernels_step(name: str, precisions: Sequence[str], networks: Networks) -> Step:
+    """A model in each precision."""
 
     def run(case: Callable[[RegionFeatureExtractor], Result], precision: str) -> Result:
-        network, description = networks(name), models.description(name)
-        own = RegionFeatureExtractor(network, None, description, precision, layer_by_layer=True)
-        return case(own)
+        return case(networks.extractor(name, precision=precision, layer_by_layer=True))
 
     cases: dict[str, Case] = {}
     for precision in precisions:
         cases[f"{name} {precision} cuDNN"] = functools.partial(run, cudnn, precision)
-        if device.type != "cpu" or precision == "fp32":  # bf16 has other convolutions on a CPU
+        if (
+            networks.device.type != "cpu" or precision == "fp32"
+        ):  # bf16 has other convolutions on a CPU
             formats = functools.partial(run, memory_formats, precision)
             cases[f"{name} {precision} memory formats"] = formats
     return Step("kernels", cases)
@@ -100,15 +94,10 @@ def memory_formats(own: RegionFeatureExtractor) -> Result:
     """The fastest of each stage, and the distance of features to those in the usual ones."""
     paths = [goldens.image_path(name) for name in PHOTOGRAPHS]
     usual = own.extract(paths)
-    formats = own.fastest_memory_formats(load(paths[0], own.input_step), batch_size=4)
+    formats = own.fastest_memory_formats(load(paths[0], own.input_step), batch_size=MOST_MEASURED)
     own.use_memory_formats(formats)
     each = [distance(a, b) for a, b in zip(usual, own.extract(paths), strict=True)]
-    result = {
-        "regions": sum(d.regions for d in each),
-        "matched": sum(d.matched for d in each),
-        "same_class": sum(d.same_class for d in each),
-        "features": max(d.features for d in each),
-    }
+    result = sums(each)
     text = ", ".join(f"{stage} {name}" for stage, name in formats.items())
     share = f"{result['matched']} of {result['regions']} boxes"
     return {

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from reference import models
+from vmb_d2.extractor import RegionFeatureExtractor
 from vmb_d2.modeling import VMBRCNN
 
 
@@ -16,12 +19,17 @@ class Networks:
     """
 
     def __init__(self, device: torch.device):
-        self._device = device
+        self.device = device
         self._made: dict[str, VMBRCNN] = {}
 
     def __call__(self, name: str) -> VMBRCNN:
         for other, network in self._made.items():
-            network.to(self._device if other == name else "cpu")
+            network.to(self.device if other == name else "cpu")
         if name not in self._made:
-            self._made[name] = models.network(name, self._device)
+            self._made[name] = models.network(name, self.device)
         return self._made[name]
+
+    def extractor(self, name: str, **options: Any) -> RegionFeatureExtractor:
+        """An extractor of the network; ``options`` are its own."""
+        description = models.description(name)
+        return RegionFeatureExtractor(self(name), description=description, **options)

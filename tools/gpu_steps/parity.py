@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from reference import extractions, goldens, models
-from vmb_d2.comparison.fidelity import BOX_TOLERANCE, distance, relative_errors
-from vmb_d2.extractor import RegionFeatureExtractor
-from vmb_d2.modeling import VMBRCNN
+from vmb_d2.comparison.fidelity import BOX_TOLERANCE, Distance, distance, relative_errors
 from vmb_d2.structures.regions import RegionFeatures
 
+from .networks import Networks
 from .steps import Result, Step
 
 FEATURE_TOLERANCE = 2e-5  # relative L2 error, that of the tests
@@ -22,21 +21,14 @@ BATCH = ("coffee.png", "rocket.jpg", "coffee.png", "camera.png", "coffee.png")
 SHUFFLED = (3, 0, 4, 1, 2)
 
 
-def parity_step(
-    of_goldens: Sequence[str], of_batches: Sequence[str], networks: Callable[[str], VMBRCNN]
-) -> Step:
-    """The goldens of some models, and then the batches of some.
-
-    Args:
-        of_goldens, of_batches: models, by their listings.
-        networks: gives the network of a name, with the goldens' weights.
-    """
+def parity_step(of_goldens: Sequence[str], of_batches: Sequence[str], networks: Networks) -> Step:
+    """The goldens of some models, and then the batches of some, by the models' listings."""
     cases = {name: functools.partial(repeat_goldens, name, networks) for name in of_goldens}
     cases |= {f"{name} batches": functools.partial(batches, name, networks) for name in of_batches}
     return Step("parity", cases, weight=3)
 
 
-def repeat_goldens(name: str, networks: Callable[[str], VMBRCNN]) -> Result:
+def repeat_goldens(name: str, networks: Networks) -> Result:
     """The distance of the extractions of a model to all its goldens.
 
     But for goldens that were made with other weights than the model's.
@@ -118,9 +110,15 @@ def expected(golden: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray |
     return golden["boxes"], golden.get("features"), classes
 
 
-def batches(name: str, networks: Callable[[str], VMBRCNN]) -> Result:
+def sums(each: Sequence[Distance]) -> Result:
+    """Of several images: numbers added up, and the largest errors."""
+    added = {k: sum(getattr(d, k) for d in each) for k in ("regions", "matched", "same_class")}
+    return added | {k: max(getattr(d, k) for d in each) for k in ("box", "features")}
+
+
+def batches(name: str, networks: Networks) -> Result:
     """The distance of images in batches of 2 and 5, and shuffled, to each of them alone."""
-    own = RegionFeatureExtractor(networks(name), description=models.description(name))
+    own = networks.extractor(name)
     alone = {image: own.extract(goldens.image_path(image)) for image in BATCH}
     found = []
     for size, order in ((2, range(len(BATCH))), (5, range(len(BATCH))), (5, SHUFFLED)):
@@ -128,13 +126,7 @@ def batches(name: str, networks: Callable[[str], VMBRCNN]) -> Result:
         paths = [goldens.image_path(image) for image in images]
         together = own.extract(paths, batch_size=size)
         each = [distance(alone[i], regions) for i, regions in zip(images, together, strict=True)]
-        figures = {
-            "regions": sum(d.regions for d in each),
-            "matched": sum(d.matched for d in each),
-            "same_class": sum(d.same_class for d in each),
-            "box": max(d.box for d in each),
-            "features": max(d.features for d in each),
-        }
+        figures = sums(each)
         met = is_met(figures, "")
         found.append({"batch_size": size, "shuffled": order is SHUFFLED, **figures, "met": met})
     worst = max(f["features"] for f in found)

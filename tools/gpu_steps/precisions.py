@@ -3,42 +3,34 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from benchmarking.measuring import EXACT
 
-from reference import goldens, models
+from reference import goldens
 from vmb_d2.comparison.fidelity import nearest_boxes, relative_errors
 from vmb_d2.extractor import RegionFeatureExtractor
-from vmb_d2.modeling import VMBRCNN
 from vmb_d2.structures.regions import RegionFeatures
 
+from .networks import Networks
 from .steps import Result, Step
 
 PHOTOGRAPHS = ("coffee.png", "camera.png", "chelsea.png", "rocket.jpg")
 NEAR = 2.0  # original pixels
 
 
-def precision_step(
-    names: Sequence[str], precisions: Sequence[str], networks: Callable[[str], VMBRCNN]
-) -> Step:
-    """Each model in each of the precisions but fp32.
-
-    Args:
-        names: models, by their listings.
-        precisions: that the device has.
-        networks: gives the network of a name, with the goldens' weights.
-    """
+def precision_step(names: Sequence[str], precisions: Sequence[str], networks: Networks) -> Step:
+    """Each model, by its listing, in each of the precisions but fp32."""
 
     @functools.lru_cache(maxsize=1)  # models come one after the other
     def exact(name: str) -> list[tuple[RegionFeatures, RegionFeatures]]:
-        return regions(name, EXACT, networks, None)
+        return regions(networks.extractor(name, precision=EXACT), None)
 
     def price(name: str, precision: str) -> Result:
         reference = exact(name)
         boxes = [own.bbox for own, _ in reference]
-        return figures(reference, regions(name, precision, networks, boxes))
+        return figures(reference, regions(networks.extractor(name, precision=precision), boxes))
 
     return Step(
         "precision",
@@ -53,14 +45,9 @@ def precision_step(
 
 
 def regions(
-    name: str,
-    precision: str,
-    networks: Callable[[str], VMBRCNN],
-    boxes: Sequence[np.ndarray | None] | None,
+    own: RegionFeatureExtractor, boxes: Sequence[np.ndarray | None] | None
 ) -> list[tuple[RegionFeatures, RegionFeatures]]:
     """Of each photograph its regions, and those of given boxes; None: of the regions' own."""
-    description = models.description(name)
-    own = RegionFeatureExtractor(networks(name), description=description, precision=precision)
     found = []
     for i, image in enumerate(PHOTOGRAPHS):
         path = goldens.image_path(image)

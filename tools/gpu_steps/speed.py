@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,12 @@ import torch
 from benchmark import repeated
 from benchmarking.measuring import EXACT, Plan, measure
 
-from reference import models
 from vmb_d2.errors import ConfigError
 from vmb_d2.extractor import RegionFeatureExtractor
-from vmb_d2.modeling import VMBRCNN
 from vmb_d2.structures.input_image import InputImage
 from vmb_d2.utils.devices import check_precision, estimated_batch_size
 
+from .networks import Networks
 from .steps import Case, Result, Step
 
 PRECISIONS = ("fp32", "bf16", "tf32", "fp16")  # in the order of their worth
@@ -47,14 +46,11 @@ class Speed:
     """What is measured, on which images.
 
     Attributes:
-        networks: gives the network of a model, with the goldens' weights.
-        device: of the networks.
         photographs: repeated over and over.
         counts: how much is measured.
     """
 
-    networks: Callable[[str], VMBRCNN]
-    device: torch.device
+    networks: Networks
     photographs: Sequence[InputImage]
     counts: Counts
 
@@ -64,7 +60,7 @@ class Speed:
         ``names``: models, by their listings.
         """
         cases: dict[str, Case] = {}
-        precisions = available(self.device)
+        precisions = available(self.networks.device)
         for name in names:
             is_first = name == names[0]
             count = self.counts.end_to_end if is_first else self.counts.of_others
@@ -79,7 +75,7 @@ class Speed:
 
     def rates(self, name: str, precision: str, count: int) -> Result:
         """Network alone, stages, and end to end, in batches of the size that ``auto`` chooses."""
-        size = estimated_batch_size(self.device, precision, count)
+        size = estimated_batch_size(self.networks.device, precision, count)
         plan = functools.partial(self._measured, name, [precision], [size])
         parts = plan(self.counts.network, ["network", "stages"])
         whole = plan(count, ["end_to_end"])
@@ -139,12 +135,11 @@ class Speed:
     ) -> dict[str, Any]:
         images = repeated(self.photographs, count)
         plan = Plan(images, precisions, sizes, repeats, parts)
-        return measure(plan, functools.partial(self._extractor, name), self.device)
 
-    def _extractor(self, name: str, precision: str, layer_by_layer: bool) -> RegionFeatureExtractor:
-        options: dict[str, Any] = {"precision": precision, "layer_by_layer": layer_by_layer}
-        network, description = self.networks(name), models.description(name)
-        return RegionFeatureExtractor(network, description=description, **options)
+        def load(precision: str, layer_by_layer: bool) -> RegionFeatureExtractor:
+            return self.networks.extractor(name, precision=precision, layer_by_layer=layer_by_layer)
+
+        return measure(plan, load, self.networks.device)
 
 
 def available(device: torch.device) -> list[str]:
