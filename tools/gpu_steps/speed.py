@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from benchmark import repeated
-from benchmarking.measuring import EXACT, Plan, measure
+from benchmarking.measuring import Plan, measure
 
 from vmb_d2.errors import ConfigError
 from vmb_d2.extractor import RegionFeatureExtractor
@@ -143,9 +143,9 @@ class Speed:
 
 
 def available(device: torch.device) -> list[str]:
-    """The precisions that a device has, EXACT first."""
+    """The precisions that a device has."""
     found = []
-    for precision in (EXACT, *(p for p in PRECISIONS if p != EXACT)):
+    for precision in PRECISIONS:
         try:
             check_precision(precision, device)
         except ConfigError:
