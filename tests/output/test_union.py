@@ -28,7 +28,7 @@ def test_all_shards_are_one_store(tmp_path, out, name):
         with open_reader(*arguments) as reader:
             assert (reader.path, reader.kind, reader.merged) == (out, FORMATS[name].reader, None)
             check(reader, expected)
-            assert [part.path for part in reader.parts] == places
+            assert list(reader.stores) == places
             one_by_one = []
             for path in places:
                 with FORMATS[name].reader(path) as part:

@@ -151,8 +151,8 @@ def _read(source: Source, name: str, result: PackingResult) -> RegionFeatures | 
     try:
         return source.reader.read(name)
     except StoreError as error:
-        if not source.reader.path.exists():
-            raise StoreError(f"{source.reader.path}: is gone") from error
+        if not source.path.exists():
+            raise StoreError(f"{source.path}: is gone") from error
         result.failures[name] = str(error)
         logger.warning("failed: %s", error)
         return None

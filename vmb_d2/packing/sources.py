@@ -22,8 +22,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Source:
-    """A store and those of its images that are to be packed."""
+    """A store and those of its images that are to be packed.
 
+    Attributes:
+        path: of the store.
+        reader: of this store, or of several that it is one of.
+        names: of the images.
+    """
+
+    path: Path
     reader: FeatureReader
     names: list[str]
 
@@ -37,7 +44,7 @@ class Source:
         Raises OutputError where it can't be read.
         """
         depth = len(Path(self.format.place).parts)
-        folder = Path(self.reader.path, *[".."] * depth).resolve()
+        folder = Path(self.path, *[".."] * depth).resolve()
         own = Manifest(folder)
         return own if own.content else Manifest(folder.parent)
 
@@ -64,14 +71,12 @@ def list_sources(readers: Iterable[FeatureReader], duplicates: str = ERROR) -> l
     sources: list[Source] = []
     repeated: list[str] = []
     for reader in readers:
-        union = reader if isinstance(reader, UnionReader) else None
         merged: set[str] = set()
-        for part in union.parts if union else [reader]:
-            names = list(part.names())
+        for path, names in reader.stores.items():
             repeated += [name for name in names if name in seen and name not in merged]
-            sources.append(Source(part, [name for name in names if name not in seen]))
+            sources.append(Source(path, reader, [name for name in names if name not in seen]))
             seen.update(names)
-            if union and part is union.merged:
+            if isinstance(reader, UnionReader) and path == reader.merged:
                 merged = set(names)
     if repeated and duplicates == ERROR:
         raise InputError(
@@ -102,7 +107,7 @@ def check_target(
     """
     for source in sources:
         if _share_files(target, path, source):
-            raise ConfigError(f"{path}: shares files with the source {source.reader.path}")
+            raise ConfigError(f"{path}: shares files with the source {source.path}")
     names = [name for source in sources for name in source.names]
     left_out = dict(target.writer.problems(names))
     if left_out and not skip:
@@ -126,8 +131,8 @@ def explained(reasons: Mapping[str, str]) -> str:
 
 
 def _share_files(target: Format, path: Path, source: Source) -> bool:
-    is_same = path.exists() and path.samefile(source.reader.path)
-    here, there = path.resolve(), source.reader.path.resolve()
+    is_same = path.exists() and path.samefile(source.path)
+    here, there = path.resolve(), source.path.resolve()
     if source.format is target:
         return is_same or here.is_relative_to(there) or there.is_relative_to(here)
     if source.format.one_file:

@@ -207,6 +207,11 @@ class FeatureReader(ABC):
         """The format's reader: the own class, unless this one reads through others."""
         return type(self)
 
+    @property
+    def stores(self) -> Mapping[Path, list[str]]:
+        """The names of all images, by the store that they are in. Those of a union can recur."""
+        return {self.path: list(self.names())}
+
     @abstractmethod
     def names(self) -> Iterator[str]:
         """The names of all images, each once, in the order in which reading them is fastest."""
