@@ -89,7 +89,7 @@ BARE = RegionFeatures(np.ones((3, 16), np.float32), None, 3, None, None, None, N
 WITHOUT = {
     "mmf": [],
     "lxmert_tsv": [
-        "mmf has no bbox, objects, objects_conf, attrs_id, attrs_conf, image_width, image_height: "
+        "mmf has no bbox, objects, image_width, image_height, objects_conf, attrs_id, attrs_conf: "
         "written as zeros"
     ],
     "butd_tsv": ["mmf has no bbox, image_width, image_height: written as zeros"],
@@ -100,9 +100,9 @@ WITHOUT = {
     ],
     "uniter": [
         "mmf has no bbox, image_width, image_height: written without norm_bb",
+        "mmf has no cls_prob: written without soft_labels, which UNITER's pre-training needs",
         "mmf has no confidence: written with objects_conf of the first num_boxes regions as conf, "
         "0 for the others (without conf where there is no objects_conf)",
-        "mmf has no cls_prob: written without soft_labels, which UNITER's pre-training needs",
     ],
 }
 
@@ -124,7 +124,7 @@ def test_what_has_no_place_is_said_once(tmp_path, caplog):
     pack([source], "butd_tsv", tmp_path)
     lost = [m for m in caplog.messages if "no place" in m]
     assert lost == [
-        "butd_tsv has no place for num_boxes, objects, objects_conf, cls_prob",
+        "butd_tsv has no place for num_boxes, objects, cls_prob, objects_conf",
         "butd_tsv has no place for class_logits, attrs_id, attrs_conf, attribute_ids, "
         "attribute_scores, split, weights, number",
     ]

@@ -30,9 +30,6 @@ class ForeignImages:
         names: of its images.
         vouched: see :meth:`vmb_d2.output.manifest.Manifest.vouched`.
         redo: extract those that are whole again, too.
-
-    Attributes:
-        kept: names of the images that are kept.
     """
 
     def __init__(
@@ -42,7 +39,7 @@ class ForeignImages:
         vouched: tuple[float, float] | None,
         redo: bool = False,
     ):
-        self.kept: set[str] = set()
+        self._kept: set[str] = set()
         self._stores = stores
         self._names = list(names)
         self._vouched = vouched
@@ -81,8 +78,7 @@ class ForeignImages:
         for format_, writer in self._stores.folders():
             names = writer.present(self._names)
             if self._vouched is not None:
-                before, after = writer.changed_outside(names, *self._vouched)
-                names = before | after
+                names = writer.changed_outside(names, *self._vouched)
             if names:
                 logger.info("%s: reading %d images from elsewhere", writer.path, len(names))
             reader = format_.reader(writer.path)
@@ -98,10 +94,10 @@ class ForeignImages:
             reasons = [f"{name}: {reason}" for name, reason in sorted(self._damaged.items())]
             words = "damaged in this folder, and done anew: %d images: %s"
             logger.warning(words, len(reasons), listed(reasons))
-        self.kept -= self._damaged.keys()
-        if self.kept:
+        self._kept -= self._damaged.keys()
+        if self._kept:
             words = "%d images from elsewhere are in this folder: taken as they are"
-            logger.info(words, len(self.kept))
+            logger.info(words, len(self._kept))
 
     def _keeps(self, reader: FeatureReader, name: str) -> bool:
         """Whether an image is whole and isn't to be extracted again."""
@@ -113,7 +109,7 @@ class ForeignImages:
         if reason is not None:
             self._damaged[name] = reason
         elif not self._redo:
-            self.kept.add(name)
+            self._kept.add(name)
             self._dimensions.add(regions.features.shape[1])
             return True
         return False

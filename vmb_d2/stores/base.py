@@ -139,13 +139,13 @@ class FeatureWriter(ABC):
             a_region += classes * (itemsize if cls.only_dtype else 4)
         return regions * a_region * 4 // 3 if cls.is_base64 else regions * a_region + 3500
 
-    @abstractmethod
     def __contains__(self, name: str) -> bool:
-        """Whether an image is there, whole."""
+        """Whether an image is there, whole. For many, :meth:`present` is faster."""
+        return bool(self.present([name]))
 
+    @abstractmethod
     def present(self, names: Iterable[str]) -> set[str]:
-        """Those of ``names`` that are there, whole. For many it is faster than asking for each."""
-        return {name for name in names if name in self}
+        """Those of ``names`` that are there, whole."""
 
     @abstractmethod
     def write(self, name: str, regions: RegionFeatures) -> None:

@@ -10,22 +10,6 @@ import numpy as np
 from ..errors import StoreError, first_line
 from ..structures.regions import RegionFeatures
 
-# The fields but for features, further and extra.
-FIELDS = (
-    "bbox",
-    "num_boxes",
-    "objects",
-    "objects_conf",
-    "confidence",
-    "cls_prob",
-    "class_logits",
-    "attrs_id",
-    "attrs_conf",
-    "attribute_ids",
-    "attribute_scores",
-    "image_width",
-    "image_height",
-)
 _NUMBERS = ("num_boxes", "image_width", "image_height")
 # 2-D arrays; the others have a value a region.
 _TABLES = ("bbox", "cls_prob", "class_logits", "attribute_ids", "attribute_scores")
@@ -39,6 +23,8 @@ _OPTIONAL = (
     "attribute_ids",
     "attribute_scores",
 )
+#: The fields but for features, further and extra.
+FIELDS = (*_REQUIRED, *_OPTIONAL, "confidence")
 #: What :func:`info_of` keeps.
 IN_INFO = frozenset({*_REQUIRED, *_OPTIONAL, "extra"})
 
@@ -49,9 +35,7 @@ def info_of(regions: RegionFeatures) -> dict[str, Any]:
     ``objects_conf`` is left out where it is the maximum of ``cls_prob``.
     """
     info = {key: getattr(regions, key) for key in (*_REQUIRED, *_OPTIONAL)}
-    for key in _OPTIONAL:
-        if info[key] is None:
-            del info[key]
+    info = {key: value for key, value in info.items() if key in _REQUIRED or value is not None}
     if regions.cls_prob is not None:
         highest = regions.cls_prob.max(axis=1, initial=0)
         if np.array_equal(info["objects_conf"], highest):

@@ -80,9 +80,6 @@ class FolderWriter(FeatureWriter):
     def contents(self, name: str, regions: RegionFeatures) -> Iterator[bytes]:
         """The content of the file of each suffix."""
 
-    def __contains__(self, name: str) -> bool:
-        return bool(self.present([name]))
-
     def present(self, names: Iterable[str]) -> set[str]:
         names = list(names)
         for folder in {name.rpartition("/")[0] for name in names} - self._listed:
@@ -101,23 +98,19 @@ class FolderWriter(FeatureWriter):
         self._files.update([f"{folder}/{file}" for file in files] if folder else files)
         self._listed.add(folder)
 
-    def changed_outside(
-        self, names: Collection[str], begin: float, end: float
-    ) -> tuple[set[str], set[str]]:
-        """Those images of which a file was last changed before a time, and after another one.
+    def changed_outside(self, names: Iterable[str], begin: float, end: float) -> set[str]:
+        """Those images of which a file was last changed before ``begin`` or after ``end``.
 
-        Raises OutputError.
+        Times are in seconds since 1970. Raises OutputError.
         """
-        before: set[str] = set()
-        after: set[str] = set()
         folder = os.path.join(self.path, "")
         with output_errors(self.path):
-            for suffix in self.suffixes:
-                for name in names:
-                    changed = os.stat(folder + name + suffix).st_mtime
-                    if not begin <= changed <= end:
-                        (before if changed < begin else after).add(name)
-        return before - after, after
+            return {
+                name
+                for name in names
+                for suffix in self.suffixes
+                if not begin <= os.stat(folder + name + suffix).st_mtime <= end
+            }
 
     def forget(self, name: str) -> None:
         """Take an image for one that isn't there; :meth:`write` replaces its files."""

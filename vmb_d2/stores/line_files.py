@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import StoreError
@@ -175,8 +175,8 @@ class LinesWriter(FeatureWriter):
     def problem_of(cls, regions):
         return None if len(regions) else "no regions, at which its readers stop"
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._files[-1]
+    def present(self, names: Iterable[str]) -> set[str]:
+        return {name for name in names if name in self._files[-1]}
 
     def flush(self) -> None:
         for file in self._files:

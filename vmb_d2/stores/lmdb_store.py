@@ -114,9 +114,6 @@ class LMDBWriter(FeatureWriter):
                 f"the number after a name's last _ first: {examples}"
             )
 
-    def __contains__(self, name: str) -> bool:
-        return bool(self.present([name]))
-
     def present(self, names: Iterable[str]) -> set[str]:
         found = set()
         # With buffers nothing is copied.
