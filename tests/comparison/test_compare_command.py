@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import support
 from comparison_stores import boxes, changed, every, features, images, rows
-from sharded import ONE_FILE, place, write_shards
+from sharded import place, write_shards
+from store_files import ONE_FILE
 
 from vmb_d2.comparison.causes import CAUSES
 from vmb_d2.stores import FORMATS, format_named

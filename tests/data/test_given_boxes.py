@@ -230,7 +230,7 @@ def test_boxes_in_the_convention_of_the_model(inclusive, by_default):
 @pytest.mark.parametrize("convention", ["frcnn_vg", "bua", None])
 def test_boxes_of_a_store_go_by_its_models_convention(tmp_path, convention):
     regions = support.some_regions(count=1, bbox=np.array([[1, 2, 30, 39]], np.float32))
-    store_files.write("mmf", tmp_path, {"a": regions})
+    store_files.write(tmp_path, "mmf", {"a": regions})
     if convention:
         content = {"settings": {"model": {"box_convention": convention}}, "runs": []}
         (tmp_path / "manifest.json").write_text(json.dumps(content))

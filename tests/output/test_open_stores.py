@@ -6,18 +6,8 @@ import shutil
 
 import pytest
 import support
-from sharded import (
-    ONE_FILE,
-    PARTS,
-    alone,
-    check,
-    files_open,
-    note,
-    place,
-    together,
-    write,
-    write_shards,
-)
+from sharded import PARTS, check, files_open, note, place, together, write_shards
+from store_files import ONE_FILE, write
 
 from vmb_d2.errors import StoreError
 from vmb_d2.output.open_stores import open_reader
@@ -37,37 +27,35 @@ def test_each_feature_has_a_folder(tmp_path, out, name, monkeypatch):
     for index in (1, 2):
         note(out, index, 3, stores=[(name, "fc6"), (name, "fc7")])
     (out / "shards" / "0-of-3" / "manifest.json").write_text("{half")
-    fc6 = alone(tmp_path / "6", name, together(PARTS))
-    fc7 = alone(tmp_path / "7", name, together(other))
     (tmp_path / "link").symlink_to(out / "fc7")
     with open_reader(out / "fc6") as a, open_reader(tmp_path / "link", name) as b:
-        check(a, fc6)
-        check(b, fc7)
+        check(a, name, together(PARTS))
+        check(b, name, together(other))
     monkeypatch.chdir(out / "fc6")
     for path in (".", "../fc6", "../../out/fc6/"):
         with open_reader(path) as reader:
-            check(reader, fc6)
+            check(reader, name, together(PARTS))
     with open_reader(out / "shards" / "1-of-3" / "fc7") as reader:
         assert sorted(reader.names()) == sorted(other[1])
     with pytest.raises(StoreError, match=r"folder of its own: take .*/out/fc6 or .*/out/fc7"):
         open_reader(out, name)
 
 
-def test_what_was_merged_goes_first(tmp_path, out, name):
+def test_what_was_merged_goes_first(out, name):
     merged = {"d": support.some_regions(90), "z": support.some_regions(91)}
     write_shards(out, name, PARTS)
     store = write(out / FORMATS[name].place, name, merged)
-    expected = alone(tmp_path / "alone", name, together([merged, *PARTS]))
+    expected = together([merged, *PARTS])
     with open_reader(out) as reader:
         assert reader.merged == store
-        check(reader, expected)
+        check(reader, name, expected)
         assert set(list(reader.names())[:2]) == set(merged)
     with open_reader(store) as reader:  # by itself
         assert sorted(reader.names()) == ["d", "z"]
     write(out / "fc6" / FORMATS[name].place, name, merged)
     write_shards(out, name, PARTS, "fc6")
     with open_reader(out / "fc6") as reader:
-        check(reader, expected)
+        check(reader, name, expected)
 
 
 def test_several_formats_in_one_folder(out):

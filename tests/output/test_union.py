@@ -6,7 +6,8 @@ import resource
 
 import pytest
 import support
-from sharded import ONE_FILE, PARTS, alone, check, files_open, place, together, write_shards
+from sharded import PARTS, check, files_open, place, together, write_shards
+from store_files import ONE_FILE
 
 from vmb_d2.errors import StoreError
 from vmb_d2.output import union
@@ -20,14 +21,13 @@ def name(request):
     return request.param
 
 
-def test_all_shards_are_one_store(tmp_path, out, name):
+def test_all_shards_are_one_store(out, name):
     write_shards(out, name, PARTS)
-    expected = alone(tmp_path / "alone", name, together(PARTS))
     places = [place(out, index, 3, name) for index in range(3)]
     for arguments in ([out], [str(out), name]):
         with open_reader(*arguments) as reader:
             assert (reader.path, reader.kind, reader.merged) == (out, FORMATS[name].reader, None)
-            check(reader, expected)
+            check(reader, name, together(PARTS))
             assert list(reader.stores) == places
             one_by_one = []
             for path in places:
@@ -36,11 +36,11 @@ def test_all_shards_are_one_store(tmp_path, out, name):
             assert list(reader.names()) == one_by_one  # in the order in which it is fastest
 
 
-def test_the_first_of_two_shards_counts(tmp_path, out, name):
+def test_the_first_of_two_shards_counts(out, name):
     again = [*PARTS, {"d": support.some_regions(70), "a": support.some_regions(71)}]
     write_shards(out, name, again)
     with open_reader(out) as reader:
-        check(reader, alone(tmp_path / "alone", name, together(again)))
+        check(reader, name, together(again))
 
 
 def many(out, name, count=40):
@@ -63,15 +63,15 @@ def few_files(number):
 
 
 @pytest.mark.parametrize("name", ["lmdb", "oscar"])  # of one file, and of two
-def test_few_files_are_open_at_a_time(tmp_path, out, name, monkeypatch):
+def test_few_files_are_open_at_a_time(out, name, monkeypatch):
     """By default fewer than any system allows."""
     assert union.MOST_OPEN == 64
     monkeypatch.setattr(union, "MOST_OPEN", 5)
-    expected = alone(tmp_path / "alone", name, many(out, name))
+    expected = many(out, name)
     before = files_open()
     most = 5 * (2 if name == "oscar" else 1)
     with few_files(most + 10), open_reader(out) as reader:
-        check(reader, expected)
+        check(reader, name, expected)
         assert files_open() <= before + most
     assert files_open() == before
 

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import support
 from jobs import manifest
-from packed import assert_images, read
-from sharded import write
+from store_files import assert_images, read, write
 
 from vmb_d2.output.manifest import Manifest
 from vmb_d2.stores import FORMATS

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import support
 from jobs import manifest
-from packed import read
-from sharded import write
+from store_files import read, write
 
 from vmb_d2.errors import ConfigError, StoreError
 from vmb_d2.packing.job import pack

@@ -11,7 +11,6 @@ import pytest
 import support
 from fakes import small_images
 from jobs import manifest
-from packed import assert_images, kept, read
 from sharded import (
     THREE_PARTS,
     extract,
@@ -20,9 +19,9 @@ from sharded import (
     shards,
     three_finished,
     together,
-    write,
     write_shards,
 )
+from store_files import assert_images, kept, read, write
 
 from vmb_d2.errors import ConfigError, InputError, OutputError, StoreError
 from vmb_d2.output.lock import sole_use

@@ -2,7 +2,6 @@
 
 import base64
 import csv
-import dataclasses
 import itertools
 import logging
 import os
@@ -16,20 +15,17 @@ import weakref
 import numpy as np
 import pytest
 import support
-from packed import assert_images, full_regions, kept, read
-from sharded import write
+from store_files import assert_images, full_regions, kept, read, write
 
 from vmb_d2.errors import ConfigError, InputError, OutputError, StoreError
 from vmb_d2.packing import packing
 from vmb_d2.packing.job import pack
 from vmb_d2.stores import FORMATS
-from vmb_d2.stores.fields import FIELDS
 from vmb_d2.structures.regions import RegionFeatures
 
 ALL = list(FORMATS)
 # A file for each image, a database, an appended text file, an appended binary one.
 SOME = ["mmf", "lmdb", "lxmert_tsv", "hdf5"]
-FIELDS_OF_REGIONS = {field.name for field in dataclasses.fields(RegionFeatures)}
 
 
 def place(folder, format_name):
@@ -62,26 +58,6 @@ def test_from_any_and_to_any(tmp_path, images, a, b):
     report = pack([source], b, tmp_path / "out")
     assert (report.packed, report.there_before, report.failures) == (len(images), 0, {})
     assert_images(packed(tmp_path / "out", b), {n: kept(r, a, b) for n, r in images.items()})
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_the_tables_of_the_formats_are_true(tmp_path, name):
-    given = full_regions(1)
-    path = write(place(tmp_path / "full", name), name, {"x": given})
-    found = read(path, name)["x"]
-    assert {"features", "further", "extra", "choice_is_finite", *FIELDS} == FIELDS_OF_REGIONS
-    own = {"norm_bb", "background_prob"} if name == "uniter" else set()
-    assert set(found.extra) - own in (set(), set(given.extra))
-    assert set(found.further) in (set(), set(given.further))
-    lost = {key for key in ("extra", "further") if not set(getattr(found, key)) - own}
-    for key in FIELDS:
-        a, b = getattr(found, key), getattr(given, key)
-        rounded = name == "uniter" and a is not None and np.allclose(a, b, atol=1e-3)
-        lost |= set() if rounded or np.array_equal(a, b) else {key}
-    if name == "uniter":  # as shares of an image whose size isn't kept
-        assert "norm_bb" in found.extra
-        lost.remove("bbox")
-    assert lost == {*FIELDS, "further", "extra"} - FORMATS[name].writer.keeps
 
 
 BARE = RegionFeatures(np.ones((3, 16), np.float32), None, 3, None, None, None, None)

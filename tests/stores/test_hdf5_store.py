@@ -22,7 +22,7 @@ def path(tmp_path):
 
 
 def write(path, images):
-    store_files.write("hdf5", path, images)
+    store_files.write(path, "hdf5", images)
 
 
 def test_a_file_of_another_program(path, regions):

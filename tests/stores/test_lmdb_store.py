@@ -25,7 +25,7 @@ def path(tmp_path):
 
 
 def write(path, images):
-    store_files.write("lmdb", path, images)
+    store_files.write(path, "lmdb", images)
 
 
 def as_mmf_reads(path):

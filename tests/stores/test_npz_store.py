@@ -175,7 +175,7 @@ def test_where_the_boxes_dont_say_it_the_format_does(tmp_path, changes):
 
 
 def write(path, kind, *names):
-    store_files.write(kind, path, {name: support.some_regions() for name in names})
+    store_files.write(path, kind, {name: support.some_regions() for name in names})
 
 
 @pytest.mark.parametrize("content", [b"", b"damaged"])

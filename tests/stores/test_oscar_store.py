@@ -33,7 +33,7 @@ def images():
 
 
 def write(path, images, class_names=NAMES):
-    store_files.write("oscar", path, images, class_names=class_names)
+    store_files.write(path, "oscar", images, class_names=class_names)
 
 
 class TSVFile:

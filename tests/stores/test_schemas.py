@@ -160,17 +160,14 @@ def kind(value):
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_every_field(tmp_path, name):
-    regions = store_files.everything()
+    regions = store_files.full_regions(extra={})
     images = {NAME: regions, "a": support.some_regions(1)}
-    values = READERS[name](store_files.write(name, tmp_path / "store", images))
-    own = {
-        key: value for key, value in values.items() if "split" not in key and "weights" not in key
-    }
-    assert {key: kind(value) for key, value in own.items()} == SCHEMAS[name]
+    values = READERS[name](store_files.write(tmp_path / "store", name, images))
+    assert {key: kind(value) for key, value in values.items()} == SCHEMAS[name]
     features = values["x" if "x" in values else "features"]
     assert np.array_equal(features.T if name == "openvqa" else features, regions.features)
     rows = {"num_bbox", "num_boxes"} if name in ("vilbert", "lxmert_tsv") else {"num_bbox"}
-    for key, value in own.items():
+    for key, value in values.items():
         if (field := FIELD_OF.get(key.removeprefix("info "))) is not None:
             assert np.array_equal(value, getattr(regions, field)), key
         elif "num_" in key:
@@ -183,7 +180,7 @@ def test_every_field(tmp_path, name):
 def test_what_is_unknown_is_left_out(tmp_path, name):
     """But for attributes, zeros in two formats; and confidences that MMF's cls_prob tells."""
     images = {NAME: support.some_regions(), "a": support.some_regions(1)}
-    values = READERS[name](store_files.write(name, tmp_path / "store", images))
+    values = READERS[name](store_files.write(tmp_path / "store", name, images))
     unknown = ("class_logits", "attrs_id", "attrs_conf", "attribute_ids", "attribute_scores")
     unknown += ("objects_conf",) if name in ("mmf", "lmdb") else ()
     lacking = set(SCHEMAS[name]) - set(values)

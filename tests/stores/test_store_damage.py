@@ -45,7 +45,7 @@ def test_killed_at_any_moment(format_, path):
                 assert len(there) == len(set(there))
                 for name in rng.sample(there, min(10, len(there))):
                     ((_, regions),) = numbered([int(name.split()[-1])]).items()
-                    support.assert_same_regions(reader.read(name), kept(format_, regions))
+                    support.assert_same_regions(reader.read(name), kept(regions, format_.name))
     assert flushed
     images = numbered(range(max(int(name.split()[-1]) for name in there) + 5))
     writer = format_.writer(path)
@@ -69,7 +69,7 @@ def test_machine_dies_at_every_step(tmp_path, monkeypatch, name):
     names = list(images)
     base = tmp_path / "base"
     base.mkdir()
-    write(format_.name, base / format_.place, {n: images[n] for n in names[:2]})
+    write(base / format_.place, format_.name, {n: images[n] for n in names[:2]})
     for below in ("0", "1", "2"):
         if not format_.one_file:
             (base / format_.place / below).mkdir(exist_ok=True)
@@ -182,7 +182,7 @@ def test_a_store_that_is_replaced_is_left_alone(format_, folder, path):
     writer.write("a", support.some_regions())
     writer.flush()
     shutil.move(path, folder / "moved")
-    write(format_.name, path, {"other": support.some_regions(1)})
+    write(path, format_.name, {"other": support.some_regions(1)})
     writer.write("b", support.some_regions())
     with pytest.raises(OutputError, match="was replaced"):
         writer.flush()
@@ -273,7 +273,7 @@ def cut(content, rng):
 @pytest.mark.slow
 def test_every_damage_is_an_error_of_one_line(format_, folder, path):
     """In a child, since damage that gets to a library could end the process."""
-    write(format_.name, path, numbered(range(4)))
+    write(path, format_.name, numbered(range(4)))
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
     if not format_.one_file:
         files = files[:2]
@@ -307,7 +307,7 @@ def test_every_damage_is_an_error_of_one_line(format_, folder, path):
 def test_no_code_in_a_pickle_is_run(tmp_path, name):
     made = tmp_path / "made"
     regions = support.some_regions(extra={"split": support.Runs(str(made))})
-    write(name, tmp_path / "store", {"a": regions})
+    write(tmp_path / "store", name, {"a": regions})
     reader = FORMATS[name].reader(tmp_path / "store")
     with reader, pytest.raises(StoreError, match=r"store/.*: .*posix\.mkdir"):
         reader.read("a")

@@ -31,7 +31,7 @@ def images():
 
 
 def write(path, images, kind="butd_tsv"):
-    store_files.write(kind, path, images)
+    store_files.write(path, kind, images)
 
 
 def check(path, images):

@@ -54,7 +54,7 @@ def extracted(count=20, dimension=2048, classes=1600, **changes):
 
 
 def write(folder, name, regions, **options):
-    return store_files.write("uniter", folder, {name: regions}, **options) / f"{name}.npz"
+    return store_files.write(folder, "uniter", {name: regions}, **options) / f"{name}.npz"
 
 
 def test_what_uniter_reads(tmp_path):
@@ -70,7 +70,7 @@ def test_what_uniter_reads(tmp_path):
     converted = as_uniter_converts(file)
     assert len(converted["conf"]) == (regions.confidence > 0.2).sum() == 15
     features, boxes, soft_labels = as_uniter_trains(converted)
-    assert np.array_equal(features, support.half(regions.features[:15]))
+    assert np.array_equal(features, store_files.half(regions.features[:15]))
     for row, (x1, y1, x2, y2) in zip(boxes, regions.bbox.astype(np.float64), strict=False):
         w, h = (x2 - x1) / 640, (y2 - y1) / 427
         box = [x1 / 640, y1 / 427, x2 / 640, y2 / 427, w, h, w * h]

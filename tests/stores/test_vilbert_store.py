@@ -26,7 +26,7 @@ def path(tmp_path):
 
 def write(path, images, kind="vilbert"):
     path.parent.mkdir(exist_ok=True)
-    return store_files.write(kind, path, images)
+    return store_files.write(path, kind, images)
 
 
 def encoded(array):

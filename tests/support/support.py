@@ -222,41 +222,6 @@ def data_file(format_name, path):
     )
 
 
-def half(array):
-    """float32, rounded to float16."""
-    return np.asarray(array, np.float16).astype(np.float32)
-
-
-def in_uniters_files(regions):
-    """What is read of regions that were written as UNITER's npz."""
-    confidence, extra = regions.confidence, {}
-    if confidence is None and regions.objects_conf is not None:
-        confidence = regions.objects_conf.copy()
-        confidence[regions.num_boxes :] = 0
-    if regions.bbox is not None and regions.image_width and regions.image_height:
-        x1, y1, x2, y2 = regions.bbox.astype(np.float64).T
-        w, h = regions.image_width, regions.image_height
-        boxes = np.stack([x1 / w, y1 / h, x2 / w, y2 / h, (x2 - x1) / w, (y2 - y1) / h], axis=1)
-        extra["norm_bb"] = boxes.astype(np.float32).astype(np.float16)
-    elif "norm_bb" in regions.extra:
-        extra["norm_bb"] = regions.extra["norm_bb"]
-    if regions.cls_prob is not None:
-        background = np.maximum(1 - regions.cls_prob.sum(axis=1), 0).astype(np.float16)
-        extra["background_prob"] = regions.extra.get("background_prob", background)
-    cls_prob = None if regions.cls_prob is None else half(regions.cls_prob)
-    return RegionFeatures(
-        features=regions.features.astype(np.float16),
-        bbox=None,
-        num_boxes=len(regions) if confidence is None else int((half(confidence) > 0).sum()),
-        objects=None if cls_prob is None else cls_prob.argmax(axis=1),
-        cls_prob=cls_prob,
-        image_width=None,
-        image_height=None,
-        confidence=None if confidence is None else half(confidence),
-        extra=extra,
-    )
-
-
 class Runs:
     """Unpickled, it makes a folder."""
 
