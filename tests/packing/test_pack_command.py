@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import itertools
 import json
 import re
 import signal
@@ -99,6 +100,7 @@ def test_every_option(tmp_path, source, images, pack):
     assert "1 images passed over: an earlier source has their name" in lines
     assert manifest(out)["stores"][0]["boxes_clipped"] is True
     assert manifest(out)["settings"] == {}
+    assert manifest(out)["counts"]["left_out"] == 1
     status, *_ = pack(other.parent, "--from", "lmdb", "--to", "mmf", "--output", tmp_path / "two")
     assert (status, sorted(read(tmp_path / "two", "mmf"))) == (0, ["sub/x3", "y"])
     pack(source, "--to", "npz", "--output", tmp_path / "half", "--dtype", "float16")
@@ -106,46 +108,47 @@ def test_every_option(tmp_path, source, images, pack):
     assert {r.features.dtype for r in found} == {np.dtype("float16")}
 
 
-def test_the_documentation_names_every_option_and_format(monkeypatch):
+def test_the_documentation_names_every_option(monkeypatch):
     monkeypatch.syspath_prepend(support.ROOT / "tools")
     text = (support.ROOT / "docs" / "packing.md").read_text()
     parser = importlib.import_module("pack").parser()
     assert isinstance(parser, argparse.ArgumentParser)
     options = re.findall(r"--[\w-]+", parser.format_usage())
-    for word in (*options, *FORMATS):
-        assert f"`{word}" in text, word
+    for option in options:
+        assert f"`{option}" in text, option
     assert "python tools/pack.py features --to lmdb --output features\n" in text
 
 
 def test_the_documentation_says_what_is_kept():
-    lines = (support.ROOT / "docs" / "packing.md").read_text().splitlines()
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if "|" in line]
-    head = next(row for row in rows if row[0] == "format")
-    assert head[-2:] == ["free keys", "float16"]
-    said = {}
-    for row in rows:
-        if row[0].strip("`") in FORMATS and len(row) == len(head):
-            cells = dict(zip(head, row, strict=True))
-            keeps_dtype = FORMATS[row[0].strip("`")].writer.only_dtype is None
-            assert (cells.pop("float16") == "yes") is keeps_dtype
-            fields = [re.findall(r"\w+", k) for k, cell in cells.items() if cell == ""]
-            said[row[0].strip("`")] = {field for some in fields for field in some}
-    for name, fields in said.items():
-        keeps = FORMATS[name].writer.keeps
-        expected = set(FIELDS) - keeps | ({"free", "keys"} if "extra" not in keeps else set())
-        assert fields == expected, name
-    assert set(said) == set(FORMATS)
+    lines = (support.ROOT / "docs" / "formats.md").read_text().split("What a format keeps:")[1]
+    rows = [[cell.strip() for cell in x.split("|")[1:-1]] for x in lines.splitlines() if "|" in x]
+    head = [re.findall(r"\w+", cell) for cell in rows[0]]
+    assert {name for names in head for name in names} == set(FORMATS)
+    said = set()
+    for words, *cells in itertools.takewhile(lambda row: len(row) == len(head), rows[2:]):
+        fields = ["extra"] if words.startswith("other keys") else re.findall(r"`(\w+)`", words)
+        said.update(fields)
+        for names, cell in zip(head[1:], cells, strict=True):
+            for name in names:
+                writer = FORMATS[name].writer
+                for field in fields:
+                    assert (field in writer.keeps) == (cell not in ("", "N")), (name, field)
+                if words == "float16":
+                    assert (writer.only_dtype is None) == (cell == "yes"), name
+    assert said == {*FIELDS, "extra"} - {"bbox", "image_width", "image_height"}
 
 
 def test_one_line_and_status_2_before_anything_is_written(tmp_path, source, pack):
     target = tmp_path / "out"
     other = write(tmp_path / "other", "mmf", {"sub/x3": support.some_regions()})
+    below = write(tmp_path / "below", "mmf", {n: support.some_regions() for n in ("a", "a/b")})
     (tmp_path / "file").write_text("")
     for arguments, error in [
         ((tmp_path / "none", "--output", target), "none: No such file"),
         ((source, other, "--output", target), "--duplicates=first takes the first source's)"),
         ((source, "--output", tmp_path / "file"), "file"),
         ((source, "--output", tmp_path / "file" / "below"), "file"),
+        ((below, "--to", "hdf5", "--output", target), "(--skip leaves such images out)"),
     ]:
         status, _, lines = pack("--to", "mmf", *arguments)
         assert (status, len(lines)) == (2, 1), lines
@@ -234,31 +237,19 @@ def test_the_names_that_the_manifest_records(tmp_path, pack):
 
 
 def test_damaged_images_are_status_1(tmp_path, source, images, pack):
-    (source / "sub" / "x3.npy").write_bytes(b"half")
-    images.pop("sub/x3")
-    for packed, before in ((39, 0), (0, 39)):
+    damaged = list(images)[0::3][:2]  # the first one, too
+    for name in damaged:
+        (source / f"{name}.npy").write_bytes(b"half")
+        images.pop(name)
+    for packed, before in ((38, 0), (0, 38)):
         status, lines, errors = pack(source, "--to", "mmf", "--output", tmp_path / "out")
         assert (status, errors) == (1, [])
-        assert any("failed: " in line and "x3.npy" in line for line in lines)
-        assert lines[0] == f"{40 - before} of 40 images to pack"
-        assert lines[-1].endswith(f"{packed} packed, {before} there before, 1 failed")
-        assert manifest(tmp_path / "out")["counts"]["failed"] == 1
+        for name in damaged:
+            assert any("failed: " in line and f"{name}.npy" in line for line in lines)
+        assert f"{40 - before} of 40 images to pack" in lines
+        assert lines[-1].endswith(f"{packed} packed, {before} there before, 2 failed")
+        assert manifest(tmp_path / "out")["counts"]["failed"] == 2
         assert_images(read(tmp_path / "out", "mmf"), images)
-
-
-def test_what_is_left_out_is_named_and_no_failure(tmp_path, pack):
-    images = {n: support.some_regions() for n in ("a", "a/b", "9")}
-    source = write(tmp_path / "in", "mmf", images)
-    out = tmp_path / "out"
-    status, _, (error,) = pack(source, "--to", "hdf5", "--output", out)
-    assert status == 2
-    assert "1 names can't be stored as hdf5: 'a' (a/b, an image too, is below it)" in error
-    assert error.endswith("(--skip leaves such images out)")
-    status, lines, errors = pack(source, "--to", "hdf5", "--output", out, "--skip")
-    assert (status, errors) == (0, [])
-    assert "hdf5: 1 images left out: 'a' (a/b, an image too, is below it)" in lines
-    assert lines[-1] == f"{out / 'features.h5'}: 2 packed, 0 there before, 0 failed, 1 left out"
-    assert manifest(out)["counts"] == {"packed": 2, "there_before": 0, "failed": 0, "left_out": 1}
 
 
 @pytest.mark.slow

@@ -286,19 +286,6 @@ def test_reads_one_image_at_a_time(tmp_path, monkeypatch, ten):
     assert not any(alive)
 
 
-def test_damaged_images_are_reported_and_the_others_go_on(tmp_path, caplog, ten):
-    for name in ("x0", "x5"):  # the first one, too
-        (ten / f"{name}.npy").write_bytes(b"half")
-    report = pack([ten], "mmf", tmp_path / "out")
-    assert report.packed == 8
-    assert sorted(report.failures) == ["x0", "x5"]
-    for name, reason in report.failures.items():
-        assert f"{name}.npy" in reason
-        assert f"failed: {reason}" in caplog.messages
-    expected = [f"x{i}" for i in range(10) if i not in (0, 5)]
-    assert sorted(packed(tmp_path / "out", "mmf")) == expected
-
-
 def test_a_source_that_goes_midway(tmp_path, monkeypatch, ten):
     reader, read_one, reads = FORMATS["mmf"].reader, FORMATS["mmf"].reader.read, []
 

@@ -109,8 +109,6 @@ def test_an_lmdb_of_another_program(path, regions, subdir, keys):
         ([1, 2], "no features"),
         ({"bbox": np.zeros((5, 4))}, "no features"),
         ({"features": "AAAA"}, "no array of numbers"),
-        ({"features": np.zeros((5, 2)), "bbox": np.zeros((4, 4))}, "bbox of shape"),
-        ({"features": np.zeros((5, 2)), "image_width": "wide"}, "image_width is no number"),
     ],
 )
 def test_values_that_are_no_images(path, value, reason):

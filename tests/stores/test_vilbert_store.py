@@ -87,7 +87,6 @@ def test_without_boxes_their_number_tells_how_many_regions_there_are(path, regio
     [
         ({"features": "no base64!"}, "is damaged"),
         ({"features": encoded(np.zeros(7, np.float32))}, "is damaged"),
-        ({"boxes": np.zeros((4, 4), np.float32)}, "bbox of shape"),
         ({"image_h": "high"}, "image_height is no number"),
         ({"features": support.Runs("/no/such/folder")}, r"posix\.mkdir"),
     ],
