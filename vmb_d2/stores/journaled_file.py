@@ -12,7 +12,6 @@ these steps, each of them synced to the disk before the next begins:
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import io
 import os
@@ -193,8 +192,6 @@ class JournaledFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        if origin + offset < 0:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         self._position = origin + offset
         return self._position
 
