@@ -22,7 +22,6 @@ from vmb_d2.config.vmb_model import EXCLUSIVE_BOXES, MMF_NAMED
 from vmb_d2.data.batching import Batching
 from vmb_d2.data.given_boxes import GivenBoxes
 from vmb_d2.data.image_list import (
-    ExcludeList,
     InputImage,
     is_image_list,
     list_images,
@@ -30,6 +29,7 @@ from vmb_d2.data.image_list import (
     read_image_lists,
     root_of,
     select_images,
+    without_excluded,
 )
 from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.errors import ConfigError
@@ -100,11 +100,10 @@ def input_images(cfg: DictConfig) -> tuple[list[InputImage], list[InputImage]]:
             folder, cfg.input.recursive, strings(cfg.input.extensions, "extensions")
         )
     root = root_of(folder)
-    exclude = ()
+    images = chosen = name_images(paths, naming(cfg), root)
     if cfg.input.exclude_list:
-        exclude = ExcludeList(cfg.input.exclude_list, naming(cfg), root)
-    images = name_images(paths, naming(cfg), root)
-    return images, select_images(images, exclude, cfg.input.start_index, cfg.input.end_index)
+        chosen = without_excluded(images, cfg.input.exclude_list, naming(cfg), root)
+    return images, select_images(chosen, cfg.input.start_index, cfg.input.end_index)
 
 
 def shard_of(cfg: DictConfig) -> Shard | None:

@@ -233,39 +233,32 @@ def relative_to(folder: str | Path) -> Callable[[str], str | None]:
     return relative
 
 
-class ExcludeList:
-    """Images to leave out, from a text file with a name or path a line.
+def without_excluded(
+    images: Sequence[InputImage], path: str | Path, naming: str = "mmf", folder: str | Path = ""
+) -> list[InputImage]:
+    """``images`` without those that a text file with a name or path a line leaves out.
 
-    An image is in it if a line is its path, its path relative to ``folder``, or its name; with the
-    naming ``"mmf"`` also if a line's own name up to its first dot is the image's.
+    A line means an image if it is its path, its path relative to ``folder``, or its name; with the
+    naming ``"mmf"`` also if the line's own name up to its first dot is the image's.
 
     Raises:
         InputError: the file can't be read.
     """
-
-    def __init__(self, path: str | Path, naming: str = "mmf", folder: str | Path = ""):
-        self._relative = relative_to(folder)
-        self.lines = set(_read_lines(path, "exclude_list"))
-        if naming == "mmf":
-            self.lines |= {output_name(line) for line in self.lines}
-
-    def __contains__(self, image: InputImage) -> bool:
-        path, name = image
-        return name in self.lines or path in self.lines or self._relative(path) in self.lines
+    relative, lines = relative_to(folder), set(_read_lines(path, "exclude_list"))
+    if naming == "mmf":
+        lines |= {output_name(line) for line in lines}
+    return [i for i in images if lines.isdisjoint((i.name, i.path, relative(i.path)))]
 
 
 def select_images(
-    images: Sequence[InputImage],
-    exclude: ExcludeList | Sequence[InputImage] = (),
-    start: int = 0,
-    end: int | None = None,
+    images: Sequence[InputImage], start: int = 0, end: int | None = None
 ) -> list[InputImage]:
-    """``images`` without those excluded, then ``[start:end]`` of the rest.
+    """``images[start:end]``.
 
     Raises:
-        InputError: two of the result have one name; with a list of them.
+        InputError: two of them have one name; with a list of them.
     """
-    selected = [image for image in images if image not in exclude][start:end]
+    selected = list(images[start:end])
     owners: dict[str, str] = {}
     clashes = []
     for path, name in selected:
