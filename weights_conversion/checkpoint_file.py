@@ -24,6 +24,7 @@ from vmb_d2.config import VMBModel
 from vmb_d2.errors import CheckpointError, StoreError, first_line
 from vmb_d2.utils import safe_pickle
 from vmb_d2.utils.files import whole_file
+from vmb_d2.utils.text import listed
 
 from .file_kinds import is_plain_pickle, other_kind
 
@@ -70,10 +71,14 @@ def _read_torch_file(path: str | Path, unsafe: bool) -> Any:
 
 def _read_pickle(path: Path) -> Any:
     """A pickle of NumPy arrays, as Detectron2's model zoo has them. Raises StoreError."""
-    if kind := other_kind(path):
-        raise StoreError(f"no PyTorch checkpoint, but {kind}")
     with open(path, "rb") as file:
-        return _with_tensors(safe_pickle.load(file))
+        content = safe_pickle.load(file)
+    if isinstance(content, dict) and "blobs" in content:
+        raise StoreError(
+            "no PyTorch checkpoint, but a pickle of Caffe2's blobs: convert it with "
+            "tools/c2_to_pt.py of vqa-maskrcnn-benchmark first"
+        )
+    return _with_tensors(content)
 
 
 def _with_tensors(value: Any) -> Any:
@@ -118,7 +123,7 @@ def state_dict_of(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str, 
     state = checkpoint[wrapper] if wrapper else checkpoint
     others = [str(k) for k, v in state.items() if not isinstance(v, Tensor)]
     if others or not state:
-        reason = f" (these are no tensors: {', '.join(others[:5])})" if others else ""
+        reason = f" (these are no tensors: {listed(others, 5)})" if others else ""
         raise CheckpointError(f"{path}: holds no state dict{reason}")
     shared = os.path.commonprefix([key.split(".")[:-1] for key in state])
     return {".".join(key.split(".")[len(shared) :]): value for key, value in state.items()}
@@ -147,7 +152,7 @@ def check_content(state: Mapping[str, Tensor], path: str | Path) -> None:
         raise CheckpointError(f"{path}: damaged ({damage}); delete it, and fetch it again")
     if strange := [name for name, tensor in state.items() if not _is_finite(tensor)]:
         what = "no weights to extract with: NaN or infinite values in"
-        raise CheckpointError(f"{path}: {what} {_some(strange)}")
+        raise CheckpointError(f"{path}: {what} {listed(strange, 5)}")
 
 
 def _damage(state: Mapping[str, Tensor], path: str | Path) -> str | None:
@@ -163,7 +168,7 @@ def _damage(state: Mapping[str, Tensor], path: str | Path) -> str | None:
     if damaged is None:
         return None
     names = [name for name, tensor in state.items() if _checksum(tensor) not in sums]
-    return f"wrong checksum of {_some(names) if names else damaged}"
+    return f"wrong checksum of {listed(names, 5) or damaged}"
 
 
 def _checksum(tensor: Tensor) -> int:
@@ -176,10 +181,6 @@ def _is_finite(tensor: Tensor) -> bool:
     if not tensor.is_floating_point() or not tensor.numel():
         return True
     return all(math.isfinite(value) for value in tensor.detach().aminmax())
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:

@@ -24,6 +24,7 @@ try:
     )
     from vmb_d2.errors import CheckpointError, ConfigError
     from vmb_d2.utils.command_line import DONE, at_home, command_line, run
+    from vmb_d2.utils.text import listed
 except ModuleNotFoundError as error:
     if __name__ != "__main__":
         raise
@@ -106,11 +107,10 @@ def _audit_file(source, model, unsafe):
 
 def _raise_problems(source, audited: state_dict.Audit) -> None:
     if problems := audited.problems:
-        more = len(problems) - MOST_LISTED
-        rest = f"; and {more} more, which weights_conversion.convert lists with `dry_run`"
+        hidden = len(problems) > MOST_LISTED
+        rest = ", which weights_conversion.convert lists with `dry_run`" if hidden else ""
         raise CheckpointError(
-            f"{source}: doesn't fit the model: {'; '.join(problems[:MOST_LISTED])}"
-            + (rest if more > 0 else "")
+            f"{source}: doesn't fit the model: {listed(problems, MOST_LISTED)}{rest}"
         )
 
 
@@ -124,16 +124,11 @@ def _remarks(checkpoint, audited: state_dict.Audit, most: int | None = MOST_LIST
     keys_of: dict[str, list[str]] = {"not part of the model": beside} if beside else {}
     for key, reason in audited.ignored.items():
         keys_of.setdefault(reason, []).append(key)
-    lines = [f"ignored ({reason}): {_listed(keys, most)}" for reason, keys in keys_of.items()]
+    lines = [f"ignored ({reason}): {listed(keys, most)}" for reason, keys in keys_of.items()]
     if audited.assumed:
         values = " and ".join(f"{leaf} {value:g}" for leaf, value in state_dict.ASSUMED.items())
         lines.append(f"the file has no statistics of batch norms: {values} in all of them")
     return lines
-
-
-def _listed(keys: list[str], most: int | None) -> str:
-    more = len(keys) - len(keys[:most])
-    return ", ".join(keys[:most]) + (f" and {more} more" if more else "")
 
 
 def _print_table(checkpoint, audited: state_dict.Audit) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-import pickletools
 import tarfile
 import zipfile
 from pathlib import Path
@@ -16,7 +15,6 @@ _BEGINNINGS = {
     b"version https://git-lfs": "a Git LFS pointer: `git lfs pull` fetches what it stands for",
     b"\x1f\x8b": "a compressed file: unpack it, and give the checkpoint in it",
 }
-
 
 # The number with which files of torch.save's old format begin, pickled, without the protocol
 _TORCH_NUMBER = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)[2:]
@@ -36,11 +34,6 @@ def other_kind(path: Path) -> str | None:
             return kind
     if _is_archive(path):
         return "an archive: unpack it, and give the checkpoint in it"
-    if _is_of_caffe2(path):
-        return (
-            "a pickle of Caffe2's blobs: convert it with tools/c2_to_pt.py of "
-            "vqa-maskrcnn-benchmark first"
-        )
     return None
 
 
@@ -57,10 +50,4 @@ def _is_archive(path: Path) -> bool:
         return True
     with contextlib.suppress(Exception), zipfile.ZipFile(path) as archive:  # or it is damaged
         return not any(name.endswith("data.pkl") for name in archive.namelist())
-    return False
-
-
-def _is_of_caffe2(path: Path) -> bool:
-    with contextlib.suppress(Exception), open(path, "rb") as file:  # it may be no pickle
-        return any(argument == "blobs" for _, argument, _ in pickletools.genops(file))
     return False

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-MOST_LISTED = 10
 
-
-def listed(items: Sequence[str]) -> str:
-    """The first few of ``items`` in a sentence, and how many more there are."""
-    more = f", and {len(items) - MOST_LISTED} more" if len(items) > MOST_LISTED else ""
-    return "; ".join(items[:MOST_LISTED]) + more
+def listed(items: Sequence[str], most: int | None = 10) -> str:
+    """The first ``most`` of ``items`` in a sentence, and how many more there are; None: all."""
+    more = len(items) - len(items[:most])
+    return "; ".join(items[:most]) + (f", and {more} more" if more else "")
