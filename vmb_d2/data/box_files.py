@@ -55,6 +55,7 @@ class BoxTable:
         keys: the row of each key; None where it is a key of several images.
         values: float64 (n, 4), the boxes of all images.
         sha256: of the first keys and the boxes.
+        mean_count: the mean number of boxes of an image; of a store, in the sample.
         kind: of the file.
 
     Raises:
@@ -82,6 +83,7 @@ class BoxTable:
         self.keys: dict[Key, int | None] = {**others, **first_keys}
         self.values = np.concatenate([np.zeros((0, 4)), *arrays])
         self.sha256 = digest.hexdigest()
+        self.mean_count = len(self.values) / max(len(arrays), 1)
         self._ends = np.cumsum([0, *map(len, arrays)])
 
     def __len__(self) -> int:
@@ -90,10 +92,6 @@ class BoxTable:
     def boxes(self, row: int) -> np.ndarray:
         """float64 (n, 4), not to be changed."""
         return self.values[self._ends[row] : self._ends[row + 1]]
-
-    def mean_count(self) -> int:
-        """The mean number of boxes of an image, rounded up."""
-        return -(-len(self.values) // max(len(self), 1))
 
 
 class StoredBoxes:
@@ -118,17 +116,18 @@ class StoredBoxes:
         self._names = sorted(self._reader.names())
         self.keys: dict[Key, int | None] = {name: row for row, name in enumerate(self._names)}
         self.values = np.zeros((0, 4))
-        self._counts = []
+        counts = []
         digest = hashlib.sha256("\0".join(self._names).encode(errors="surrogateescape"))
         size = min(SAMPLE, len(self))
         for row in (i * len(self) // size for i in range(size)):
             with contextlib.suppress(BoxesError):  # of this image, until its boxes are asked for
                 boxes = self.boxes(row)
                 digest.update(f"{row}\0".encode() + boxes.tobytes())
-                self._counts.append(len(boxes))
-        if self._names and not self._counts:
+                counts.append(len(boxes))
+        if self._names and not counts:
             self.boxes(0)  # raises the error that the sample's images have
         self.sha256 = digest.hexdigest()
+        self.mean_count = sum(counts) / max(len(counts), 1)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -143,10 +142,6 @@ class StoredBoxes:
         if found is None:
             raise BoxesError(f"{self._reader.path}: has no boxes of {name}")
         return checked(found, f"{self._reader.path}: {name}")
-
-    def mean_count(self) -> int:
-        """The mean number of boxes of an image of the sample, rounded up."""
-        return -(-sum(self._counts) // max(len(self._counts), 1))
 
 
 def read_box_file(path: Path) -> BoxTable | StoredBoxes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import zipfile
@@ -207,7 +208,7 @@ class GivenBoxes:
 
     def mean_count(self) -> int:
         """The mean number of boxes of an entry, rounded up; of a store, in a sample."""
-        return self._table.mean_count()
+        return math.ceil(self._table.mean_count)
 
     def settings(self) -> dict[str, Any]:
         """All that the boxes depend on, as plain values."""

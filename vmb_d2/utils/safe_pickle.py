@@ -84,30 +84,23 @@ def dump_npy(value: Any) -> bytes:
     return file.getvalue() + dumps(np.array(value, dtype=object))
 
 
-def read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape of an npy file's array, whether it is in Fortran's order, and its dtype.
-
-    Raises ValueError or EOFError where it is no npy file.
-    """
-    if np.lib.format.read_magic(file) == (1, 0):
-        return np.lib.format.read_array_header_1_0(file)
-    return np.lib.format.read_array_header_2_0(file)
-
-
 def load_npy(file: IO[bytes]) -> Any:
     """An array from the content of an npy file, or the value that a pickled one holds.
 
     Raises StoreError as :func:`loads` does.
     """
+    npy = np.lib.format
     try:
-        shape, _, dtype = read_npy_header(file)
+        is_first = npy.read_magic(file) == (1, 0)
+        read_header = npy.read_array_header_1_0 if is_first else npy.read_array_header_2_0
+        _, _, dtype = read_header(file)
         if not dtype.hasobject:
             file.seek(0)
-            return np.lib.format.read_array(file, allow_pickle=False)
+            return npy.read_array(file, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise StoreError(f"no whole npy file ({first_line(error)})") from error
     value = load(file)
-    return value.item() if shape == () and isinstance(value, np.ndarray) else value
+    return value.item() if isinstance(value, np.ndarray) and value.shape == () else value
 
 
 def load(file: IO[bytes]) -> Any:
