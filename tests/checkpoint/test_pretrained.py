@@ -177,12 +177,6 @@ def test_tensors_of_another_kind_become_what_the_network_has(tmp_path, converted
     expected = loaded_by_detectron2(converted, support.description(TINY))
     assert_same_network(load_model(converted, cache_dir=tmp_path), expected)
 
-    state = {k: changed(v) for k, v in support.vmb_state(TINY).items()}
-    source = support.saved(tmp_path, state)
-    convert_checkpoint(source, converted, support.description(TINY))
-    expected = loaded_by_detectron2(converted, support.description(TINY))
-    assert_same_network(load(source, tmp_path / "cache"), expected)
-
 
 def mapped_files():
     return Path("/proc/self/maps").read_text()

@@ -4,23 +4,11 @@ import dataclasses
 
 import pytest
 import support
-import yaml
 
 from vmb_d2.config import VMBModel, named_model, parse_vmb_config
 from vmb_d2.errors import ConfigError
 
 TINY = dict(zip(("vinvl", "frcnn_vg", "bua"), support.TINY_LINEAGES, strict=True))
-
-
-def with_key(model, key, value):
-    """The tree of a tiny model's yaml, with another value of a key."""
-    tree = yaml.safe_load(support.yaml_path(TINY[model]).read_text())
-    *sections, leaf = key.split(".")
-    node = tree
-    for section in sections:
-        node = node.setdefault(section, {})
-    node[leaf] = value
-    return tree
 
 
 @pytest.mark.parametrize("model", TINY)
@@ -88,7 +76,7 @@ TAKEN = [
 
 @pytest.mark.parametrize(("model", "key", "value", "field", "expected"), TAKEN, ids=str)
 def test_values_that_are_taken(model, key, value, field, expected):
-    found = parse_vmb_config(with_key(model, key, value))
+    found = parse_vmb_config(support.yaml_with(TINY[model], key, value))
     part, _, name = field.rpartition(".")
     before = support.description(TINY[model])
     if part:
@@ -121,7 +109,7 @@ REFUSED = [
 @pytest.mark.parametrize(("model", "key", "value", "message"), REFUSED, ids=str)
 def test_what_cant_be_done_is_refused_by_name(model, key, value, message):
     with pytest.raises(ConfigError, match=message) as caught:
-        parse_vmb_config(with_key(model, key, value))
+        parse_vmb_config(support.yaml_with(TINY[model], key, value))
     assert f"{key}: " in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -142,4 +130,6 @@ def test_what_cant_be_done_is_refused_by_name(model, key, value, message):
     ],
 )
 def test_keys_without_effect_change_nothing(model, key, value):
-    assert parse_vmb_config(with_key(model, key, value)) == support.description(TINY[model])
+    assert parse_vmb_config(support.yaml_with(TINY[model], key, value)) == support.description(
+        TINY[model]
+    )

@@ -10,20 +10,6 @@ from vmb_d2.config import VMBModel, get_cfg, named_model, parse_vmb_config, read
 from vmb_d2.errors import ConfigError
 
 
-def tree_of(model="tiny_x152_fpn"):
-    return yaml.safe_load(support.yaml_path(model).read_text())
-
-
-def with_key(key, value, model="tiny_x152_fpn"):
-    tree = tree_of(model)
-    *sections, leaf = key.split(".")
-    node = tree
-    for section in sections:
-        node = node.setdefault(section, {})
-    node[leaf] = value
-    return tree
-
-
 def test_silence_means_the_original_defaults():
     model = parse_vmb_config({})
     assert model == VMBModel()
@@ -74,14 +60,14 @@ def test_names():
 
 
 def test_keys_without_effect_change_nothing():
-    tree = with_key("SOLVER.BASE_LR", 0.005)
+    tree = support.yaml_with(support.TINY_FPN, "SOLVER.BASE_LR", 0.005)
     tree["INPUT"] = {"MIN_SIZE_TEST": 600}
-    assert parse_vmb_config(tree) == parse_vmb_config(tree_of())
+    assert parse_vmb_config(tree) == parse_vmb_config(support.yaml_tree(support.TINY_FPN))
 
 
 @pytest.mark.parametrize("spelling", ["BACKBONE.OUT_CHANNELS", "RESNETS.BACKBONE_OUT_CHANNELS"])
 def test_both_spellings_of_the_channels(spelling):
-    tree = tree_of()
+    tree = support.yaml_tree(support.TINY_FPN)
     del tree["MODEL"]["BACKBONE"]["OUT_CHANNELS"]
     section, leaf = spelling.split(".")
     tree["MODEL"][section][leaf] = 72
@@ -90,7 +76,7 @@ def test_both_spellings_of_the_channels(spelling):
 
 @pytest.mark.parametrize("value", ["(32, 64, 128, 256, 480)", [32, 64, 128, 256, 480]])
 def test_tuples_as_text_and_as_lists(value):
-    model = parse_vmb_config(with_key("MODEL.RPN.ANCHOR_SIZES", value))
+    model = parse_vmb_config(support.yaml_with(support.TINY_FPN, "MODEL.RPN.ANCHOR_SIZES", value))
     assert model.anchor_sizes == (32, 64, 128, 256, 480)
 
 
@@ -118,13 +104,13 @@ def test_tuples_as_text_and_as_lists(value):
 )
 def test_mistakes_name_their_key(key, value, message):
     with pytest.raises(ConfigError, match=message) as caught:
-        parse_vmb_config(with_key(key, value))
+        parse_vmb_config(support.yaml_with(support.TINY_FPN, key, value))
     assert key in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_all_mistakes_are_named_at_once():
-    tree = with_key("MODEL.NEW.KEY", 1)
+    tree = support.yaml_with(support.TINY_FPN, "MODEL.NEW.KEY", 1)
     tree["OTHER"] = {"KEY": 2}
     tree["MODEL"]["MASK_ON"] = True
     tree["MODEL"]["ROI_BOX_HEAD"] |= {"PREDICTOR": "Mine", "NUM_CLASSES": "many"}
@@ -152,12 +138,12 @@ def write(tmp_path):
 
 
 def test_a_base_is_read_first(write):
-    write("bases/far.yaml", tree_of())
+    write("bases/far.yaml", support.yaml_tree(support.TINY_FPN))
     write("bases/near.yaml", {"_BASE_": "far.yaml", "MODEL": {"RPN": {"NMS_THRESH": 0.6}}})
     over = {"MODEL": {"RPN": {"PRE_NMS_TOP_N_TEST": 77}, "ROI_HEADS": {"NMS": 0.4}}}
     model = read_vmb_model(write("sub/own.yaml", {"_BASE_": "../bases/near.yaml", **over}))
     expected = dataclasses.replace(
-        parse_vmb_config(tree_of()),
+        parse_vmb_config(support.yaml_tree(support.TINY_FPN)),
         rpn_nms_threshold=0.6,
         rpn_pre_nms_top_n=77,
         nms_threshold=0.4,

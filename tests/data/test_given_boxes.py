@@ -50,6 +50,8 @@ def test_other_kinds_of_files(tmp_path):
         GivenBoxes.read(tmp_path / "array.npy")
     with pytest.raises(ConfigError, match=r"boxes_format=yxyx: valid are xyxy, xywh"):
         GivenBoxes([], box_format="yxyx")
+    with pytest.raises(ConfigError, match=r"inclusive=true: not with boxes_format=xywh"):
+        GivenBoxes([], box_format="xywh", inclusive=True)
 
 
 @pytest.mark.parametrize("key", ["in/sub/a.1.jpg", "sub/a.1.jpg", "sub/a.1", "a.1.jpg"])
@@ -108,12 +110,6 @@ def test_settings_tell_boxes_apart():
         settings(inclusive=False),
     ]
     assert len({settings(), *others}) == 6
-
-
-def test_inclusive_with_sides():
-    """Which count pixels, as COCO's; so there is nothing to choose."""
-    with pytest.raises(ConfigError, match=r"inclusive=true: not with boxes_format=xywh"):
-        GivenBoxes([], box_format="xywh", inclusive=True)
 
 
 SIZE = (640, 480)

@@ -26,7 +26,7 @@ def save_objects(path, values):
     return path
 
 
-def imdb(boxes, size=(WIDTH, HEIGHT), **more):
+def imdb(boxes, size=(WIDTH, HEIGHT)):
     """As M4C's: a header, then two questions of each image, with NumPy's own strings in between."""
     entries = [{"creator": "x", "version": 0.4, "dataset_type": "train", "has_answer": True}]
     for question in range(2):
@@ -43,7 +43,6 @@ def imdb(boxes, size=(WIDTH, HEIGHT), **more):
                     "ocr_info": [{"word": "word", "bounding_box": {"rotation": 0.0}}],
                     "ocr_normalized_boxes": np.reshape(values, (-1, 4)) / [*size, *size],
                     "obj_normalized_boxes": np.zeros((3, 4), np.float32),
-                    **more,
                 }
             )
     return entries

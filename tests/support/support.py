@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from reference import models
 from reference.goldens import image_path
@@ -32,6 +33,22 @@ TINY_FPN = TINY_MODELS[0]
 FULL_MODELS = models.FULL_VMB
 # the listing of a full-size model -> the model's name
 FULL_LINEAGES = {name: own for name, own in models.FULL.items() if name not in FULL_MODELS}
+
+
+def yaml_tree(model):
+    """The nested dict of a tiny model's yaml."""
+    return yaml.safe_load(yaml_path(model).read_text())
+
+
+def yaml_with(model, key, value):
+    """The same, with another value of a key such as ``"MODEL.RPN.NMS_THRESH"``."""
+    tree = yaml_tree(model)
+    *sections, leaf = key.split(".")
+    node = tree
+    for section in sections:
+        node = node.setdefault(section, {})
+    node[leaf] = value
+    return tree
 
 
 def saved(folder, content, name="in.pth", **options):

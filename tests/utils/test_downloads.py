@@ -67,12 +67,6 @@ def test_a_broken_download_is_one_line_and_leaves_no_part(server, tmp_path, monk
     assert downloads.fetch(server.url, tmp_path).read_bytes() == server.content
 
 
-def test_not_found(server, tmp_path):
-    server.faults = [404]
-    with pytest.raises(DownloadError, match="HTTP 404 Not Found"):
-        downloads.fetch(server.url, tmp_path)
-
-
 def test_no_network_but_a_file_put_there_by_hand(tmp_path):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused

@@ -208,15 +208,11 @@ def test_what_is_not_ones_own_stays(path):
             lease.require()
     lease.release()
     assert read(path) == {}
-
-
-def test_a_file_that_is_gone(path):
-    with (
-        Lease(path).acquire() as lease,
-        pytest.raises(OutputError, match="lost to nobody, it is gone; this process stops"),
-    ):
+    path.unlink()
+    with Lease(path).acquire() as lease:
         path.unlink()
-        lease.require()
+        with pytest.raises(OutputError, match="lost to nobody, it is gone; this process stops"):
+            lease.require()
     assert read(path) is None
 
 

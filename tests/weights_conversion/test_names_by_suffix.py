@@ -104,10 +104,6 @@ def test_the_dry_run_says_which_name_became_which(tmp_path, state, capsys):
     assert "no statistics of batch norms: running_mean 0 and running_var 1" in out
 
 
-def one_mean(state):
-    state["layer2.0.bn1.running_mean"] = torch.zeros(1)
-
-
 def without(*names):
     def change(state):
         for name in names:
@@ -119,7 +115,10 @@ def without(*names):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (one_mean, "missing: backbone.body.stem.bn1.running_mean"),
+        (
+            lambda s: s.update({"layer2.0.bn1.running_mean": torch.zeros(1)}),
+            "missing: backbone.body.stem.bn1.running_mean",
+        ),
         (without("fc7.weight"), "missing: roi_heads.box.feature_extractor.fc7.weight"),
         (
             without("layer2.1.conv1.weight"),
@@ -145,12 +144,6 @@ def test_names_that_dont_fit(state, model, change, expected):
     change(state)
     (problem, *_) = state_dict.audit(state, model).problems
     assert problem.startswith(expected)
-
-
-@pytest.mark.parametrize("leaf", ["running_mean", "running_var"])
-def test_means_without_variances_are_missing(state, model, leaf):
-    state = {k: v for k, v in state.items() if not k.endswith(leaf)}
-    assert f"missing: backbone.body.stem.bn1.{leaf}" in state_dict.audit(state, model).problems
 
 
 def test_the_longest_name_is_taken(state, model):
