@@ -31,17 +31,6 @@ def test_the_tiny_model_differs_in_its_sizes_only(model):
     assert VMBModel.from_dict(tiny.to_dict()) == tiny
 
 
-@pytest.mark.parametrize(
-    ("model", "classes", "attributes"),
-    [("vinvl", 1594, 524), ("frcnn_vg", 1600, 400), ("bua", 1600, 400)],
-)
-def test_classes_and_attributes_of_the_named_models(model, classes, attributes):
-    """The background is counted in num_classes; "no attribute" isn't in num_attributes."""
-    full, tiny = named_model(model), support.description(TINY[model])
-    assert (full.num_classes, full.num_attributes) == (1 + classes, attributes)
-    assert (tiny.num_classes, tiny.num_attributes) == (101, 40)
-
-
 # model, key, value -> field, its value
 TAKEN = [
     ("vinvl", "INPUT.MIN_SIZE_TEST", 480, "input.short_side", 480),

@@ -32,10 +32,7 @@ class Progress(tqdm):
 class _Lines(Progress):
     """A line of the log at the first image, about every 30 seconds, and at the end."""
 
-    def __init__(self, total: int):
-        self._count = total
-        self._shown: float = 0
-        super().__init__(total=total, file=io.StringIO(), mininterval=LINE_SECONDS, miniters=1)
+    _shown: float = 0
 
     def show(self, done: int, failed: int) -> None:
         super().show(done, failed)
@@ -49,9 +46,9 @@ class _Lines(Progress):
         elapsed = self.format_dict["elapsed"]
         rate = self.n / elapsed if elapsed else 0.0
         speed = f"{rate:.2f} images/s" if rate >= 1 or not rate else f"{1 / rate:.1f} s/image"
-        left = self.format_interval((self._count - self.n) / rate) if rate else "?"
+        left = self.format_interval((self.total - self.n) / rate) if rate else "?"
         words = "%d of %d images, %d failed, %s, %s left"
-        logger.info(words, self.n, self._count, self.failed, speed, left)
+        logger.info(words, self.n, self.total, self.failed, speed, left)
 
 
 @contextlib.contextmanager
@@ -62,5 +59,6 @@ def progress_of(total: int) -> Iterator[Progress]:
         with logging_redirect_tqdm(), bar:
             yield bar
     else:
-        with _Lines(total) as lines:
+        nowhere = io.StringIO()
+        with _Lines(total=total, file=nowhere, mininterval=LINE_SECONDS, miniters=1) as lines:
             yield lines
