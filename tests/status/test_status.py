@@ -12,7 +12,6 @@ from status_records import (
     every_state,
     interrupt,
     leave_lease,
-    record_of,
     rewrite_run,
     run,
     shards,
@@ -22,8 +21,6 @@ from status_records import (
 )
 
 from vmb_d2 import status as status_module
-from vmb_d2.data.batching import Batching
-from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.errors import OutputError
 from vmb_d2.output.shards import Shard
 from vmb_d2.packing.job import pack
@@ -107,14 +104,7 @@ def test_shards_that_have_not_begun_have_the_share_that_they_will_have(tmp_path,
     """Also with MMF's batches, which are not cut."""
     images = small_images(tmp_path / "in", 26)
     first, *others = shards(5)
-    own = first.share(images, images, batch_size)
-    job = ExtractionJob(
-        out,
-        shard=first,
-        record=record_of(images, first),
-        batching=Batching("mmf", batch_size),
-    )
-    job.run(own, FakeExtractor)
+    run(out, images, first, batching="mmf", batch_size=batch_size)
     parts = read_status(out).parts
     for shard in others:
         assert parts[shard.index].images == len(shard.share(images, images, batch_size))

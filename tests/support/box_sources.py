@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import store_files
 import support
 
 from vmb_d2.output.open_stores import open_reader
@@ -86,11 +87,11 @@ def vilbert(boxes):
 
 
 def in_store(path, boxes, format_name="mmf"):
-    writer = FORMATS[format_name].writer(path)
-    for i, (name, values) in enumerate(boxes.items()):
-        writer.write(name, support.some_regions(i, len(values), bbox=as_array(values)))
-    writer.close()
-    return path
+    images = {
+        name: support.some_regions(i, len(values), bbox=as_array(values))
+        for i, (name, values) in enumerate(boxes.items())
+    }
+    return store_files.write(path, format_name, images)
 
 
 def write_plain(path, boxes):

@@ -8,10 +8,10 @@ import signal
 import time
 from pathlib import Path
 
+import jobs
 import pytest
 from fakes import FakeExtractor
 
-from vmb_d2.engine.job import ExtractionJob
 from vmb_d2.errors import CheckpointError
 from vmb_d2.output.shards import Shard
 from vmb_d2.status import read_status
@@ -34,20 +34,9 @@ STATES = {
 NOTE = {"images": 3, "done": 1, "failed": 0, "extracted": 1, "seconds": 7200}
 
 
-def record_of(images, shard=None, **inputs):
-    """What tools/extract.py puts on record."""
-    options = {"list": None, "exclude_list": None, "start_index": 0, "end_index": None, **inputs}
-    record = {"configuration": {"input": options}}
-    return {**record, "shard": shard.describe(images)} if shard else record
-
-
-def run(output, images, shard=None, extractor=None, record=None, load=None, **values):
-    """Run a job over all images, or over a shard's share."""
-    extractor = extractor or FakeExtractor()
-    record = record_of(images, shard) if record is None else record
-    own = shard.share(images, images) if shard else images
-    job = ExtractionJob(output, options=extractor.options, shard=shard, record=record, **values)
-    return job.run(own, load or (lambda: extractor))
+def run(output, images, shard=None, extractor=None, **values):
+    """Run a job over all images, or over a shard's share, by default in MMF's format."""
+    return jobs.run(output, images, extractor, shard, **{"formats": ["mmf"], **values})
 
 
 def interrupt(output, images, shard=None, **values):
