@@ -142,10 +142,3 @@ def test_a_network_with_a_nan(tmp_path, model, parameter, reason, given, least):
         found = failures(tmp_path / "boxes")
         assert [f["reason"].startswith(given) for f in found] == ([True] if given else [])
     assert not list((tmp_path / "out").glob("*.npz"))
-
-
-def test_an_undisturbed_network_says_that_its_choice_is_finite():
-    extractor = RegionFeatureExtractor(support.tiny_model(support.TINY_FPN))
-    regions = extractor.extract(support.image_path("coffee.png"))
-    assert regions.choice_is_finite is True
-    assert regions.not_finite() is None

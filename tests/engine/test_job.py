@@ -6,7 +6,6 @@ With an extractor without a network; test_extract_app.py has the real one.
 import gc
 import os
 import shutil
-import signal
 import weakref
 
 import pytest
@@ -23,7 +22,7 @@ from vmb_d2.output.shards import Shard
 from vmb_d2.output.store_set import StoreSet
 from vmb_d2.packing.job import pack
 from vmb_d2.stores import FORMATS
-from vmb_d2.utils.interruption import Interrupted, handled
+from vmb_d2.utils.interruption import Interrupted
 
 BOTH = ["fc6", "fc7"]
 
@@ -184,23 +183,6 @@ def test_names_that_a_format_cant_keep_come_before_any_work(tmp_path, images):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_image_that_disappears_midway_is_a_failure(tmp_path, images):
-    def remove(batch):
-        if os.path.exists(images[3].path):
-            os.unlink(images[3].path)
-
-    report = run(tmp_path / "out", images, FakeExtractor(before_batch=remove))
-    assert (report.extracted, report.failed) == (4, 1)
-    (failure,) = failures(tmp_path / "out")
-    assert failure == {
-        "path": images[3].path,
-        "name": images[3].name,
-        "reason": "No such file or directory",
-        "stage": "read",
-    }
-    assert manifest(tmp_path / "out")["counts"] == {"images": 5, "done": 4, "failed": 1}
-
-
 def test_boxes_that_are_wrong_are_a_failure_of_their_image(tmp_path, images):
     boxes = GivenBoxes(
         [(i.name, [[1, 1, 3, 3]]) for i in images[1:]] + [(images[0].name, [[5, 5, 1, 1]])]
@@ -236,23 +218,6 @@ def test_too_many_failures_stop_the_run_and_keep_what_is_done(tmp_path, images):
     assert run(tmp_path / "out", images, max_failures=3).failed == 3
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_with_all_that_is_finished(tmp_path, images, signum, caplog):
-    caplog.set_level("INFO")
-    extractor = FakeExtractor(
-        before_batch=lambda batch: len(extractor.batches) == 3 and os.kill(os.getpid(), signum)
-    )
-    with pytest.raises(Interrupted), handled():
-        run(tmp_path / "out", images, extractor)
-    assert len(everything(tmp_path / "out")) == 4 * len(SOME_FORMATS)  # the fourth was under way
-    assert "stopped: 4 of 5 images are stored, 0 failed; the same command" in caplog.text
-    assert manifest(tmp_path / "out")["runs"][-1]["state"] == "interrupted"
-    report = run(tmp_path / "out", images)
-    assert (report.extracted, report.skipped) == (1, 4)
-    run(tmp_path / "undisturbed", images)
-    assert everything(tmp_path / "out") == everything(tmp_path / "undisturbed")
-
-
 @pytest.mark.parametrize("name", ["mmf", "lmdb"])
 def test_a_folder_deleted_midway_is_an_error_and_not_made_again(tmp_path, images, name):
     def delete(batch):
@@ -284,13 +249,6 @@ def test_a_full_disk_is_an_error_and_what_was_written_stays(tmp_path, name):
     assert kept.items() <= expected.items()
     run(tmp_path / "out", images, formats=[name])
     assert stored(tmp_path / "out", name) == expected
-
-
-def test_a_folder_that_cant_be_written(tmp_path, images):
-    (tmp_path / "file").write_text("")
-    for folder in (tmp_path / "file", tmp_path / "file" / "below", "/proc/nothing"):
-        with pytest.raises(OutputError, match=f"output_dir={folder}: "):
-            run(folder, images)
 
 
 @pytest.mark.slow

@@ -133,13 +133,6 @@ def test_conversions_are_counted_and_warnings_name_the_image(tmp_path, workers, 
     assert "Warning" not in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["workers", "max_failures"])
-def test_numbers_below_zero(out, images, name):
-    with pytest.raises(ConfigError, match=f"{name}=-1: has to be at least 0"):
-        run(out, images, **{name: -1})
-    assert not out.exists()
-
-
 @pytest.mark.slow
 def test_a_killed_worker_ends_the_run_and_the_next_goes_on(tmp_path, images):
     """As by the system where memory runs out: an error in one line, and nothing is lost."""

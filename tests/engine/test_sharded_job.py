@@ -11,9 +11,7 @@ import pytest
 import support
 from fakes import FakeExtractor, small_images
 from jobs import SOME_FORMATS, manifest, no_load, run
-from PIL import Image
 
-from vmb_d2.data.image_list import list_images, name_images
 from vmb_d2.engine.pipeline import MOST_UNWRITTEN
 from vmb_d2.errors import OutputError
 from vmb_d2.output.shards import Shard
@@ -96,17 +94,6 @@ def test_where_shards_have_what(images, out):
     assert manifest(out)["settings"] == manifest(out, SECOND)["settings"]
     assert (manifest(out)["runs"], manifest(out)["stores"]) == ([], [])
     assert list(out.rglob("running.json*")) == list(out.rglob("*.tmp")) == []
-
-
-def test_each_shard_goes_on_by_itself(images, out):
-    run(out, images, shard=FIRST)
-    settings = manifest(out, FIRST)["settings"]
-    report = run(out, images, shard=FIRST, load=no_load)
-    assert manifest(out, FIRST)["settings"] == settings
-    assert (report.extracted, report.skipped) == (0, 3)
-    assert run(out, images, shard=SECOND).extracted == 4
-    assert [r["state"] for r in manifest(out, FIRST)["runs"]] == ["finished"] * 2
-    assert manifest(out, FIRST)["counts"] == {"images": 3, "done": 3, "failed": 0}
 
 
 @pytest.mark.slow
@@ -232,61 +219,3 @@ def test_how_far_a_shard_is_shows_in_its_lease(images, out, monkeypatch):
     extractor = FakeExtractor(before_batch=look)
     run(out, images, shard=Shard("", 1, 0), extractor=extractor)
     assert len(extractor.batches) == 7
-
-
-def test_the_record_of_a_shard_from_its_beginning(images, out, monkeypatch):
-    def load():
-        found = manifest(out, SECOND)
-        (entry,) = found["runs"]
-        assert entry["state"] == "running"
-        assert entry["job"] == "17_1"
-        assert "device" not in entry
-        assert found["counts"] == {"images": 4, "done": 0, "failed": 0}
-        assert found["shard"] == SECOND.describe(images)
-        assert found["settings"]["dtype"] == "float32"
-        assert found["settings"]["weights_sha256"] is None
-        assert not (out / "manifest.json").exists()
-        return FakeExtractor(before_batch=batch)
-
-    def batch(images):
-        found = manifest(out, SECOND)
-        (entry,) = found["runs"]
-        assert (entry["state"], entry["device"], entry["mismatch"]) == ("running", "cpu", [])
-        assert len(found["settings"]["weights_sha256"]) == 64
-        batches.append(found)
-
-    batches = []
-    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "17")
-    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
-    run(out, images, shard=SECOND, load=load)
-    assert len(batches) == 4
-    (entry,) = manifest(out, SECOND)["runs"]
-    assert (entry["state"], entry["extracted"], entry["device"]) == ("finished", 4, "cpu")
-    assert "error" not in entry
-
-
-def test_shards_of_whole_chunks_have_the_batches_of_one_run(tmp_path, out):
-    (tmp_path / "in").mkdir()
-    for i in range(22):
-        Image.new("RGB", (8 + 5 * i % 7, 6 + 3 * i % 8)).save(tmp_path / f"in/{i:02}.png")
-    images = name_images(list_images(tmp_path / "in"))
-    options = {"batching": "mmf", "batch_size": 4, "formats": ["mmf"]}
-
-    def padded_sizes(folder, shard=None):
-        sizes = []
-        extractor = FakeExtractor()
-        extract_batch = extractor.extract_batch
-
-        def noted(loaded, padded_size, *further):
-            sizes.append((len(loaded), padded_size))
-            return extract_batch(loaded, padded_size, *further)
-
-        extractor.extract_batch = noted
-        run(folder, images, shard=shard, extractor=extractor, **options)
-        return sizes
-
-    alone = padded_sizes(tmp_path / "alone")
-    assert [count for count, _ in alone] == [4, 4, 4, 4, 4, 2]
-    shards = [Shard("", 3, index) for index in range(3)]
-    assert [size for shard in shards for size in padded_sizes(out, shard)] == alone
-    assert len({size for _, size in alone}) > 3
