@@ -120,19 +120,6 @@ def test_folders_below_and_names_by_path(tmp_path, photographs):
     assert "(both chelsea)" in done.stderr
 
 
-def test_oscar_gets_the_names_of_the_classes(tmp_path, photographs, server):
-    out, names = tmp_path / "out", support.class_names_file(tmp_path, 100)
-    server.content = names.read_bytes()
-    options = ["output.format=[oscar,mmf]", f"output.class_names={server.url}"]
-    done = support.extract_tiny(TINY_FPN, photographs, out, *options)
-    assert done.returncode == 0, done.stderr
-    with open_reader(out, "mmf") as mmf:
-        for row in (out / "oscar" / "labels.tsv").read_text().splitlines():
-            name, content = row.split("\t")
-            labels = [label["class"] for label in json.loads(content)]
-            assert labels == [f"thing {k}" for k in mmf.read(name).objects]
-
-
 def label_map(folder, classes, attributes):
     path = folder / "map.json"
     names = {"idx_to_label": ("thing", classes), "idx_to_attribute": ("kind", attributes)}
@@ -174,42 +161,23 @@ def test_oscar_gets_the_names_of_the_attributes(tmp_path, photographs):
     assert not any("attributes" in label for label in found)
 
 
-def test_attribute_names_that_dont_fit_end_the_run_before_anything_is_written(
-    tmp_path, photographs
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("output.class_names", "has 2 names, but there are 100 classes: "),
+        ("output.attribute_names", "has 2 names, but there are 40 attributes: "),
+    ],
+)
+def test_names_that_dont_fit_end_the_run_before_anything_is_written(
+    tmp_path, photographs, option, reason
 ):
-    (tmp_path / "few.txt").write_text("red\nblue\n")
-    options = ["output.format=oscar", f"output.attribute_names={tmp_path / 'few.txt'}"]
+    names = tmp_path / "few.txt"
+    names.write_text("red\nblue\n")
+    options = ["output.format=[mmf,oscar]", f"{option}={names}"]
     done = support.extract_tiny(TINY_VINVL, photographs, tmp_path / "out", *options)
     assert done.returncode == 2
-    line = done.stderr.splitlines()[-1]
-    assert line.startswith(f"error: {tmp_path / 'few.txt'} has 2 names, but there are ")
-    assert "attributes: " in line
-
-
-def test_class_names_that_dont_fit_end_the_run_before_anything_is_written(tmp_path, photographs):
-    names = support.class_names_file(tmp_path, 99)
-    options = ["output.format=[mmf,oscar]", f"output.class_names={names}"]
-    done = support.extract_tiny(TINY_FPN, photographs, tmp_path / "out", *options)
-    assert done.returncode == 2
-    line = done.stderr.splitlines()[-1]
-    assert line.startswith(f"error: {names} has 99 names, but there are 100 classes: ")
+    assert done.stderr.splitlines()[-1].startswith(f"error: {names} {reason}")
     assert not list((tmp_path / "out").rglob("*.npy"))
-
-
-def test_other_settings_in_the_same_folder_are_refused(tmp_path, photographs):
-    out = tmp_path / "out"
-    one = "input.end_index=1"
-    assert support.extract_tiny(TINY_FPN, photographs, out, one).returncode == 0
-    before = stored(out)
-    other = "extract.feature_name=fc7"
-    done = support.extract_tiny(TINY_FPN, photographs, out, other)
-    assert done.returncode == 2
-    assert 'feature_names: ["fc6"] there, ["fc7"] now' in done.stderr
-    assert "output.allow_mismatch=true" in done.stderr
-    assert stored(out) == before
-    done = support.extract_tiny(TINY_FPN, photographs, out, other, "output.allow_mismatch=true")
-    assert done.returncode == 0
-    assert len(stored(out)) == 6
 
 
 def test_the_form_of_layers_is_recorded_and_may_change_between_runs(tmp_path, photographs):

@@ -3,10 +3,8 @@
 import pytest
 import support
 import sweeps
-from extract_options import option_names
 
 from reference import goldens
-from vmb_d2.errors import ConfigError
 
 MISTAKES = [
     ([], ["input.dir is missing"]),
@@ -85,26 +83,6 @@ def test_mistakes_are_one_line_that_names_the_key(ends, number):
     assert len(stderr.splitlines()) == 1
     assert stderr.startswith("error: ")
     assert [text for text in MISTAKES[number][1] if text not in stderr] == []
-
-
-@pytest.mark.parametrize(
-    ("parameter", "option"),
-    [
-        ("batch_size", "extract.batch_size"),
-        ("names", "input.names"),
-        ("input_dir", "input.dir"),
-        ("shard_count", "shard.count"),
-        ("boxes_format", "boxes.format"),
-        ("output_format", "output.format"),
-        ("precision", "precision"),
-        ("model_name", "model"),
-    ],
-)
-def test_a_parameter_is_named_as_its_option(parameter, option):
-    names = option_names()
-    error = ConfigError("has to be another", field=parameter, value=0)
-    assert error.text(names) == f"{option}=0: has to be another"
-    assert "dir" not in names  # of which there are two
 
 
 @pytest.mark.slow

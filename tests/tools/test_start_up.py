@@ -49,6 +49,7 @@ def test_with_nothing_to_do(done):
     assert (status, loaded) == (0, False)
     status, loaded, text = watched("extract", *options(done, "extract.num_features=36"))
     assert "holds features of other settings" in text
+    assert "output.allow_mismatch=true" in text
     assert (status, loaded) == (2, False)
 
 
