@@ -8,18 +8,15 @@ import re
 import shutil
 from types import SimpleNamespace
 
-import lineage_checks
-import numpy as np
 import pytest
 import support
 import torch
-from golden_checks import check
+from golden_checks import check, check_output
+from golden_sets import app_options
 from html_page import Parser
 
-from reference import goldens
-from vmb_d2.comparison.fidelity import distance
+from reference import goldens, models
 from vmb_d2.config import RELEASED_WEIGHTS
-from vmb_d2.stores.mmf import MMFReader
 
 pytestmark = pytest.mark.slow
 
@@ -34,59 +31,19 @@ def full(request, tmp_path_factory):
     shutil.rmtree(folder)
 
 
-def golden_of(model):
-    ((path, _, image),) = goldens.find(rf"{model}\.seed0\.bs1\.")
-    return path, image
-
-
-@pytest.mark.parametrize("full", support.FULL_MODELS, indirect=True)
-def test_golden(tmp_path, full):
-    path, image = golden_of(full.name)
-    done = support.extract(
-        f"model={full.name}",
-        f"model.weights={full.weights}",
-        f"input.dir={goldens.image_path(image)}",
-        f"output.dir={tmp_path / 'out'}",
-        f"cache_dir={full.cache}",
-    )
-    assert done.returncode == 0, done.stderr
-    check(path, tmp_path / "out", image)
-
-
-@pytest.mark.parametrize(
-    ("full", "name", "sets"),
-    [
-        (
-            "vinvl",
-            "vinvl",
-            {"readme": [], "reg": ["read_out=vinvl_reg"], "demo": ["read_out=vinvl_reg"]},
-        ),
-        (
-            "frcnn_vg",
-            "frcnn_vg",
-            {
-                "max36": [],
-                "min10max100": ["extract.min_features=10", "extract.max_features=100"],
-            },
-        ),
-        ("bua_caffe_r101", "bua", {"max36": ["extract.num_features=36"], "min10max100": []}),
-    ],
-    indirect=["full"],
-)
-def test_golden_of_a_lineage(tmp_path, full, name, sets):
-    for tag, options in sets.items():
-        ((path, _, image),) = goldens.find(rf"{full.name}\.seed0\.{tag}\.")
+@pytest.mark.parametrize("full", models.FULL, indirect=True)
+def test_goldens(tmp_path, full):
+    for path, tag, image in goldens.find(rf"{full.name}\.seed0\."):
         done = support.extract(
-            f"model={name}",
+            f"model={models.FULL[full.name]}",
             f"model.weights={full.weights}",
             f"input.dir={goldens.image_path(image)}",
             f"output.dir={tmp_path / tag}",
             f"cache_dir={full.cache}",
-            *options,
+            *app_options(full.name, tag),
         )
         assert done.returncode == 0, done.stderr
-        found = MMFReader(tmp_path / tag).read(image.split(".")[0])
-        lineage_checks.check(np.load(path), found, image)
+        check_output(path, tmp_path / tag, image)
 
 
 @pytest.mark.parametrize("full", ["x152"], indirect=True)
@@ -116,8 +73,6 @@ def test_the_example_of_the_docs(full, monkeypatch, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "(100, 2048)"
     assert printed[-1] == "(2, 2048) (2, 1601)"
-    path, image = golden_of("x152")
+    ((path, _, image),) = goldens.find(r"x152\.seed0\.bs1\.")
     assert image in example
-    result = distance(goldens.load(path), names["regions"])
-    assert (result.matched_share, result.same_class) == (1, 100)
-    assert result.features < 2e-5
+    check(path, names["regions"], image)

@@ -8,7 +8,7 @@ import sys
 import arguments
 import pytest
 import support
-from golden_checks import check
+from golden_checks import check_output
 from support import TINY_FPN, links
 
 from reference import goldens
@@ -51,7 +51,7 @@ def test_features_are_those_of_the_original_in_its_batches_of_two(work, source):
     command, done = run(work, source)
     assert done.returncode == 0, done.stderr
     for path, _, image in goldens.find(rf"{TINY_FPN}\.seed0\.bs2\."):
-        check(path, work / "output", image)
+        check_output(path, work / "output", image)
     # The command that was printed does the same: it finds all that was done.
     cache = str(support.scratch() / "cache")
     path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
@@ -62,7 +62,6 @@ def test_features_are_those_of_the_original_in_its_batches_of_two(work, source):
     assert "nothing to do, 2 images are there" in again.stdout
 
 
-@pytest.mark.slow
 def test_every_flag_has_its_option(work, source, tmp_path):
     links(source, "chelsea.png", "rocket.jpg")
     (tmp_path / "leave out").write_text("/elsewhere/chelsea.jpg\n")
@@ -85,7 +84,6 @@ def test_every_flag_has_its_option(work, source, tmp_path):
             support.assert_same_regions(found.read(name), expected.read(name))
 
 
-@pytest.mark.slow
 def test_a_list_of_images_and_one_image(work, source, tmp_path):
     """The recipe for Slurm gives a file with a path a line."""
     (tmp_path / "part.0").write_text(f"{source / 'horse.png'}\nrocket.jpg\n")
@@ -94,7 +92,6 @@ def test_a_list_of_images_and_one_image(work, source, tmp_path):
         assert arguments.option(option, str(given)) in shlex.split(command)
 
 
-@pytest.mark.slow
 def test_the_default_list_of_what_to_leave_out(work, source):
     """It is ./list, and counts where it is there."""
     (work / "list").write_text("coffee\n")

@@ -1,14 +1,14 @@
-"""The goldens of VinVL's, frcnn_vg's and bua's tiny models, and what extracts them again."""
+"""The goldens of the tiny models, and what extracts them again."""
 
 import numpy as np
 import support
 import torch
 
-from reference import extractions, goldens
+from reference import extractions, goldens, models
 
 CASES = [
     (model, path, tag, image)
-    for model in support.TINY_LINEAGES
+    for model in models.TINY
     for path, tag, image in goldens.find(rf"{model}\.seed0\.")
 ]
 
@@ -22,6 +22,14 @@ def extractor(model, tag, **input_changes):
     return extractions.extractor(
         support.tiny_model(model), support.description(model), model, tag, **input_changes
     )
+
+
+def app_options(model, tag):
+    """The options of tools/extract.py for the regions of a golden."""
+    names = {"feature_names": "extract.feature_name", "read_out": "read_out"}
+    names |= {name: f"input.{name}" for name in extractions.INPUT}
+    options = extractions.OPTIONS[model][tag].items()
+    return [f"{names.get(name, f'extract.{name}')}={value}" for name, value in options]
 
 
 def plus_four_for_the_background(model, monkeypatch):

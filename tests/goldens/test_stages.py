@@ -1,45 +1,45 @@
-"""The stages of VinVL's, frcnn_vg's and bua's tiny models against what their originals gave.
+"""Every stage of the tiny models against what the original code gave at that stage.
 
 Stated tolerances, on the CPU in float32: input pixels within 1e-3, proposals within 0.01 px
 (VinVL's 0.005), features within 2e-5 relative L2 error (VinVL's 1e-5), logits and box deltas within
-1e-4, probabilities within 2e-5.
+1e-4, probabilities within 2e-5. ``python -m pytest -s`` prints what is reached.
 """
 
 import numpy as np
 import pytest
+import support
 import torch
 from detectron2.structures import Boxes
-from lineage_sets import CASES, extractor, load, plus_four_for_the_background
+from golden_sets import CASES, extractor, load, plus_four_for_the_background
 
 from reference import goldens
 from reference.extractions import batch_of
 from vmb_d2.comparison.fidelity import nearest_boxes, relative_errors
+from vmb_d2.data import preprocessing
 from vmb_d2.extractor import pad
 
 STAGED = [case for case in CASES if "proposals" in np.load(case[1])]
-ids = [case[1].stem for case in STAGED]
+QUICK = [case for case in STAGED if case[0] in support.TINY_MODELS and case[-1] == "coffee.png"]
 
 
-@pytest.fixture(params=STAGED, ids=ids)
-def stages(request, monkeypatch):
-    """(golden, its model's name, network, output for its batch, its image there)."""
-    name, path, tag, image = request.param
+@pytest.mark.parametrize(
+    ("name", "path", "tag", "image"),
+    [pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow) for case in STAGED],
+    ids=[path.stem for _, path, _, _ in STAGED],
+)
+@torch.no_grad()
+def test_stages(monkeypatch, name, path, tag, image):
     if tag == "max36.background_plus4":
         plus_four_for_the_background(name, monkeypatch)
-    own = extractor(name, tag)
+    golden, own = load(path), extractor(name, tag)
+    model = own.model
     batch, size, row = batch_of(own, tag, image)
-    output = own.model.regions(pad(batch, size), own.feature_names, box_deltas=True)
-    return load(path), name, own.model, output, batch, row, image
-
-
-@pytest.mark.slow
-@torch.no_grad()
-def test_stages(stages):
-    golden, name, model, output, batch, row, image = stages
+    output = model.regions(pad(batch, size), model.feature_names, box_deltas=True)
     regions, loaded = output.regions[row], batch[row]
     pixels, error = (0.005, 1e-5) if name == "tiny_vinvl" else (0.01, 2e-5)
 
-    assert tuple(golden["input_size"]) == tuple(loaded.tensor.shape[1:])
+    own_size = size if name in support.TINY_MODELS else loaded.tensor.shape[1:]
+    assert tuple(golden["input_size"]) == tuple(own_size)
     if "input_patch" in golden:
         height, width = (
             min(side, most) for side, most in zip(golden["input_size"], (116, 216), strict=True)
@@ -61,12 +61,15 @@ def test_stages(stages):
     else:
         found, expected, tolerance = regions.objectness, golden["objectness"], 1e-5
     assert np.abs(found.numpy()[rows] - expected)[matched].max() < tolerance
+    print(f"{matched.mean():.1%} of proposals, {distances[matched].max():.1e} px", end=" ")
 
     assert matched[:8].all()
     rows = rows[:8]
     logits, deltas = regions.class_logits[rows], regions.box_deltas[rows].numpy()
-    if "pooled_head" in golden:
-        assert relative_errors(golden["pooled_head"], regions.pooled[rows].numpy()).max() < error
+    for feature in model.feature_names:
+        if f"{feature}_head" in golden:
+            found = regions.get(feature)[rows].numpy()
+            assert relative_errors(golden[f"{feature}_head"], found).max() < error
     if "logits_head" in golden:
         first = logits if name == "tiny_frcnn_vg" else logits.roll(1, dims=1)
         np.testing.assert_allclose(first.numpy(), golden["logits_head"], atol=1e-4)
@@ -121,3 +124,27 @@ def test_given_boxes(name):
         head = own.model.roi_heads.attribute_head
         attributes = head(regions.pooled, regions.class_logits.argmax(dim=1))
         np.testing.assert_allclose(attributes.numpy(), golden["attr_logits"], atol=1e-4)
+
+
+@torch.no_grad()
+def test_pooled_maps_of_given_boxes():
+    ((path, _, image),) = goldens.find(r"tiny_x152_fpn\.seed0\.given_boxes\.")
+    golden, model = np.load(path), support.tiny_model("tiny_x152_fpn")
+    loaded = preprocessing.load(goldens.image_path(image))
+    assert loaded.scales == (golden["im_scale"], golden["im_scale"])
+    boxes = torch.from_numpy(golden["boxes"][:2]) * loaded.scales[0]
+    features = model.backbone(pad([loaded], loaded.padded_size).tensor)
+    maps = [features[name] for name in model.roi_heads.box_in_features]
+    pooled = model.roi_heads.box_pooler(maps, [Boxes(boxes)])
+    assert pooled.shape == golden["pooled"].shape
+    assert relative_errors(golden["pooled"].reshape(2, -1), pooled.flatten(1).numpy()).max() < 2e-5
+
+
+@pytest.mark.parametrize("name", support.TINY_MODELS)
+def test_no_given_boxes(name):
+    model = support.tiny_model(name)
+    image = preprocessing.load(goldens.image_path("coffee.png"))
+    batch = pad([image], image.padded_size)
+    (regions,) = model.regions(batch, model.feature_names, [torch.zeros(0, 4)]).regions
+    assert [regions.get(n).shape[0] for n in model.feature_names] == [0] * len(model.feature_names)
+    assert regions.class_logits.shape == (0, 101)
