@@ -44,14 +44,14 @@ $(INSTALLED): requirements.txt requirements-dev.txt requirements-detectron2.txt 
 	$(PIP) install --quiet --no-build-isolation --no-deps --editable .
 	echo '$(TORCH)' > $@
 
-demo: $(INSTALLED)
+demo: $(INSTALLED) $(WEIGHTS)
 	$(BIN)/python demo/demo.py --output $(DEMO_OUTPUT)
 
 # With the released weights, which it downloads: to see that all is well.
 demo-released: $(INSTALLED)
 	$(BIN)/python demo/released.py --output $(DEMO_OUTPUT)
 
-# The demo's weights, which the demo makes by itself too.
+# The synthetic weights of the goldens, in VMB's layout: 0.8 GB.
 $(WEIGHTS): | $(INSTALLED)
 	mkdir -p $(DEMO_OUTPUT)
 	$(BIN)/python reference/synthetic_weights.py reference/state_dicts/x152.json $@.part

@@ -8,7 +8,7 @@ the same is not. So the page of the photographs has numbers in place of class na
 import sys
 from pathlib import Path
 
-from steps import ROOT, draw, extract, output_folder, run
+from steps import ROOT, draw, extract, output_folder
 
 sys.path.insert(0, str(ROOT))
 
@@ -19,17 +19,6 @@ from vmb_d2.stores.mmf import MMFReader
 
 MODEL = "x152"
 COLUMNS = "{:<13} {:>9} {:>9} {:>13} {:>15} {:>13}"
-
-
-def make_weights(folder: Path) -> Path:
-    """Write the synthetic checkpoint (0.8 GB) in VMB's layout, unless it is there."""
-    weights = folder / f"{MODEL}_synthetic.pth"
-    if not weights.exists():
-        listing = goldens.REFERENCE / "state_dicts" / f"{MODEL}.json"
-        part = weights.with_suffix(".part")
-        run(goldens.REFERENCE / "synthetic_weights.py", listing, part)
-        part.rename(weights)
-    return weights
 
 
 def print_distances(features: Path) -> bool:
@@ -56,9 +45,8 @@ def print_distances(features: Path) -> bool:
 
 def main() -> int:
     output = output_folder(__doc__)
-    weights = make_weights(output)
-    cache = f"cache_dir={output / 'cache'}"
-    features = extract(output, f"model={MODEL}", f"model.weights={weights}", cache)
+    weights = f"model.weights={output / f'{MODEL}_synthetic.pth'}"  # as the Makefile makes it
+    features = extract(output, f"model={MODEL}", weights, f"cache_dir={output / 'cache'}")
     met = print_distances(features)
     print("The original's features." if met else "NOT the original's features.")
     print(f"They are in {features}; `rm -r {output}` frees 2 GB.")

@@ -20,6 +20,7 @@ import json
 import zlib
 
 import numpy as np
+import torch
 
 ANCHOR_BUFFERS = (
     "rpn.anchor_generator.cell_anchors",
@@ -134,8 +135,6 @@ def with_twins(state: dict, spec: dict) -> dict:
 
 def torch_state_dict(spec: dict, seed: int = 0) -> dict:
     """All of a listing's state dict as tensors, anchors and modules with two names included."""
-    import torch
-
     adjust = spec.get("seeds", {}).get(str(seed))
     arrays = with_twins(synthetic_state_dict(spec["shapes"], seed, adjust), spec)
     state = {name: torch.from_numpy(array) for name, array in arrays.items()}
@@ -150,8 +149,6 @@ def main():
     parser.add_argument("output", help="where to write {'model': state_dict} with torch.save")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-
-    import torch
 
     with open(args.state_dict_json) as f:
         model = torch_state_dict(json.load(f), args.seed)
