@@ -5,6 +5,7 @@ import support
 import sweeps
 
 from reference import goldens
+from vmb_d2.config import MODEL_NAMES
 
 MISTAKES = [
     ([], ["input.dir is missing"]),
@@ -109,8 +110,10 @@ def test_traceback_on_request(tmp_path):
     assert "Traceback" in done.stderr
 
 
-def test_help_names_every_option():
+def test_help_names_options_and_every_model():
     done = support.extract("--help")
     assert done.returncode == 0
-    for option in ("exclude_list", "start_index", "num_features", "batching", "device", "x152_c4"):
+    for option in ("exclude_list", "start_index", "num_features", "batching", "device"):
         assert option in done.stdout
+    for model in MODEL_NAMES:
+        assert f"\n  {model} " in done.stdout
