@@ -18,35 +18,8 @@ def in_browser(test):
     )
 
 
-class Parser(html.parser.HTMLParser):
-    """Collects tags with their attributes, and the content of scripts, styles and titles."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.tags, self.content = [], []
-        self.feed(path.read_text(encoding="utf-8"))
-        self.close()
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        self.content.append([tag, dict(attributes), ""])
-
-    def handle_endtag(self, tag):
-        self.content.append([None, {}, ""])
-
-    def handle_data(self, data):
-        if self.content:
-            self.content[-1][2] += data
-
-    def texts(self, tag, kind=None):
-        return [text for t, a, text in self.content if t == tag and a.get("class") == kind]
-
-    def images(self):
-        return [json.loads(text) for text in self.texts("script", "image")]
-
-
 class Dom(html.parser.HTMLParser):
-    """What a browser made of the page: elements by id, their classes, text and whether hidden."""
+    """The elements of a page: by id, with their attributes, and the texts in them."""
 
     VOID = ("meta", "input", "img", "br", "link")
 
@@ -81,6 +54,23 @@ class Dom(html.parser.HTMLParser):
             for element in self.elements
             if kind in element.get("class", "").split() and "hidden" not in element
         ]
+
+
+class Parser(Dom):
+    """The page as it is written, with its tags and their attributes."""
+
+    def __init__(self, path):
+        super().__init__(path.read_text(encoding="utf-8"))
+        self.tags = [
+            (element["tag"], {k: v for k, v in element.items() if k not in ("tag", "text")})
+            for element in self.elements
+        ]
+
+    def texts(self, tag, kind=None):
+        return [e["text"] for e in self.elements if (e["tag"], e.get("class")) == (tag, kind)]
+
+    def images(self):
+        return [json.loads(text) for text in self.texts("script", "image")]
 
 
 def browse(path, fragment="", script=""):

@@ -1,8 +1,8 @@
 """Processes that do something at the same moment."""
 
-import os
+import multiprocessing
 
-from deaths import fork
+PATIENCE = 60  # seconds
 
 
 def at_once(*works):
@@ -10,29 +10,19 @@ def at_once(*works):
 
     Returns what they gave, as text and in order. Each child lives until all are through.
     """
-    begin, go = os.pipe()
-    end, through = os.pipe()
+    context = multiprocessing.get_context("fork")
+    together, answers = context.Barrier(len(works), timeout=PATIENCE), context.Queue()
 
-    def child(work, send):
-        os.close(go)
-        os.close(through)
-        os.read(begin, 1)
-        send(work())
-        os.read(end, 1)
+    def child(number, work):
+        together.wait()
+        answers.put((number, str(work())))
+        together.wait()
 
-    children = [fork(lambda send, work=work: child(work, send)) for work in works]
-    os.close(go)
-    answers = [_line(arrival) for _, arrival in children]
-    os.close(through)
-    for number, arrival in children:
-        os.close(arrival)
-        _, status = os.waitpid(number, 0)
-        assert status == 0, f"status {status}"
-    for descriptor in (begin, end):
-        os.close(descriptor)
-    return answers
-
-
-def _line(arrival):
-    with open(arrival, closefd=False) as file:
-        return file.readline().removesuffix("\n")
+    children = [context.Process(target=child, args=pair) for pair in enumerate(works)]
+    for process in children:
+        process.start()
+    found = dict(answers.get(timeout=PATIENCE) for _ in works)
+    for process in children:
+        process.join()
+    assert [process.exitcode for process in children] == [0] * len(works)
+    return [found[number] for number in range(len(works))]

@@ -11,9 +11,9 @@ from pathlib import Path
 import jobs
 import pytest
 from fakes import FakeExtractor
+from sharded import shards
 
 from vmb_d2.errors import CheckpointError
-from vmb_d2.output.shards import Shard
 from vmb_d2.status import read_status
 from vmb_d2.utils.interruption import Interrupted, handled
 from vmb_d2.utils.lease import this_process
@@ -145,10 +145,6 @@ def as_of_another_machine(folder, seconds_ago):
     rewrite(path, machine="another", host="node7", job="17_6, restart 1")
     moment = time.time() - seconds_ago
     os.utime(path, (moment, moment))
-
-
-def shards(count, source=""):
-    return [Shard(source, count, index) for index in range(count)]
 
 
 def the(output, **values):
