@@ -168,20 +168,6 @@ def test_of_shards_that_begin_at_the_same_time_the_first_to_load_says_the_settin
     assert manifest(out, SECOND)["settings"] == expected
 
 
-def test_the_same_shard_at_the_same_time_is_refused(images, out):
-    def again(batch):
-        with pytest.raises(OutputError, match=rf"shard 1-of-2 .*process {os.getpid()} on"):
-            run(out, images, shard=SECOND)
-        with pytest.raises(OutputError, match=rf"another run .*process {os.getpid()} on"):
-            run(out, images, formats=["mmf"])
-        refused.append(batch)
-
-    refused = []
-    run(out, images, shard=SECOND, extractor=FakeExtractor(before_batch=again))
-    assert len(refused) == 4
-    assert len(manifest(out, SECOND)["runs"]) == 1
-
-
 @pytest.mark.parametrize(("shard", "taken"), [(SECOND, "replaced"), (None, "removed")])
 def test_a_lost_lease_ends_the_run_before_the_next_write(images, out, shard, taken):
     def take(batch):

@@ -87,12 +87,6 @@ def test_kinds_of_images(extractor, coffee, kind):
     support.assert_same_regions(extractor.extract(source), coffee)
 
 
-def test_arrays_are_rgb(extractor, coffee):
-    bgr = np.array(Image.open(COFFEE))[:, :, ::-1]
-    assert distance(coffee, extractor.extract(bgr)).matched_share < 0.9
-    support.assert_same_regions(extractor.extract(bgr[:, :, ::-1]), coffee)
-
-
 @pytest.mark.parametrize(
     ("source", "error"),
     [
@@ -151,15 +145,6 @@ def test_given_boxes_of_several_images(extractor):
         extractor.extract([COFFEE] * 2, boxes=[box])
     with pytest.raises(ValueError, match=r"\(n, 4\)"):
         extractor.extract(COFFEE, boxes=[[1, 2, 3]])
-
-
-@pytest.mark.slow
-def test_all_features_in_one_pass_are_those_of_passes_of_their_own():
-    model = support.tiny_model(TINY)
-    both = RegionFeatureExtractor(model, RegionOptions(["fc6", "fc7"])).extract(COFFEE)
-    for name in ("fc6", "fc7"):
-        alone = RegionFeatureExtractor(model, RegionOptions([name])).extract(COFFEE)
-        support.assert_same_regions(both.with_feature(name), alone)
 
 
 def test_adaptive_number_of_regions(coffee):
