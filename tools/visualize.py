@@ -15,10 +15,11 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from vmb_d2.errors import ConfigError, InputError, OutputError
+from vmb_d2.errors import ConfigError, InputError
 from vmb_d2.output.manifest import recorded_names
 from vmb_d2.output.open_stores import open_reader
 from vmb_d2.stores import FORMATS, FeatureReader
+from vmb_d2.stores.base import output_errors
 from vmb_d2.structures.class_names import CLASSES_URL, NONE, class_names_or_numbers
 from vmb_d2.utils.command_line import at_home, command_line, run
 from vmb_d2.utils.downloads import cache_folder
@@ -76,10 +77,8 @@ def visualize(args: argparse.Namespace) -> Counts:
             limit=0 if args.names else args.limit,
         )
         output = Path(args.output)
-        try:
+        with output_errors(output, "can't be made"):
             output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{output}: can't be made: {error.strerror}") from error
         page = None
         if args.html:
             title = f"Regions of {Path(args.features).resolve().name}"

@@ -109,7 +109,6 @@ def test_without_probabilities():
     boxes = shown_boxes(regions, SIZE, NAMES, top=9)
     assert [b.confidence for b in boxes] == [0.3, 0.2, 0.1]
     assert {b.likeliest for b in boxes} == {()}
-    assert [b.reaches(0.2) for b in boxes] == [True, True, False]
 
 
 def test_without_classes_or_confidence():
@@ -117,7 +116,6 @@ def test_without_classes_or_confidence():
     boxes = shown_boxes(regions, SIZE, NAMES, top=2)
     np.testing.assert_array_equal([b.stored for b in boxes], regions.bbox[:2])
     assert {(b.label, b.text, b.confidence, b.color) for b in boxes} == {(None, "", None, NEUTRAL)}
-    assert all(b.reaches(1) for b in boxes)
     regions = dataclasses.replace(regions, objects=np.array([1, 2, 3]))
     assert [b.text for b in shown_boxes(regions, SIZE, NAMES, top=2)] == ["b", "c"]
 

@@ -66,10 +66,6 @@ class ShownBox:
         confidence = None if self.confidence is None else f"{self.confidence:.2f}"
         return " ".join(part for part in (*self.attributes, self.label, confidence) if part)
 
-    def reaches(self, min_confidence: float) -> bool:
-        """Whether the confidence is at least so high. One that isn't known is."""
-        return self.confidence is None or self.confidence >= min_confidence
-
 
 def shown_boxes(
     regions: RegionFeatures,

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from ..errors import OutputError
+from ..stores.base import output_errors
 from ..structures import box_geometry
 from ..utils.files import whole_file
 from .boxes import ShownBox
@@ -28,23 +29,10 @@ _BEGINNING = 1000  # bytes
 
 
 class Page:
-    """A page that images are added to, one after the other.
+    """A page that images are added to, one after the other; :func:`open_page` makes it."""
 
-    Args:
-        file: text, opened with ``encoding="ascii", errors="xmlcharrefreplace"``.
-        title: text.
-        min_confidence: where the slider stands at first.
-    """
-
-    def __init__(self, file: TextIO, title: str, min_confidence: float):
+    def __init__(self, file: TextIO):
         self._file = file
-        page = _part("page.html")
-        page = page.replace("<!-- style -->", _part("page.css"))
-        page = page.replace("<!-- script -->", _part("page.js"))
-        page = page.replace("<!-- title -->", html.escape(_text(title)))
-        head, self._tail = page.split("<!-- images -->")
-        file.write(head)
-        self._write_json("settings", {"min_confidence": min_confidence})
 
     def add(self, name: str, rgb: np.ndarray, boxes: Sequence[ShownBox], stored: int) -> None:
         """Add an image. Raises OSError.
@@ -66,49 +54,53 @@ class Page:
             "stored": stored,
             "boxes": shown,
         }
-        self._write_json("image", content)
+        _write_json(self._file, "image", content)
         self._file.write(f'<script type="text/plain" class="jpeg">{_jpeg(rgb)}</script>\n')
-
-    def finish(self) -> None:
-        """Write what follows the images. Raises OSError."""
-        self._file.write(self._tail)
-
-    def _write_json(self, kind: str, value: Any) -> None:
-        # ASCII, so that no U+2028 is in it; without "<", so that nothing ends the element.
-        text = json.dumps(value, allow_nan=False).replace("<", "\\u003c")
-        self._file.write(f'<script type="application/json" class="{kind}">{text}</script>\n')
 
 
 @contextlib.contextmanager
 def open_page(path: str | Path, title: str, min_confidence: float) -> Iterator[Page]:
     """A :class:`Page` that becomes the file ``path`` when the block ends well.
 
+    Args:
+        path: of the file.
+        title: text.
+        min_confidence: where the slider stands at first.
+
     Raises OutputError where the file can't be written, or one that isn't such a page is there.
     """
     refuse_other(path)
-    try:
-        with (
-            whole_file(path) as temporary,
-            open(temporary, "w", encoding="ascii", errors="xmlcharrefreplace") as file,
-        ):
-            page = Page(file, title, min_confidence)
-            yield page
-            page.finish()
-    except OSError as error:
-        raise OutputError(f"{path}: can't be written: {error.strerror or error}") from error
+    page = _part("page.html")
+    page = page.replace("<!-- style -->", _part("page.css"))
+    page = page.replace("<!-- script -->", _part("page.js"))
+    page = page.replace("<!-- title -->", html.escape(_text(title)))
+    head, tail = page.split("<!-- images -->")
+    with (
+        output_errors(path, "can't be written"),
+        whole_file(path) as temporary,
+        open(temporary, "w", encoding="ascii", errors="xmlcharrefreplace") as file,
+    ):
+        file.write(head)
+        _write_json(file, "settings", {"min_confidence": min_confidence})
+        yield Page(file)
+        file.write(tail)
 
 
 def refuse_other(path: str | Path) -> None:
     """Raise OutputError where ``path`` is a file without the mark, such as a photograph."""
-    try:
-        with open(path, "rb") as file:
-            own = MARK.encode() in file.read(_BEGINNING)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise OutputError(f"{path}: can't be written: {error.strerror}") from error
-    if not own:
-        raise OutputError(f"{path} would be overwritten: choose another `output`")
+    with (
+        output_errors(path, "can't be written"),
+        contextlib.suppress(FileNotFoundError),
+        open(path, "rb") as file,
+    ):
+        if MARK.encode() not in file.read(_BEGINNING):
+            raise OutputError(f"{path} would be overwritten: choose another `output`")
+
+
+def _write_json(file: TextIO, kind: str, value: Any) -> None:
+    # ASCII, so that no U+2028 is in it; without "<", so that nothing ends the element.
+    text = json.dumps(value, allow_nan=False).replace("<", "\\u003c")
+    file.write(f'<script type="application/json" class="{kind}">{text}</script>\n')
 
 
 def _part(name: str) -> str:

@@ -38,10 +38,11 @@ class Counts:
     cut: bool = False
 
 
+@dataclass
 class Visualization:
     """Draws a store's boxes on their images.
 
-    Args:
+    Attributes:
         reader: of the store; its boxes are exclusive where the record of its making says so.
         images: where the images are.
         class_names: of the store's classes and attributes. Attributes without names aren't shown.
@@ -53,33 +54,24 @@ class Visualization:
         ConfigError: a number out of range.
     """
 
-    def __init__(
-        self,
-        reader: FeatureReader,
-        images: ImageFiles,
-        class_names: ClassNames,
-        *,
-        min_confidence: float = 0.2,
-        top: int = 36,
-        limit: int = 0,
-    ):
-        if not 0 <= min_confidence <= 1:
-            raise ConfigError("has to be from 0 to 1", field="min_confidence", value=min_confidence)
-        if top < 1:
-            raise ConfigError("has to be at least 1", field="top", value=top)
-        if limit < 0:
-            raise ConfigError("has to be at least 0", field="limit", value=limit)
-        self.reader = reader
-        self.inclusive = has_inclusive_boxes(reader.path)
-        self.images = images
-        self.class_names = class_names
-        self.min_confidence = min_confidence
-        self.top = top
-        self.limit = limit
+    reader: FeatureReader
+    images: ImageFiles
+    class_names: ClassNames
+    min_confidence: float
+    top: int
+    limit: int
 
-    def run(
-        self, names: Iterable[str], folder: Path | None = None, page: Page | None = None
-    ) -> Counts:
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_confidence <= 1:
+            value = self.min_confidence
+            raise ConfigError("has to be from 0 to 1", field="min_confidence", value=value)
+        if self.top < 1:
+            raise ConfigError("has to be at least 1", field="top", value=self.top)
+        if self.limit < 0:
+            raise ConfigError("has to be at least 0", field="limit", value=self.limit)
+        self._inclusive = has_inclusive_boxes(self.reader.path)
+
+    def run(self, names: Iterable[str], folder: Path | None, page: Page | None) -> Counts:
         """Draw the images of these names.
 
         Args:
@@ -114,10 +106,11 @@ class Visualization:
             return
         regions = self.reader.read(name)
         rgb = read_image(path)
-        size, inclusive = rgb.shape[:2], self.inclusive
-        boxes = shown_boxes(regions, size, self.class_names, self.top, inclusive)
+        size = rgb.shape[:2]
+        boxes = shown_boxes(regions, size, self.class_names, self.top, self._inclusive)
         if folder is not None:
-            confident = [box for box in boxes if box.reaches(self.min_confidence)]
+            least = self.min_confidence
+            confident = [b for b in boxes if b.confidence is None or b.confidence >= least]
             _save_png(draw_boxes(rgb, confident), folder / f"{name}.png")
         if page is not None:
             page.add(name, rgb, boxes, len(regions))
