@@ -14,7 +14,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from vmb_d2.output.failures import FILE_NAME
@@ -99,13 +99,21 @@ def summary(status: Status) -> Iterator[str]:
 
 def unfinished(status: Status, now: float, most: int | None) -> Iterator[str]:
     """A table of what is neither done nor running."""
-    rows = []
+    rows = [["shard" if status.is_sharded else "run", "state", "done", "failed", "where", ""]]
+    left_out = []
     for state in UNFINISHED:
-        rows += cut([row(part, now) for part in status.of(state)], most, state)
-    if rows:
-        yield ""
-        head = ["shard" if status.is_sharded else "run", "state", "done", "failed", "where", ""]
-        yield from aligned([head, *rows], right={2, 3})
+        parts = status.of(state)
+        rows += [row(part, now) for part in parts[:most]]
+        left_out += more_than(most, len(parts), state)
+    if len(rows) == 1:
+        return
+    yield ""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, state, done, failed, *rest in rows:
+        cells = [name, state, done.rjust(widths[2]), failed.rjust(widths[3]), *rest]
+        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        yield "  ".join(padded).rstrip()
+    yield from left_out
 
 
 def row(part: Part, now: float) -> list[str]:
@@ -126,29 +134,17 @@ def row(part: Part, now: float) -> list[str]:
 def failures(status: Status, most: int | None) -> Iterator[str]:
     """The logs of the images that failed, with the number of these."""
     parts = [p for p in status.parts if p.failed and p.run.get("program") != "pack"]
-    rows = [[f"  {part.folder / FILE_NAME}", str(part.failed)] for part in parts]
-    if rows:
-        yield from ("", "failed images", *aligned(cut(rows, most, "files"), right={1}))
+    if parts:
+        yield from ("", "failed images")
+        yield from (f"  {part.folder / FILE_NAME}  {part.failed}" for part in parts[:most])
+        yield from more_than(most, len(parts), "files")
 
 
-def cut(rows: list[list[str]], most: int | None, what: str) -> list[list[str] | str]:
-    """The first ``most`` rows, and a line that says how many more there are."""
-    if most is None or len(rows) <= most:
-        return [*rows]
-    return [*rows[:most], f"  # and {len(rows) - most} more {what}: --all lists them"]
-
-
-def aligned(rows: Sequence[Sequence[str] | str], right: set[int]) -> Iterator[str]:
-    """The rows in columns, those in ``right`` aligned to the right; lines stay as they are."""
-    columns = zip(*(row for row in rows if not isinstance(row, str)), strict=True)
-    widths = [max(map(len, column)) for column in columns]
-    for cells in rows:
-        if isinstance(cells, str):
-            yield cells
-            continue
-        pairs = enumerate(zip(cells, widths, strict=True))
-        padded = (text.rjust(n) if i in right else text.ljust(n) for i, (text, n) in pairs)
-        yield "  ".join(padded).rstrip()
+def more_than(most: int | None, count: int, what: str) -> list[str]:
+    """A line that says how many of ``count`` aren't listed; none where all are."""
+    if most is None or count <= most:
+        return []
+    return [f"  # and {count - most} more {what}: --all lists them"]
 
 
 def duration(seconds: float) -> str:
