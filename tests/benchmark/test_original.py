@@ -7,16 +7,14 @@ import support
 import torch
 from benchmarked import strips
 from benchmarking import original
-from benchmarking.original import confidences, original_stages, torchvisions_pooling
+from benchmarking.original import LAYERS, as_the_original, confidences, original_stages
 from benchmarking.stages import STAGES
-from detectron2.layers import ROIAlign
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import assert_same_regions
 
 from vmb_d2.data.preprocessing import load
 from vmb_d2.extractor import RegionFeatureExtractor
-from vmb_d2.modeling.poolers import BagROIAlign
 from vmb_d2.selection.options import RegionOptions
 from vmb_d2.stores.mmf import MMFReader
 from vmb_d2.structures.input_image import InputImage
@@ -80,20 +78,19 @@ def test_the_same_regions_as_ours_of_vinvl(tmp_path):
         assert len(expected) > 1
 
 
-def pooling_of(model):
-    return {type(module) for module in model.modules() if isinstance(module, ROIAlign)}
-
-
-def test_pooling_is_torchvisions_for_as_long(tmp_path):
-    extractor = RegionFeatureExtractor(support.tiny_model(support.TINY_FPN))
+def test_layers_are_the_originals_for_as_long(tmp_path):
+    extractor = RegionFeatureExtractor(support.tiny_model(support.TINY_FPN), layer_by_layer=True)
+    ours = [type(module) for module in extractor.model.modules()]
     image = load(strips(tmp_path)[0].path)
     batch = extractor.to_network([image], image.padded_size)
     (expected,) = extractor.network(batch).regions
-    with pytest.raises(ZeroDivisionError), torchvisions_pooling(extractor.model):
-        assert pooling_of(extractor.model) == {ROIAlign}
+    with pytest.raises(ZeroDivisionError), as_the_original(extractor.model):
+        changed = [type(module) for module in extractor.model.modules()]
+        assert changed == [LAYERS.get(own, own) for own in ours]
+        assert set(LAYERS.values()) <= set(changed)
         (found,) = extractor.network(batch).regions
         raise ZeroDivisionError
-    assert pooling_of(extractor.model) == {BagROIAlign}
+    assert [type(module) for module in extractor.model.modules()] == ours
     for name in (*extractor.feature_names, "class_logits"):
         assert not torch.equal(found.get(name), expected.get(name)), name
         torch.testing.assert_close(found.get(name), expected.get(name), rtol=1e-4, atol=1e-4)

@@ -3,7 +3,8 @@
 MMF's ``extract_features_vmb.py`` with its defaults: one image at a time, one NMS for each class,
 two files written with ``np.save``. scene_graph_benchmark's for VinVL, written in the same files:
 such an NMS, and res5 again on the final boxes for their attributes. Regions are pooled by
-torchvision's kernel, which comes from the originals': on a CPU, one loop in one thread.
+torchvision's kernel, which comes from the originals': on a CPU, one loop in one thread. Batch norm
+is maskrcnn-benchmark's: a product and a sum, each into a new map. Memory is glibc's.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from detectron2.layers import ROIAlign
+from detectron2.layers import FrozenBatchNorm2d, ROIAlign
 from torch import Tensor, nn
 
 from vmb_d2.data.preprocessing import NetworkImage
@@ -25,6 +26,7 @@ from vmb_d2.modeling.poolers import BagROIAlign
 from vmb_d2.structures import box_geometry
 from vmb_d2.structures.input_image import InputImage
 from vmb_d2.structures.regions import RegionFeatures
+from vmb_d2.utils.devices import keep_freed_memory
 
 from .stages import run_stages
 
@@ -136,17 +138,39 @@ def write(folder: Path, images: Sequence[InputImage], results: Sequence[RegionFe
         np.save(folder / f"{image.name}_info.npy", np.array(info, dtype=object))
 
 
+class OriginalBatchNorm(FrozenBatchNorm2d):
+    """Detectron2's frozen batch norm, computed as maskrcnn-benchmark does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See :class:`detectron2.layers.FrozenBatchNorm2d`."""
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        bias = self.bias - self.running_mean * scale
+        return x * scale[:, None, None] + bias[:, None, None]
+
+
+# this project's class -> the original's
+LAYERS: dict[type[nn.Module], type[nn.Module]] = {
+    BagROIAlign: ROIAlign,
+    FrozenBatchNorm2d: OriginalBatchNorm,
+}
+
+
 @contextlib.contextmanager
-def torchvisions_pooling(model: nn.Module) -> Iterator[None]:
-    """Let a model pool regions as Detectron2 does by default."""
-    poolers = [module for module in model.modules() if isinstance(module, BagROIAlign)]
-    for pooler in poolers:
-        pooler.__class__ = ROIAlign
+def as_the_original(model: nn.Module) -> Iterator[None]:
+    """Let a model compute its layers by the classes of ``LAYERS``, on the CPU in glibc's memory."""
+    changed = [(module, type(module)) for module in model.modules() if type(module) in LAYERS]
+    for module, own in changed:
+        module.__class__ = LAYERS[own]
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    if on_cpu:
+        keep_freed_memory(False)
     try:
         yield
     finally:
-        for pooler in poolers:
-            pooler.__class__ = BagROIAlign
+        for module, own in changed:
+            module.__class__ = own
+        if on_cpu:
+            keep_freed_memory()
 
 
 # read-out -> how the original chooses regions
@@ -161,7 +185,7 @@ def original_stages(
     ``extractor``: in fp32, ``layer_by_layer``.
     """
     read_out = READ_OUTS[extractor.read_out_rule.name]
-    with torchvisions_pooling(extractor.model), tempfile.TemporaryDirectory() as folder:
+    with as_the_original(extractor.model), tempfile.TemporaryDirectory() as folder:
         return run_stages(
             extractor,
             images,

@@ -39,7 +39,10 @@ _SPARE_BYTES = 10**9  # for workspaces of cuDNN and cuBLAS, and fragmentation
 # images at most 1/16 of the time is lost in a last round that isn't full.
 _MOST_IMAGES = 16
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
+# Of glibc's malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX. The values in use after
+# large blocks were freed, as mallopt(3) describes them, and those that keep all memory.
+_MALLOC_DEFAULT = {-1: 64 * 2**20, -3: 32 * 2**20, -4: 65536}
+_MALLOC_KEEP = {-1: -1, -4: 0}
 
 logger = logging.getLogger(__name__)
 
@@ -140,18 +143,21 @@ def estimated_batch_size(device: torch.device, precision: str, images: int) -> i
     return max(1, min((free - _SPARE_BYTES) // each, _MOST_IMAGES, images))
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(keep: bool = True) -> None:
     """Have this process keep the memory that it frees, to be used again, where it runs on glibc.
 
     glibc returns large blocks to the system at once. A network on the CPU then gets each of its
     maps as new pages, which the system has to clear first: some 6 GB per image with x152.
+
+    Args:
+        keep: False: from now on as glibc does.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library, or a static one
         return
-    mallopt(_TRIM_THRESHOLD, -1)
-    mallopt(_MMAP_MAX, 0)
+    for parameter, value in (_MALLOC_KEEP if keep else _MALLOC_DEFAULT).items():
+        mallopt(parameter, value)
 
 
 def check_precision(precision: str, device: torch.device | None = None) -> None:
