@@ -141,7 +141,9 @@ def _exit_status(folder: str | None) -> int:
         with contextlib.suppress(OutputError):
             failed = read_status(folder).total("failed")
     if failed:
-        status = f"python tools/status.py {shlex.quote(str(folder))}"
+        is_script = sys.argv[0].endswith(".py")
+        program = "python tools/status.py" if is_script else "vmb-d2-status"
+        status = f"{program} {shlex.quote(str(folder))}"
         raise SomeImagesFailed(f"{failed} images failed: {status} lists them")
     return command_line.DONE
 

@@ -1,5 +1,9 @@
 """tools/extract.py used wrongly, or where the network is gone: one line that says what to mend."""
 
+import signal
+import subprocess
+import sys
+
 import pytest
 import support
 import sweeps
@@ -117,3 +121,13 @@ def test_help_names_options_and_every_model():
         assert option in done.stdout
     for model in MODEL_NAMES:
         assert f"\n  {model} " in done.stdout
+
+
+def test_help_whose_reader_has_ended():
+    """As in `--help | head`."""
+    command = [sys.executable, support.ROOT / "tools" / "extract.py", "--help"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + signal.SIGPIPE

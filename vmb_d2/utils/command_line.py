@@ -91,6 +91,9 @@ def exit_status(
     except KeyboardInterrupt as error:
         print(f"interrupted by {str(error) or 'SIGINT'}; {interrupted}", file=sys.stderr)
         return 128 + getattr(error, "signum", signal.SIGINT)
+    except BrokenPipeError:  # what read the output, such as head, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except Exception as error:
         text = describe(error)
         if _wants_traceback or text is None:
