@@ -75,13 +75,15 @@ def assert_close(found, expected):
 @torch.no_grad()
 def test_the_same_as_after_pooling(seed, count, stride_in_1x1, groups, stride, side, normed):
     generator = torch.Generator().manual_seed(seed)
-    stage = some_stage(generator, stride_in_1x1, groups, stride, normed)
-    feature = torch.randn(2, 6, *SIZE, generator=generator)
-    rois = some_rois(generator, count)
+    stage = some_stage(generator, stride_in_1x1, groups, stride, normed).double()
+    feature = torch.randn(2, 6, *SIZE, generator=generator).double()
+    rois = some_rois(generator, count).double()
     expected = stage(ROIAlign((side, side), 0.25, 0, aligned=False)(feature, rois))
     res5 = PooledRes5(stage, BagROIAlign((side, side), 0.25, 0), feature, regions=10**6)
     assert res5.maps
-    assert_close(res5(rois), expected)
+    found = res5(rois)
+    assert found.shape == expected.shape
+    assert (found - expected).norm() <= 1e-12 * expected.norm()
 
 
 @pytest.mark.parametrize("stride_in_1x1", [False, True])
