@@ -73,7 +73,7 @@ def test_attributes_equal_the_naive_loop(name):
     logits = regions.class_logits
     width_of_inclusive = 1 if name == "tiny_bua_caffe" else 0
     rows, numbers = torch.arange(len(regions)), torch.arange(model.num_classes)[:, None]
-    every_class = model.regressed([regions], torch.tensor(0), rows, numbers)
+    every_class = model.regression([regions])(torch.tensor(0), rows, numbers)
     head = model.roi_heads.attribute_head
     for i in range(len(found)):
         box, c = found.pred_boxes.tensor[i].clone(), int(found.pred_classes[i])

@@ -39,9 +39,8 @@ def kernels_step(name: str, precisions: Sequence[str], networks: Networks) -> St
     cases: dict[str, Case] = {}
     for precision in precisions:
         cases[f"{name} {precision} cuDNN"] = functools.partial(run, cudnn, precision)
-        if (
-            networks.device.type != "cpu" or precision == "fp32"
-        ):  # bf16 has other convolutions on a CPU
+        # On a CPU, bf16 has convolutions of its own.
+        if networks.device.type != "cpu" or precision == "fp32":
             formats = functools.partial(run, memory_formats, precision)
             cases[f"{name} {precision} memory formats"] = formats
     return Step("kernels", cases)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -161,24 +161,32 @@ class VMBRCNN(GeneralizedRCNN):
                 region.set(name, value)
         return NetworkOutput(regions, features)
 
-    def regressed(
-        self, regions: Sequence[Instances], images: Tensor, indices: Tensor, classes: Tensor
-    ) -> Tensor:
-        """Boxes (..., 4), network pixels, clipped, of regions regressed for a class each.
+    def regression(
+        self, regions: Sequence[Instances]
+    ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """What gives the boxes of regions regressed for a class each.
 
         Args:
-            regions: of all images of the batch, with ``box_deltas``.
-            images, indices, classes: int64, which broadcast to (...): the image, which of its
-                regions, and the class, without the background.
+            regions: of all images of a batch, with ``box_deltas``.
+
+        Returns:
+            A function of int64 tensors that broadcast to (...): the image, which of its regions,
+            and the class, without the background. It returns boxes (..., 4), network pixels,
+            clipped.
         """
         deltas = torch.cat([r.box_deltas for r in regions])
         proposals = torch.cat([r.proposal_boxes.tensor for r in regions])
         before = [0, *itertools.accumulate(len(r) for r in regions)]
         numbers = [(*r.image_size, first) for r, first in zip(regions, before, strict=False)]
-        height, width, first = on_device(numbers, deltas.device)[images].unbind(dim=-1)
-        rows = (first + indices).clamp(max=before[-1] - 1)
-        boxes = self.roi_heads.box_predictor.boxes_of_classes(deltas, proposals, rows, classes)
-        return self.box_convention.clip(boxes, (height[..., None], width[..., None]))
+        of_images = on_device(numbers, deltas.device)
+
+        def regressed(images: Tensor, indices: Tensor, classes: Tensor) -> Tensor:
+            height, width, first = of_images[images].unbind(dim=-1)
+            rows = (first + indices).clamp(max=before[-1] - 1)
+            boxes = self.roi_heads.box_predictor.boxes_of_classes(deltas, proposals, rows, classes)
+            return self.box_convention.clip(boxes, (height[..., None], width[..., None]))
+
+        return regressed
 
     @property
     def predicts_attributes(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +44,7 @@ def chosen_regions(
     proposals = [r.proposal_boxes.tensor for r in regions]
     scores = [_scores(r.class_logits, background) for r in regions]
     candidates = [Candidates(*own) for own in zip(proposals, scores, scales, strict=True)]
-    regressed = functools.partial(model.regressed, regions)
+    regressed = model.regression(regions) if rule.regressed and regions else None
     choices = choose(candidates, rule, regressed)
 
     def rows_of(values: list[Tensor]) -> list[Tensor]:
@@ -54,7 +53,7 @@ def chosen_regions(
 
     features = {name: rows_of([r.get(name) for r in regions]) for name in feature_names}
     boxes = rows_of(proposals)
-    if rule.regressed and choices:
+    if regressed is not None:
         numbers = [torch.full_like(own.indices, i) for i, own in enumerate(choices)]
         rows = ([own.indices for own in choices], [own.classes for own in choices])
         joined = regressed(*map(torch.cat, (numbers, *rows)))
