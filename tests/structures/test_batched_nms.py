@@ -12,7 +12,7 @@ from vmb_d2.structures.batched_nms import ROUNDS, kept_at_once, kept_in_turn
 from vmb_d2.structures.box_geometry import CONVENTIONS
 
 COUNT = 12
-OVERLAP = float(np.float32(0.3))
+OVERLAPS = [float(np.float32(overlap)) for overlap in (0.25, 0.3, 0.5, 0.7)]
 box_sets = st.lists(
     st.lists(
         st.tuples(st.one_of(naive.any_box, naive.crowded_box), st.booleans()),
@@ -46,14 +46,22 @@ def test_kept_are_those_of_nms(sets, name, threshold):
         assert result.nonzero().squeeze(1).tolist() == expected.tolist()
 
 
+@given(box_sets, st.sampled_from(OVERLAPS))
+def test_both_forms_keep_the_same(sets, overlap):
+    boxes = torch.tensor([[box for box, _ in own] for own in sets])
+    candidates = torch.tensor([[flag for _, flag in own] for own in sets])
+    in_turn = kept_in_turn(boxes, candidates, overlap)
+    assert torch.equal(kept_at_once(boxes, candidates, overlap), in_turn)
+
+
 @pytest.mark.parametrize("pairs_at_once", [1, 5000, 2**23])
 @pytest.mark.parametrize("count", [0, 1, 63, 64, 65, 300])
 def test_forms_agree_on_many_boxes(count, pairs_at_once, monkeypatch):
     """Whatever the number of rows of overlaps that are computed at a time."""
     monkeypatch.setattr(batched_nms, "_PAIRS_AT_ONCE", pairs_at_once)
     boxes, candidates = crowd(3, count)
-    in_turn = kept_in_turn(boxes, candidates, OVERLAP)
-    assert torch.equal(kept_at_once(boxes, candidates, OVERLAP), in_turn)
+    in_turn = kept_in_turn(boxes, candidates, OVERLAPS[1])
+    assert torch.equal(kept_at_once(boxes, candidates, OVERLAPS[1]), in_turn)
     assert not (in_turn & ~candidates).any()
 
 
